@@ -1,0 +1,1 @@
+//! Inference on libtorch: loads a model, tokenizes, schedules, streams.

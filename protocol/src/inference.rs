@@ -1,0 +1,212 @@
+//! The vocabulary of inference: what a buyer asks of a model and what a model
+//! answers. The engine speaks it, and the encrypted payloads carry it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// One token's number in a model's vocabulary.
+pub type TokenId = u32;
+
+/// The identity of a model: the sha256 of its manifest, which covers weights,
+/// quantisation, tokenizer, chat template and end tokens (`nips/models.md`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelId([u8; 32]);
+
+impl ModelId {
+    /// The identity with this hash.
+    pub const fn from_bytes(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+
+    /// The hash itself.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ModelId({self})")
+    }
+}
+
+/// Text that is no model identity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a model's identity is 64 lower-case hex digits")]
+pub struct InvalidModelId;
+
+impl FromStr for ModelId {
+    type Err = InvalidModelId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidModelId> {
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(InvalidModelId);
+        }
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text, &mut hash).map_err(|_| InvalidModelId)?;
+        Ok(Self(hash))
+    }
+}
+
+impl Serialize for ModelId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What kind of work a model does; the value of an event's `t` tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Continue a chat or a text.
+    TextGeneration,
+    /// Turn texts into vectors.
+    Embedding,
+}
+
+impl Task {
+    /// The task's name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TextGeneration => "text-generation",
+            Self::Embedding => "embedding",
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The number format a model is computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 8-bit packed weights, bf16 activations.
+    Int8,
+    /// 4-bit packed weights in groups of 32, bf16 activations.
+    Int4,
+    /// No model at all: a scripted engine, for tests and load.
+    Scripted,
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+            Self::Scripted => "scripted",
+        })
+    }
+}
+
+/// Who said a chat message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The instructions that stand over the chat.
+    System,
+    /// The person, or the program that asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One message of a chat.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Who said it.
+    pub role: Role,
+    /// What was said.
+    pub content: String,
+}
+
+impl fmt::Debug for Message {
+    /// Never shows the text: a prompt must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message({:?}, {} bytes)", self.role, self.content.len())
+    }
+}
+
+/// What a text generation starts from.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prompt {
+    /// A chat, laid out by the model's own chat template.
+    Chat(Vec<Message>),
+    /// Text to be continued as it stands.
+    Text(String),
+}
+
+impl fmt::Debug for Prompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chat(messages) => write!(f, "Prompt::Chat({} messages)", messages.len()),
+            Self::Text(text) => write!(f, "Prompt::Text({} bytes)", text.len()),
+        }
+    }
+}
+
+/// How tokens are drawn. The filters apply in this order: temperature, top-k,
+/// top-p, then noise (`nips/sampling.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// 0 takes the most probable token; at most 2.
+    pub temperature: f32,
+    /// Keep the smallest set of tokens whose probability reaches this; 1 keeps all.
+    pub top_p: f32,
+    /// Keep this many of the most probable tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Seed of the sampling noise.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            seed: 0,
+        }
+    }
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndReason {
+    /// The model ended its answer, or a stop string was reached.
+    Stop,
+    /// `max_tokens` was reached, or the context is full.
+    Length,
+    /// The buyer asked to stop.
+    Cancelled,
+    /// The provider failed while working.
+    Failed,
+}

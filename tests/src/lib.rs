@@ -1,0 +1,1 @@
+//! The harness and the whole-market tests.
