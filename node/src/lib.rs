@@ -1,1 +1,10 @@
 //! What every process of the market is made of: keys, configuration, logs, shutdown and the link to relays.
+//!
+//! A role (relay, provider, client) is `Options -> run(options, shutdown) -> Handle`; the options are read by
+//! [`config`], the identity by [`keys`], the two stages of stopping are [`shutdown::Shutdown`].
+
+pub mod clock;
+pub mod config;
+pub mod keys;
+pub mod shutdown;
+pub mod telemetry;
