@@ -2,72 +2,20 @@
 //! answers. The engine speaks it, and the encrypted payloads carry it.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::hex32::{hex32, hex32_shown};
 
 /// One token's number in a model's vocabulary.
 pub type TokenId = u32;
 
-/// The identity of a model: the sha256 of its manifest, which covers weights,
-/// quantisation, tokenizer, chat template and end tokens (`nips/models.md`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModelId([u8; 32]);
-
-impl ModelId {
-    /// The identity with this hash.
-    pub const fn from_bytes(hash: [u8; 32]) -> Self {
-        Self(hash)
-    }
-
-    /// The hash itself.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for ModelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for ModelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ModelId({self})")
-    }
-}
-
-/// Text that is no model identity.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a model's identity is 64 lower-case hex digits")]
-pub struct InvalidModelId;
-
-impl FromStr for ModelId {
-    type Err = InvalidModelId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidModelId> {
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(InvalidModelId);
-        }
-        let mut hash = [0; 32];
-        hex::decode_to_slice(text, &mut hash).map_err(|_| InvalidModelId)?;
-        Ok(Self(hash))
-    }
-}
-
-impl Serialize for ModelId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ModelId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+hex32!(
+    /// The identity of a model: the sha256 of its manifest, which covers weights,
+    /// quantisation, tokenizer, chat template and end tokens (`nips/models.md`).
+    ModelId
+);
+hex32_shown!(ModelId);
 
 /// What kind of work a model does; the value of an event's `t` tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -2,6 +2,17 @@
 //! that carry a job, money, and the job's life as a state machine.
 //!
 //! Nothing here reads a clock, draws randomness, touches a file or a socket:
-//! instants, salts and keys are parameters.
+//! instants, salts and sources of randomness are parameters.
 
+pub mod bounds;
+pub mod event;
+mod hex32;
 pub mod inference;
+pub mod job;
+pub mod kinds;
+pub mod money;
+pub mod payload;
+pub mod reputation;
+pub mod seal;
+
+pub use hex32::InvalidHex;

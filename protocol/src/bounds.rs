@@ -1,0 +1,107 @@
+//! How much of anything the market takes, and why. What is over a bound is
+//! refused, never cut.
+
+use crate::event::Refusal;
+
+/// Bytes of an event as JSON. Most relays refuse more.
+pub const MAX_EVENT_BYTES: usize = 65_536;
+
+/// Bytes of plaintext inside an event. NIP-44 pads these to 54,704 characters,
+/// which leaves room for the rest of an award; one byte more would make 65,628.
+pub const MAX_PAYLOAD_BYTES: usize = 40_960;
+
+/// Bytes of an announcement's content: it travels whole inside an award, beside
+/// the largest payload.
+pub const MAX_ANNOUNCEMENT_BYTES: usize = 5_120;
+
+/// Bytes of an offer's or a bid's content, which travel inside an award too.
+pub const MAX_TERMS_BYTES: usize = 2_048;
+
+/// Bytes of any other event's content that holds no sealed payload.
+pub const MAX_RECORD_BYTES: usize = 8_192;
+
+/// Tags of an event; ours need fewer than twenty.
+pub const MAX_TAGS: usize = 64;
+
+/// Bytes of a name of a model, a device or an engine.
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// Bytes of a reason that one side gives the other.
+pub const MAX_REASON_BYTES: usize = 256;
+
+/// Models in an announcement; more would not fit [`MAX_ANNOUNCEMENT_BYTES`].
+pub const MAX_MODELS: usize = 16;
+
+/// Models an offer or an announced alias list may name.
+pub const MAX_ACCEPTED_MODELS: usize = 8;
+
+/// Relays an event may name.
+pub const MAX_RELAYS: usize = 8;
+
+/// Bytes of a relay's address.
+pub const MAX_RELAY_URL_BYTES: usize = 256;
+
+/// Attempts of one job, the first counted in. Each costs the buyer an award and
+/// a silence; a job that five providers could not do will not be done.
+pub const MAX_ATTEMPTS: u32 = 5;
+
+/// Bids a buyer looks at for one offer; the rest is spam or luxury.
+pub const MAX_BIDS: usize = 64;
+
+/// Tokens of output one job may ask for.
+pub const MAX_OUTPUT_TOKENS: u32 = 131_072;
+
+/// Tokens of context a model may claim.
+pub const MAX_CONTEXT_TOKENS: u32 = 16_777_216;
+
+/// Messages of a chat.
+pub const MAX_MESSAGES: usize = 512;
+
+/// Stop strings of a request.
+pub const MAX_STOP_STRINGS: usize = 16;
+
+/// Bytes of one stop string.
+pub const MAX_STOP_BYTES: usize = 256;
+
+/// Texts of one embedding request.
+pub const MAX_TEXTS: usize = 256;
+
+/// The largest integer that every JSON reader keeps whole (2^53 − 1).
+pub const MAX_SAFE_INTEGER: u64 = 9_007_199_254_740_991;
+
+/// Milliseconds any promise or measurement may claim: one week.
+pub const MAX_DURATION_MS: u64 = 7 * 24 * 3_600_000;
+
+/// Figures of one verdict.
+pub const MAX_FIGURES: usize = 32;
+
+/// Payments that one receipt lists; a tab is topped up less often than that.
+pub const MAX_PAYMENTS: usize = 64;
+
+/// Refuses text that is longer than a bound or holds control characters, which
+/// would reach somebody's terminal.
+pub(crate) fn text(what: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
+    if text.len() > max {
+        return Err(Refusal::TooLarge { what, max });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Refusal::ControlCharacters { what });
+    }
+    Ok(())
+}
+
+/// Refuses a list that is longer than a bound.
+pub(crate) fn count(what: &'static str, count: usize, max: usize) -> Result<(), Refusal> {
+    if count > max {
+        return Err(Refusal::TooLarge { what, max });
+    }
+    Ok(())
+}
+
+/// Refuses a number over a bound.
+pub(crate) fn at_most(what: &'static str, number: u64, max: u64) -> Result<(), Refusal> {
+    if number > max {
+        return Err(Refusal::TooHigh { what, max });
+    }
+    Ok(())
+}

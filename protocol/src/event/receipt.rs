@@ -1,0 +1,80 @@
+//! Kind 8604: what was paid for an attempt, stated by either side.
+
+use nostr::{EventId, PublicKey, Tag, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Body, Refusal, Usage, V1, tag};
+use crate::bounds::{MAX_ATTEMPTS, MAX_PAYMENTS, MAX_RECORD_BYTES, at_most, count};
+use crate::kinds;
+use crate::money::Msat;
+use crate::seal::Digest;
+
+/// What was paid in all for what, in one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The protocol's version.
+    pub v: V1,
+    /// The job.
+    pub job: EventId,
+    /// The award.
+    pub award: EventId,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// The result, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<EventId>,
+    /// Which side states it.
+    pub side: ReceiptSide,
+    /// The other side.
+    pub counterparty: PublicKey,
+    /// What was done.
+    pub usage: Usage,
+    /// What it costs.
+    pub due_msat: Msat,
+    /// What was paid for it.
+    pub paid_msat: Msat,
+    /// Salted hashes of the payments ([`crate::seal::Domain::Payment`], about
+    /// the award).
+    pub payments: Vec<Digest>,
+}
+
+/// A side of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReceiptSide {
+    /// Who pays.
+    Buyer,
+    /// Who is paid.
+    Provider,
+}
+
+impl Body for Receipt {
+    const KIND: u16 = kinds::RECEIPT;
+    const MAX_CONTENT_BYTES: usize = MAX_RECORD_BYTES;
+
+    fn tags(&self) -> Vec<Tag> {
+        let mut tags = vec![
+            tag(["e", &self.job.to_hex()]),
+            tag(["e", &self.award.to_hex()]),
+            tag(["p", &self.counterparty.to_hex()]),
+        ];
+        tags.extend(self.result.map(|result| tag(["e", &result.to_hex()])));
+        tags
+    }
+
+    fn alt(&self) -> String {
+        format!("A receipt over {}", self.paid_msat)
+    }
+
+    fn validate(&self, author: &PublicKey, _created_at: Timestamp) -> Result<(), Refusal> {
+        at_most("attempt", self.attempt.into(), MAX_ATTEMPTS.into())?;
+        self.usage.validate()?;
+        at_most("due_msat", self.due_msat.0, Msat::MAX.0)?;
+        at_most("paid_msat", self.paid_msat.0, Msat::MAX.0)?;
+        count("payments", self.payments.len(), MAX_PAYMENTS)?;
+        match self.counterparty == *author {
+            true => Err(Refusal::Invalid("nobody pays itself")),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! What travels encrypted: the input inside an award, the output inside a
+//! result, and the messages that pass while an attempt runs.
+
+use std::fmt;
+
+use base64::Engine as _;
+use nostr::EventId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::bounds::{
+    MAX_MESSAGES, MAX_OUTPUT_TOKENS, MAX_REASON_BYTES, MAX_SAFE_INTEGER, MAX_STOP_BYTES,
+    MAX_STOP_STRINGS, MAX_TEXTS, at_most, count, text,
+};
+use crate::event::Refusal;
+use crate::inference::{Prompt, Sampling, Task, TokenId};
+use crate::money::Msat;
+use crate::seal::{Digest, Error, Salt};
+
+/// A payload that knows how to check itself after parsing.
+pub trait Payload: Serialize + DeserializeOwned {
+    /// Refuses values that are out of bounds.
+    ///
+    /// # Errors
+    /// The first bound that is broken.
+    fn validate(&self) -> Result<(), Refusal>;
+
+    /// The bytes that are encrypted and hashed.
+    fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The payload in these bytes.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it is not one, or breaks a bound.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let payload: Self =
+            serde_json::from_slice(bytes).map_err(|e| Error::Malformed(position_of(&e)))?;
+        payload
+            .validate()
+            .map_err(|e| Error::Malformed(e.to_string()))?;
+        Ok(payload)
+    }
+}
+
+/// Where JSON went wrong, without quoting it: it may be a prompt.
+fn position_of(error: &serde_json::Error) -> String {
+    format!(
+        "{:?} error at line {}, column {}",
+        error.classify(),
+        error.line(),
+        error.column()
+    )
+}
+
+/// What a buyer wants done.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Salt of the award's `input_hash`.
+    pub salt: Salt,
+    /// The work.
+    pub work: Work,
+}
+
+/// One piece of work.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Generate text.
+    TextGeneration(Generate),
+    /// Turn texts into vectors.
+    Embedding {
+        /// The texts, one vector each.
+        texts: Vec<String>,
+    },
+}
+
+impl Work {
+    /// Which task this work is.
+    pub const fn task(&self) -> Task {
+        match self {
+            Self::TextGeneration(_) => Task::TextGeneration,
+            Self::Embedding { .. } => Task::Embedding,
+        }
+    }
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Work::{:?}(…)", self.task())
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Input({:?})", self.work)
+    }
+}
+
+/// One text generation.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generate {
+    /// What to start from.
+    pub prompt: Prompt,
+    /// How to draw tokens.
+    pub sampling: Sampling,
+    /// Tokens the whole answer may have, `prefix` counted in.
+    pub max_tokens: u32,
+    /// Strings that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// The answer's tokens that an earlier attempt has already brought; the
+    /// answer goes on behind them, at their positions, with the same seed.
+    pub prefix: Vec<TokenId>,
+}
+
+/// The longest prefix that leaves something to generate.
+fn validate_generate(generate: &Generate) -> Result<(), Refusal> {
+    at_most(
+        "max_tokens",
+        generate.max_tokens.into(),
+        MAX_OUTPUT_TOKENS.into(),
+    )?;
+    if generate.max_tokens == 0 || generate.prefix.len() >= generate.max_tokens as usize {
+        return Err(Refusal::Invalid("max_tokens leaves nothing to generate"));
+    }
+    count("stop strings", generate.stop.len(), MAX_STOP_STRINGS)?;
+    for stop in &generate.stop {
+        count("a stop string", stop.len(), MAX_STOP_BYTES)?;
+        if stop.is_empty() {
+            return Err(Refusal::Invalid("a stop string is empty"));
+        }
+    }
+    validate_prompt(&generate.prompt)?;
+    validate_sampling(&generate.sampling)
+}
+
+fn validate_prompt(prompt: &Prompt) -> Result<(), Refusal> {
+    match prompt {
+        Prompt::Chat(messages) if messages.is_empty() => {
+            Err(Refusal::Invalid("the chat has no message"))
+        }
+        Prompt::Chat(messages) => count("messages", messages.len(), MAX_MESSAGES),
+        Prompt::Text(text) if text.is_empty() => Err(Refusal::Invalid("the prompt is empty")),
+        Prompt::Text(_) => Ok(()),
+    }
+}
+
+fn validate_sampling(sampling: &Sampling) -> Result<(), Refusal> {
+    if !(0.0..=2.0).contains(&sampling.temperature) {
+        return Err(Refusal::Invalid("temperature is not between 0 and 2"));
+    }
+    if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
+        return Err(Refusal::Invalid("top_p is not above 0 and at most 1"));
+    }
+    at_most("seed", sampling.seed, MAX_SAFE_INTEGER)
+}
+
+impl Payload for Input {
+    fn validate(&self) -> Result<(), Refusal> {
+        match &self.work {
+            Work::TextGeneration(generate) => validate_generate(generate),
+            Work::Embedding { texts } => {
+                count("texts", texts.len(), MAX_TEXTS)?;
+                if texts.is_empty() || texts.iter().any(String::is_empty) {
+                    return Err(Refusal::Invalid("there is no text to embed"));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a provider made.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Salt of the result's `output_hash`.
+    pub salt: Salt,
+    /// The product.
+    pub product: Product,
+}
+
+/// The product of one attempt.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Product {
+    /// This attempt's own part of an answer, without its prefix.
+    TextGeneration {
+        /// The text that became showable in this attempt.
+        text: String,
+        /// The tokens drawn in this attempt, an end token included.
+        tokens: Vec<TokenId>,
+    },
+    /// One vector for each text, in their order.
+    Embedding {
+        /// The vectors.
+        vectors: Vec<Vector>,
+    },
+}
+
+impl Product {
+    /// Tokens drawn in this attempt.
+    pub fn tokens(&self) -> &[TokenId] {
+        match self {
+            Self::TextGeneration { tokens, .. } => tokens,
+            Self::Embedding { .. } => &[],
+        }
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Output({:?})", self.product)
+    }
+}
+
+impl fmt::Debug for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TextGeneration { tokens, .. } => {
+                write!(f, "Product::TextGeneration({} tokens)", tokens.len())
+            }
+            Self::Embedding { vectors } => {
+                write!(f, "Product::Embedding({} vectors)", vectors.len())
+            }
+        }
+    }
+}
+
+impl Payload for Output {
+    fn validate(&self) -> Result<(), Refusal> {
+        match &self.product {
+            Product::TextGeneration { tokens, .. } => {
+                count("tokens", tokens.len(), MAX_OUTPUT_TOKENS as usize)
+            }
+            Product::Embedding { vectors } => count("vectors", vectors.len(), MAX_TEXTS),
+        }
+    }
+}
+
+/// A vector of 32-bit floats; in JSON the base64 of their little-endian bytes,
+/// a third of the size of their decimal digits.
+#[derive(Clone, PartialEq)]
+pub struct Vector(pub Vec<f32>);
+
+impl fmt::Debug for Vector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vector({})", self.0.len())
+    }
+}
+
+impl Serialize for Vector {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|x| x.to_le_bytes()).collect();
+        serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Vector {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(serde::de::Error::custom)?;
+        let (floats, rest) = bytes.as_chunks::<4>();
+        if !rest.is_empty() {
+            return Err(serde::de::Error::custom("not a whole number of floats"));
+        }
+        Ok(Self(
+            floats.iter().map(|f| f32::from_le_bytes(*f)).collect(),
+        ))
+    }
+}
+
+/// What a provider tells a buyer while an attempt runs (kind 24600).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The award it is about; what is about a superseded one is dropped.
+    pub award: EventId,
+    /// The news.
+    #[serde(flatten)]
+    pub news: News,
+}
+
+/// One piece of news from a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum News {
+    /// The award is taken on.
+    Accepted {
+        /// Attempts that run or wait before this one.
+        ahead: u32,
+    },
+    /// The award is not taken on.
+    Declined {
+        /// Why.
+        reason: Decline,
+        /// In the provider's words.
+        detail: String,
+    },
+    /// Still there, with nothing new to show.
+    Alive {
+        /// Attempts that run or wait before this one.
+        ahead: u32,
+    },
+    /// The next part of the answer.
+    Piece(Piece),
+    /// How the tab between the two stands.
+    Due {
+        /// Running total of input tokens.
+        input_tokens: u64,
+        /// Running total of output tokens.
+        output_tokens: u64,
+        /// What they cost.
+        due_msat: Msat,
+        /// What was paid.
+        paid_msat: Msat,
+        /// A BOLT-11 invoice for the next top-up.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        invoice: Option<String>,
+    },
+}
+
+/// Why a provider does not take an award on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decline {
+    /// Its queue is full.
+    Busy,
+    /// It is going away.
+    Closing,
+    /// It does not serve that model.
+    Model,
+    /// The price, the budget or the terms are not what it asks.
+    Terms,
+    /// The bid has run out, or the deadline cannot be met.
+    Late,
+    /// The input does not fit in the model's context, or the output in an event.
+    TooLong,
+    /// It cannot go on behind another provider's tokens.
+    Continuation,
+    /// The input cannot be opened, or is not valid.
+    Input,
+}
+
+impl fmt::Display for Decline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "busy",
+            Self::Closing => "closing",
+            Self::Model => "does not serve that model",
+            Self::Terms => "price or terms",
+            Self::Late => "too late",
+            Self::TooLong => "too long",
+            Self::Continuation => "cannot continue another's answer",
+            Self::Input => "input not valid",
+        })
+    }
+}
+
+/// A numbered part of an answer.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Its number in the attempt, from 0.
+    pub seq: u32,
+    /// The tokens drawn since the last piece.
+    pub tokens: Vec<TokenId>,
+    /// The text that became showable with them.
+    pub text: String,
+    /// The running hash up to and including this piece.
+    pub digest: Digest,
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Piece({}, {} tokens)", self.seq, self.tokens.len())
+    }
+}
+
+/// The running hash of an attempt's pieces: each covers all before it.
+///
+/// d₀ = sha256("infernet/pieces/1" ‖ award id);
+/// dₙ₊₁ = sha256(dₙ ‖ seq ‖ number of tokens ‖ tokens ‖ text), numbers as
+/// big-endian 32-bit integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chain(Digest);
+
+impl Chain {
+    /// The chain of an award before its first piece.
+    pub fn start(award: &EventId) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"infernet/pieces/1");
+        hash.update(award.as_bytes());
+        Self(Digest::from_bytes(hash.finalize().into()))
+    }
+
+    /// The chain after one more piece.
+    pub fn after(&self, seq: u32, tokens: &[TokenId], text: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(self.0.as_bytes());
+        hash.update(seq.to_be_bytes());
+        // A piece is bounded by MAX_PAYLOAD_BYTES, far below 2^32 tokens.
+        hash.update((tokens.len() as u32).to_be_bytes());
+        for token in tokens {
+            hash.update(token.to_be_bytes());
+        }
+        hash.update(text.as_bytes());
+        Self(Digest::from_bytes(hash.finalize().into()))
+    }
+
+    /// The hash so far.
+    pub const fn digest(&self) -> Digest {
+        self.0
+    }
+}
+
+impl Payload for Progress {
+    fn validate(&self) -> Result<(), Refusal> {
+        match &self.news {
+            News::Declined { detail, .. } => text("detail", detail, MAX_REASON_BYTES),
+            News::Piece(piece) => count("tokens", piece.tokens.len(), MAX_OUTPUT_TOKENS as usize),
+            News::Accepted { .. } | News::Alive { .. } => Ok(()),
+            News::Due { invoice, .. } => match invoice {
+                Some(invoice) => text("invoice", invoice, MAX_INVOICE_BYTES),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// Bytes of a BOLT-11 invoice: ours have under 500, others' route hints some more.
+const MAX_INVOICE_BYTES: usize = 4_096;
+
+/// What a buyer tells a provider while an attempt runs (kind 24601).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control {
+    /// The award it is about.
+    pub award: EventId,
+    /// The wish.
+    #[serde(flatten)]
+    pub wish: Wish,
+}
+
+/// One wish of a buyer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Wish {
+    /// Send the pieces from this number on again, or the result if there is one.
+    Resend {
+        /// The first piece that is missing.
+        from: u32,
+    },
+    /// Make the last invoice anew.
+    Invoice,
+    /// Stop working.
+    Stop,
+}
+
+impl Payload for Control {
+    fn validate(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
