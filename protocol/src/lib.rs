@@ -14,5 +14,6 @@ pub mod money;
 pub mod payload;
 pub mod reputation;
 pub mod seal;
+pub mod selection;
 
 pub use hex32::InvalidHex;

@@ -113,19 +113,20 @@ pub struct Generate {
     /// Strings that end the answer; they are not part of it.
     pub stop: Vec<String>,
     /// The answer's tokens that an earlier attempt has already brought; the
-    /// answer goes on behind them, at their positions, with the same seed.
+    /// answer goes on behind them, at their positions, with the same seed. A
+    /// prefix that is a whole answer already (its result was lost) is allowed:
+    /// then only the end, and text that was held back, is still to come.
     pub prefix: Vec<TokenId>,
 }
 
-/// The longest prefix that leaves something to generate.
 fn validate_generate(generate: &Generate) -> Result<(), Refusal> {
     at_most(
         "max_tokens",
         generate.max_tokens.into(),
         MAX_OUTPUT_TOKENS.into(),
     )?;
-    if generate.max_tokens == 0 || generate.prefix.len() >= generate.max_tokens as usize {
-        return Err(Refusal::Invalid("max_tokens leaves nothing to generate"));
+    if generate.max_tokens == 0 || generate.prefix.len() > generate.max_tokens as usize {
+        return Err(Refusal::Invalid("max_tokens is 0 or less than the prefix"));
     }
     count("stop strings", generate.stop.len(), MAX_STOP_STRINGS)?;
     for stop in &generate.stop {

@@ -1,0 +1,722 @@
+//! A job as its buyer lives it.
+
+mod stream;
+
+use nostr::{EventId, PublicKey};
+
+pub use stream::Flaw;
+use stream::Stream;
+
+use super::{Millis, Unexpected};
+use crate::bounds::{MAX_ATTEMPTS, MAX_BIDS};
+use crate::event::{CancelReason, Experience, Measured, Usage};
+use crate::inference::{EndReason, TokenId};
+use crate::payload::{Decline, Piece, Product};
+
+/// How a job finds its provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The best of the announcements at hand, at once.
+    Direct,
+    /// The best of the bids on an offer.
+    Auction {
+        /// How long to wait for bids.
+        window_ms: u64,
+        /// How many bids end the wait early.
+        enough_bids: usize,
+    },
+}
+
+/// How long a buyer waits for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// From an award to its acknowledgement; without one it counts as declined.
+    pub ack_ms: u64,
+    /// From one sign of life to the next; half of it is spent before asking.
+    pub silence_ms: u64,
+    /// From noticing a missing piece to asking for it.
+    pub gap_ms: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            ack_ms: 4_000,
+            silence_ms: 5_000,
+            gap_ms: 300,
+        }
+    }
+}
+
+/// What a buyer wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// How to find a provider.
+    pub mode: Mode,
+    /// When the job ends, done or not.
+    pub deadline: Millis,
+    /// Tokens the answer may have; 0 for work that is not streamed.
+    pub max_tokens: u32,
+    /// How often to try.
+    pub max_attempts: u32,
+    /// How long to wait for what.
+    pub patience: Patience,
+}
+
+/// A provider that would do the job.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// Its bid, or its announcement.
+    pub word: EventId,
+    /// Who it is.
+    pub provider: PublicKey,
+    /// Tokens of its model's context.
+    pub context: u32,
+    /// Whether it can go on behind another provider's tokens.
+    pub continues: bool,
+    /// Whether it is a bid on this job's offer.
+    pub is_bid: bool,
+    /// How much the buyer wants it; the highest is asked first.
+    pub rank: f64,
+    /// Whether waiting for a better one is not worth it.
+    pub good_enough: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A bid or an announcement came that meets the buyer's limits.
+    Candidate(Candidate),
+    /// The award that an [`Effect::Award`] asked for was signed.
+    Awarded {
+        /// Its id.
+        award: EventId,
+    },
+    /// The award could not be made or published.
+    AwardFailed,
+    /// The provider took it on, or is alive.
+    Alive {
+        /// The award.
+        award: EventId,
+        /// Whether this is the acceptance, or says less.
+        accepted: bool,
+    },
+    /// The provider declined.
+    Declined {
+        /// The award.
+        award: EventId,
+        /// Why.
+        reason: Decline,
+    },
+    /// A part of the answer came.
+    Piece {
+        /// The award.
+        award: EventId,
+        /// The part.
+        piece: Piece,
+    },
+    /// A result came; its signature, hash, model and parties were checked.
+    Result {
+        /// The award.
+        award: EventId,
+        /// The result's event.
+        result: EventId,
+        /// Why the work ended.
+        ended: EndReason,
+        /// What it claims to have done.
+        usage: Usage,
+        /// The product.
+        product: Product,
+    },
+    /// A result came that is not what it commits to.
+    BadResult {
+        /// The award.
+        award: EventId,
+    },
+    /// The provider gave the attempt up (kind 8607).
+    GivenUp {
+        /// The award.
+        award: EventId,
+    },
+    /// The user wants no more.
+    Stop,
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Sign and publish an award, then say [`Input::Awarded`].
+    Award {
+        /// The attempt's number.
+        attempt: u32,
+        /// The bid or announcement it rests on.
+        word: EventId,
+        /// The tokens that were already shown.
+        prefix: Vec<TokenId>,
+    },
+    /// Ask the provider for pieces again.
+    Resend {
+        /// The award.
+        award: EventId,
+        /// From this number on.
+        from: u32,
+    },
+    /// Ask the relays whether there is a result.
+    LookUp {
+        /// The award.
+        award: EventId,
+    },
+    /// Show text to the user.
+    Show {
+        /// The text.
+        text: String,
+        /// How many tokens it came with.
+        tokens: usize,
+    },
+    /// Publish that an attempt is over.
+    Cancel {
+        /// The award.
+        award: EventId,
+        /// Its provider.
+        provider: PublicKey,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// Publish how an attempt went.
+    Attest(Account),
+    /// The job is over.
+    End(End),
+}
+
+/// How an attempt went.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Account {
+    /// The award.
+    pub award: EventId,
+    /// The bid or announcement it rested on.
+    pub word: EventId,
+    /// What happened.
+    pub experience: Experience,
+    /// The result, if one came.
+    pub result: Option<EventId>,
+    /// What was measured, if anything came.
+    pub measured: Option<Measured>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With an answer.
+    Done {
+        /// The last attempt's award.
+        award: EventId,
+        /// Its result.
+        result: EventId,
+        /// Why the answer ended.
+        ended: EndReason,
+    },
+    /// Without one.
+    Failed(Failure),
+    /// By the user's wish.
+    Stopped,
+}
+
+/// Why a job has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nobody bid, or sells what was asked for.
+    #[error("no provider offers this")]
+    NoProvider,
+    /// All who were asked declined; the last one for this reason.
+    #[error("every provider declined; the last one said: {0}")]
+    Declined(Decline),
+    /// Everybody who took it on failed, and nobody is left to go on.
+    #[error("no provider is left that could take over")]
+    NobodyLeft,
+    /// It was tried as often as allowed.
+    #[error("it was tried as often as allowed")]
+    TooManyAttempts,
+    /// The deadline came first.
+    #[error("the deadline has come")]
+    Deadline,
+}
+
+#[derive(Debug)]
+enum State {
+    Gathering { until: Millis },
+    Placing(Attempt),
+    Listening(Attempt, EventId),
+    Ended,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    candidate: Candidate,
+    placed_at: Millis,
+    accepted: bool,
+    last_heard: Millis,
+    /// Whether the provider and the relays were asked since `last_heard`.
+    asked: bool,
+    stream: Stream,
+}
+
+/// One job.
+#[derive(Debug)]
+pub struct Job {
+    plan: Plan,
+    state: State,
+    candidates: Vec<Candidate>,
+    tried: Vec<PublicKey>,
+    attempts: u32,
+    last_decline: Option<Decline>,
+    any_accepted: bool,
+    /// Tokens shown by all attempts together.
+    shown: Vec<TokenId>,
+}
+
+impl Job {
+    /// Begins a job with the announcements at hand: in an auction they stand in
+    /// when bidders are used up.
+    pub fn begin(now: Millis, plan: Plan, candidates: Vec<Candidate>) -> (Self, Vec<Effect>) {
+        let mut job = Self {
+            plan,
+            state: State::Gathering { until: now },
+            candidates,
+            tried: vec![],
+            attempts: 0,
+            last_decline: None,
+            any_accepted: false,
+            shown: vec![],
+        };
+        let mut effects = vec![];
+        match plan.mode {
+            Mode::Direct => job.place_next(now, &mut effects),
+            Mode::Auction { window_ms, .. } => {
+                let until = now.plus(window_ms).min(plan.deadline);
+                job.state = State::Gathering { until };
+            }
+        }
+        (job, effects)
+    }
+
+    /// Whether it is over.
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// The tokens shown so far.
+    pub fn shown(&self) -> &[TokenId] {
+        &self.shown
+    }
+
+    /// Tells the job what happened; answers what to do. After the end, and for
+    /// whatever a superseded attempt sends, that is nothing.
+    ///
+    /// # Errors
+    /// [`Unexpected`] if the driver reports an award that nobody asked for.
+    pub fn step(&mut self, now: Millis, input: Input) -> Result<Vec<Effect>, Unexpected> {
+        let mut effects = vec![];
+        if self.has_ended() {
+            return Ok(effects);
+        }
+        self.take(now, input, &mut effects)?;
+        self.keep_time(now, &mut effects);
+        Ok(effects)
+    }
+
+    /// When to call [`Job::step`] with [`Input::Tick`] at the latest; `None`
+    /// after the end.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let patience = &self.plan.patience;
+        let next = match &self.state {
+            State::Ended => return None,
+            State::Gathering { until } => *until,
+            State::Placing(_) => self.plan.deadline,
+            State::Listening(attempt, _) => attempt.next_deadline(patience),
+        };
+        Some(next.min(self.plan.deadline))
+    }
+
+    fn take(
+        &mut self,
+        now: Millis,
+        input: Input,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Unexpected> {
+        match input {
+            Input::Candidate(candidate) => self.consider(now, candidate, effects),
+            Input::Awarded { award } => return self.awarded(now, award),
+            Input::AwardFailed => return self.award_failed(now, effects),
+            Input::Alive { award, accepted } => self.alive(now, award, accepted),
+            Input::Declined { award, reason } => self.declined(now, award, reason, effects),
+            Input::Piece { award, piece } => self.piece(now, award, piece, effects),
+            Input::Result {
+                award,
+                result,
+                ended,
+                usage,
+                product,
+            } => self.result(now, award, result, (ended, usage, product), effects),
+            Input::BadResult { award } => {
+                if self.is_current(award) {
+                    self.give_up(now, Experience::Invalid, None, effects);
+                }
+            }
+            Input::GivenUp { award } => {
+                if self.is_current(award) {
+                    self.give_up(now, Experience::Failed, None, effects);
+                }
+            }
+            Input::Stop => self.over(End::Stopped, CancelReason::Stopped, effects),
+            Input::Tick => {}
+        }
+        Ok(())
+    }
+
+    fn is_current(&self, award: EventId) -> bool {
+        matches!(&self.state, State::Listening(_, current) if *current == award)
+    }
+
+    /// The attempt that an award belongs to, unless it is superseded.
+    fn current(&mut self, award: EventId) -> Option<&mut Attempt> {
+        match &mut self.state {
+            State::Listening(attempt, current) if *current == award => Some(attempt),
+            State::Listening(..) | State::Gathering { .. } | State::Placing(_) | State::Ended => {
+                None
+            }
+        }
+    }
+
+    /// Bids count until the award; announcements are kept for a failover.
+    fn consider(&mut self, now: Millis, candidate: Candidate, effects: &mut Vec<Effect>) {
+        let gathering = matches!(self.state, State::Gathering { .. });
+        if candidate.is_bid && !gathering {
+            return;
+        }
+        let same = |c: &Candidate| c.provider == candidate.provider && c.is_bid == candidate.is_bid;
+        self.candidates.retain(|c| !same(c));
+        if self.candidates.len() >= MAX_BIDS {
+            return;
+        }
+        self.candidates.push(candidate);
+        let bids = self.candidates.iter().filter(|c| c.is_bid).count();
+        let enough = match self.plan.mode {
+            Mode::Direct => false,
+            Mode::Auction { enough_bids, .. } => bids >= enough_bids,
+        };
+        if gathering && candidate.is_bid && (candidate.good_enough || enough) {
+            self.place_next(now, effects);
+        }
+    }
+
+    /// Awards the next attempt to the best who is left, or ends the job.
+    fn place_next(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if self.attempts >= self.plan.max_attempts.min(MAX_ATTEMPTS) {
+            return self.end(End::Failed(Failure::TooManyAttempts), effects);
+        }
+        let Some(candidate) = self.best() else {
+            return self.end(End::Failed(self.nobody_left()), effects);
+        };
+        self.tried.push(candidate.provider);
+        self.attempts += 1;
+        effects.push(Effect::Award {
+            attempt: self.attempts,
+            word: candidate.word,
+            prefix: self.shown.clone(),
+        });
+        self.state = State::Placing(Attempt {
+            candidate,
+            placed_at: now,
+            accepted: false,
+            last_heard: now,
+            asked: false,
+            stream: Stream::default(),
+        });
+    }
+
+    /// The best candidate who was not tried and can go on where we are: bidders
+    /// first, then announcements.
+    fn best(&self) -> Option<Candidate> {
+        self.candidates
+            .iter()
+            .filter(|c| !self.tried.contains(&c.provider))
+            .filter(|c| self.shown.is_empty() || c.continues)
+            .max_by(|a, b| {
+                (a.is_bid, a.rank)
+                    .partial_cmp(&(b.is_bid, b.rank))
+                    .unwrap_or(std::cmp::Ordering::Equal)
+            })
+            .copied()
+    }
+
+    const fn nobody_left(&self) -> Failure {
+        match (self.last_decline, self.any_accepted, self.attempts) {
+            (_, _, 0) => Failure::NoProvider,
+            (Some(reason), false, _) => Failure::Declined(reason),
+            (None, false, _) | (_, true, _) => Failure::NobodyLeft,
+        }
+    }
+
+    fn awarded(&mut self, now: Millis, award: EventId) -> Result<(), Unexpected> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Placing(mut attempt) => {
+                attempt.last_heard = now;
+                attempt.stream = Stream::of(&award);
+                self.state = State::Listening(attempt, award);
+                Ok(())
+            }
+            other @ (State::Gathering { .. } | State::Listening(..) | State::Ended) => {
+                let state = other.name();
+                self.state = other;
+                Err(Unexpected {
+                    input: "an award",
+                    state,
+                })
+            }
+        }
+    }
+
+    fn award_failed(&mut self, now: Millis, effects: &mut Vec<Effect>) -> Result<(), Unexpected> {
+        match &self.state {
+            State::Placing(_) => {
+                self.place_next(now, effects);
+                Ok(())
+            }
+            State::Listening(..) => {
+                self.give_up(now, Experience::Silent, None, effects);
+                Ok(())
+            }
+            other @ (State::Gathering { .. } | State::Ended) => Err(Unexpected {
+                input: "a failed award",
+                state: other.name(),
+            }),
+        }
+    }
+
+    fn alive(&mut self, now: Millis, award: EventId, accepted: bool) {
+        let Some(attempt) = self.current(award) else {
+            return;
+        };
+        attempt.heard(now);
+        attempt.accepted |= accepted;
+        self.any_accepted |= accepted;
+    }
+
+    fn declined(
+        &mut self,
+        now: Millis,
+        award: EventId,
+        reason: Decline,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_current(award) {
+            return;
+        }
+        self.last_decline = Some(reason);
+        self.place_next(now, effects);
+    }
+
+    fn piece(&mut self, now: Millis, award: EventId, piece: Piece, effects: &mut Vec<Effect>) {
+        let room = self.plan.max_tokens as usize - self.shown.len();
+        let Some(attempt) = self.current(award) else {
+            return;
+        };
+        attempt.heard(now);
+        attempt.accepted = true;
+        let shown = attempt.stream.piece(now, piece, room);
+        self.any_accepted = true;
+        match shown {
+            Ok(part) => self.show(part, effects),
+            Err(Flaw) => self.give_up(now, Experience::Invalid, None, effects),
+        }
+    }
+
+    fn show(&mut self, part: stream::Part, effects: &mut Vec<Effect>) {
+        let tokens = part.tokens.len();
+        self.shown.extend(part.tokens);
+        if tokens > 0 || !part.text.is_empty() {
+            effects.push(Effect::Show {
+                text: part.text,
+                tokens,
+            });
+        }
+    }
+
+    fn result(
+        &mut self,
+        now: Millis,
+        award: EventId,
+        result: EventId,
+        (ended, usage, product): (EndReason, Usage, Product),
+        effects: &mut Vec<Effect>,
+    ) {
+        let (max_tokens, shown) = (self.plan.max_tokens, self.shown.len());
+        let Some(attempt) = self.current(award) else {
+            return;
+        };
+        attempt.heard(now);
+        let claim = stream::Claim {
+            ended,
+            usage,
+            product,
+            context: attempt.candidate.context,
+            max_tokens,
+            shown_before: shown - attempt.stream.tokens(),
+        };
+        let part = attempt.stream.complete(now, claim);
+        self.any_accepted = true;
+        match part {
+            Ok(part) => self.show(part, effects),
+            Err(Flaw) => return self.give_up(now, Experience::Invalid, Some(result), effects),
+        }
+        match ended {
+            EndReason::Stop | EndReason::Length => {
+                self.attest(Experience::Completed, Some(result), effects);
+                let end = End::Done {
+                    award,
+                    result,
+                    ended,
+                };
+                self.end(end, effects);
+            }
+            // Nobody asked this attempt to stop: it is current.
+            EndReason::Cancelled | EndReason::Failed => {
+                self.attest(Experience::Failed, Some(result), effects);
+                self.place_next(now, effects);
+            }
+        }
+    }
+
+    /// Ends the current attempt for a fault of its provider's, and goes on with
+    /// the next.
+    fn give_up(
+        &mut self,
+        now: Millis,
+        experience: Experience,
+        result: Option<EventId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.attest(experience, result, effects);
+        let reason = match experience {
+            Experience::Silent => Some(CancelReason::Silent),
+            Experience::Invalid => Some(CancelReason::Invalid),
+            Experience::Completed | Experience::Failed => None,
+        };
+        if let Some(reason) = reason {
+            self.cancel(reason, effects);
+        }
+        self.place_next(now, effects);
+    }
+
+    fn attest(&self, experience: Experience, result: Option<EventId>, effects: &mut Vec<Effect>) {
+        if let State::Listening(attempt, award) = &self.state {
+            effects.push(Effect::Attest(Account {
+                award: *award,
+                word: attempt.candidate.word,
+                experience,
+                result,
+                measured: attempt.stream.measured(attempt.placed_at),
+            }));
+        }
+    }
+
+    fn cancel(&self, reason: CancelReason, effects: &mut Vec<Effect>) {
+        if let State::Listening(attempt, award) = &self.state {
+            effects.push(Effect::Cancel {
+                award: *award,
+                provider: attempt.candidate.provider,
+                reason,
+            });
+        }
+    }
+
+    fn over(&mut self, end: End, reason: CancelReason, effects: &mut Vec<Effect>) {
+        self.cancel(reason, effects);
+        self.end(end, effects);
+    }
+
+    fn end(&mut self, end: End, effects: &mut Vec<Effect>) {
+        self.state = State::Ended;
+        effects.push(Effect::End(end));
+    }
+
+    fn keep_time(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if self.has_ended() {
+            return;
+        }
+        if now >= self.plan.deadline {
+            let end = End::Failed(Failure::Deadline);
+            return self.over(end, CancelReason::Deadline, effects);
+        }
+        let patience = self.plan.patience;
+        match &mut self.state {
+            State::Gathering { until } if now >= *until => self.place_next(now, effects),
+            State::Listening(attempt, _) if attempt.is_lost(now, &patience) => {
+                self.give_up(now, Experience::Silent, None, effects);
+            }
+            State::Listening(attempt, award) => {
+                let award = *award;
+                attempt.ask(now, award, &patience, effects);
+            }
+            State::Gathering { .. } | State::Placing(_) | State::Ended => {}
+        }
+    }
+}
+
+impl State {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Gathering { .. } => "gathering candidates",
+            Self::Placing(_) => "placing an award",
+            Self::Listening(..) => "listening to a provider",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl Attempt {
+    const fn heard(&mut self, now: Millis) {
+        self.last_heard = now;
+        self.asked = false;
+    }
+
+    const fn patience_ms(&self, patience: &Patience) -> u64 {
+        match self.accepted {
+            true => patience.silence_ms,
+            false => patience.ack_ms,
+        }
+    }
+
+    const fn is_lost(&self, now: Millis, patience: &Patience) -> bool {
+        now.since(self.last_heard) >= self.patience_ms(patience)
+    }
+
+    fn next_deadline(&self, patience: &Patience) -> Millis {
+        let whole = self.patience_ms(patience);
+        let silence = match self.asked {
+            true => self.last_heard.plus(whole),
+            false => self.last_heard.plus(whole / 2),
+        };
+        match self.stream.gap_since() {
+            Some(since) => silence.min(since.plus(patience.gap_ms)),
+            None => silence,
+        }
+    }
+
+    /// Asks for what is missing: a gap soon, a silent provider at half-time.
+    fn ask(&mut self, now: Millis, award: EventId, patience: &Patience, effects: &mut Vec<Effect>) {
+        let from = self.stream.next_seq();
+        let gap = self.stream.gap_since();
+        if gap.is_some_and(|since| now.since(since) >= patience.gap_ms) {
+            self.stream.asked_for_gap(now);
+            effects.push(Effect::Resend { award, from });
+        }
+        if !self.asked && now.since(self.last_heard) >= self.patience_ms(patience) / 2 {
+            self.asked = true;
+            effects.push(Effect::LookUp { award });
+            effects.push(Effect::Resend { award, from });
+        }
+    }
+}
