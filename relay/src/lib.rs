@@ -1,1 +1,26 @@
-//! placeholder
+//! A relay for the market: Nostr and HTTP on one port, admission rules, a durable store.
+//!
+//! [`run`] takes [`Options`] and a [`Shutdown`](infernet_node::shutdown::Shutdown), and answers a cheap [`Handle`]
+//! as soon as the relay listens. What it promises its clients is written in `nips/relay.md`.
+//!
+//! A connection comes in at `server`, is answered by `http`, and as a websocket passes `guard` (sizes, pace) on its
+//! way to `session`, which asks `admission` whether an event may stay and `store` to keep it.
+//!
+//! **Invariant:** an event that was answered `OK true` is on the disk (ephemeral kinds excepted), and evidence
+//! (kinds 8602–8606) leaves it never.
+
+mod admission;
+mod document;
+mod frames;
+mod guard;
+mod http;
+mod lock;
+mod options;
+mod page;
+mod server;
+mod session;
+mod store;
+
+pub use admission::MAX_AHEAD_SECS;
+pub use options::{Limits, MAX_MESSAGE_BYTES, Options};
+pub use server::{Error, Handle, run};

@@ -58,21 +58,21 @@ pub enum Basis {
     /// An offer of the buyer's and the provider's bid on it.
     Auction {
         /// The offer.
-        offer: Event,
+        offer: Box<Event>,
         /// The bid.
-        bid: Event,
+        bid: Box<Event>,
     },
     /// The provider's announcement, as a standing bid.
     Direct {
         /// The announcement.
-        announcement: Event,
+        announcement: Box<Event>,
     },
 }
 
 impl Basis {
     /// The provider's own word in it: the bid, or the announcement. An award's
     /// input hash is about this event.
-    pub const fn word(&self) -> &Event {
+    pub fn word(&self) -> &Event {
         match self {
             Self::Auction { bid, .. } => bid,
             Self::Direct { announcement } => announcement,
