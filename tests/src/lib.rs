@@ -1,1 +1,15 @@
-//! The harness and the whole-market tests.
+//! The harness of the whole-market tests: real processes of the real binaries,
+//! each with a folder of its own, ended by their id when a test ends.
+//!
+//! Nothing here waits for luck: every wait is for something said or written,
+//! with a deadline after which the test fails and shows what was said.
+
+mod binaries;
+mod market;
+mod process;
+mod requirements;
+
+pub use binaries::binary;
+pub use market::{Client, Finished, Market, Provider, Relay};
+pub use process::Process;
+pub use requirements::{model, skip};

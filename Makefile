@@ -1,0 +1,51 @@
+# The front door. `make` alone says what there is.
+
+SHELL := bash
+CARGO ?= cargo
+PROMPT ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: fetch
+fetch: ## Fetch libtorch and two models into .cache/ (720 MB, once)
+	@scripts/fetch all
+
+.PHONY: build
+build: fetch ## Build everything
+	@$(CARGO) build --workspace --bins
+
+.PHONY: demo
+demo: build ## Watch the market do two jobs on a real model (PROMPT="…")
+	@PROMPT="$(PROMPT)" scripts/demo
+
+.PHONY: market
+market: build ## Start the same market and leave it up until Ctrl-C
+	@scripts/market
+
+.PHONY: test
+test: fetch ## Run all tests
+	@scripts/test
+
+.PHONY: lint
+lint: fetch ## Check format, lints, documentation and dependencies
+	@scripts/lint
+
+.PHONY: ci
+ci: ## Do what the continuous integration does
+	@.ci/run
+
+.PHONY: bench
+bench: fetch ## Measure; figures and how to read them are in docs/benchmarks.md
+	@scripts/bench
+
+.PHONY: reference
+reference: fetch ## Remake the reference files that the engine is tested against
+	@scripts/reference
+
+.PHONY: release
+release: fetch ## Build optimised binaries into target/release/
+	@$(CARGO) build --workspace --bins --release

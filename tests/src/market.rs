@@ -1,0 +1,209 @@
+//! A whole market of real processes: a relay, providers, a buyer.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::{Process, binary};
+
+/// How long a process may take to be ready: a debug build loads a real model in
+/// seconds, on a busy machine in some more.
+const READY: Duration = Duration::from_secs(60);
+
+/// A relay, and whoever joins it.
+pub struct Market {
+    /// The relay.
+    pub relay: Relay,
+    home: TempDir,
+}
+
+impl Market {
+    /// Starts a relay.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn open() -> Result<Self> {
+        let home = TempDir::new()?;
+        let relay = Relay::start(home.path().join("relay"), "127.0.0.1:0")?;
+        Ok(Self { relay, home })
+    }
+
+    /// A folder of the market's own.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Starts a provider and waits until it is announced.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn provider(&self, name: &str, arguments: &[&str]) -> Result<Provider> {
+        let provider = self.launch_provider(name, arguments)?;
+        provider
+            .process
+            .wait_stdout(READY, |said| said.contains("ready:").then_some(()))?;
+        Ok(provider)
+    }
+
+    /// Starts a provider without waiting for it.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn launch_provider(&self, name: &str, arguments: &[&str]) -> Result<Provider> {
+        let home = self.folder(name);
+        let mut command = Command::new(binary("infernet-provider"));
+        command
+            .args(["start", "--name", name, "--relay", &self.relay.url])
+            .args(arguments)
+            .env("INFERNET_HOME", &home);
+        let process = Process::start(name, &mut command)?;
+        Ok(Provider {
+            process,
+            home,
+            name: name.to_owned(),
+        })
+    }
+
+    /// A provider with a scripted engine.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn scripted_provider(&self, name: &str, arguments: &[&str]) -> Result<Provider> {
+        let mut all = vec!["--engine", "scripted"];
+        all.extend(arguments);
+        self.provider(name, &all)
+    }
+
+    /// A buyer with a key of its own.
+    pub fn client(&self, name: &str) -> Client {
+        Client {
+            home: self.folder(name),
+            relays: self.relay.url.clone(),
+        }
+    }
+}
+
+/// A running relay.
+pub struct Relay {
+    /// Its process.
+    pub process: Process,
+    /// Its address, as clients use it.
+    pub url: String,
+    folder: PathBuf,
+}
+
+impl Relay {
+    /// Starts a relay on an address over a folder.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn start(folder: PathBuf, address: &str) -> Result<Self> {
+        let mut command = Command::new(binary("infernet-relay"));
+        command.args(["--listen", address, "--data"]).arg(&folder);
+        let process = Process::start("relay", &mut command)?;
+        let url = process.wait_stdout(READY, |said| {
+            let (_, rest) = said.split_once("listening on ")?;
+            let (url, _) = rest.split_once('\n')?;
+            Some(url.trim().to_owned())
+        })?;
+        Ok(Self {
+            process,
+            url,
+            folder,
+        })
+    }
+
+    /// Kills the relay, without warning.
+    ///
+    /// # Errors
+    /// If it does not die.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.signal("KILL")?;
+        self.process.ended(READY)?;
+        Ok(())
+    }
+
+    /// Starts it again where it was.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn restart(&mut self) -> Result<()> {
+        let address = self.url.trim_start_matches("ws://").trim_end_matches('/');
+        *self = Self::start(self.folder.clone(), address)?;
+        Ok(())
+    }
+}
+
+/// A running provider.
+pub struct Provider {
+    /// Its process.
+    pub process: Process,
+    /// Its folder.
+    pub home: PathBuf,
+    /// What it is called.
+    pub name: String,
+}
+
+/// A buyer: runs `infernet-client` with a folder of its own.
+pub struct Client {
+    home: PathBuf,
+    relays: String,
+}
+
+/// A run of the client that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Client {
+    /// Starts the client with these arguments.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(&self, arguments: &[&str]) -> Result<Process> {
+        let mut command = Command::new(binary("infernet-client"));
+        command
+            .args(arguments)
+            .env("INFERNET_HOME", &self.home)
+            .env("INFERNET_RELAYS", &self.relays);
+        Process::start("client", &mut command)
+    }
+
+    /// Runs the client to its end.
+    ///
+    /// # Errors
+    /// If it has not ended within two minutes.
+    pub fn run(&self, arguments: &[&str]) -> Result<Finished> {
+        let mut process = self.start(arguments)?;
+        let status = process.ended(Duration::from_secs(120))?;
+        Ok(Finished {
+            status,
+            stdout: process.stdout(),
+            stderr: process.stderr(),
+        })
+    }
+
+    /// Runs the client, which must succeed, and reads the JSON it prints.
+    ///
+    /// # Errors
+    /// If it fails or prints no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let finished = self.run(arguments)?;
+        anyhow::ensure!(
+            finished.status.success(),
+            "{arguments:?} failed: {}",
+            finished.stderr
+        );
+        serde_json::from_str(&finished.stdout)
+            .with_context(|| format!("no JSON: {}", finished.stdout))
+    }
+}
