@@ -6,5 +6,6 @@
 pub mod clock;
 pub mod config;
 pub mod keys;
+pub mod link;
 pub mod shutdown;
 pub mod telemetry;
