@@ -1,0 +1,94 @@
+//! The relay information document (NIP-11).
+
+use infernet_protocol::{bounds, kinds};
+use serde_json::{Value, json};
+
+use crate::admission::MAX_AHEAD_SECS;
+use crate::options::{MAX_MESSAGE_BYTES, Options};
+use crate::session::MAX_SUBSCRIPTION_ID;
+
+/// What this relay promises to do: the protocol, deletions, this document and expiration. The session can more (45,
+/// 70, 77), but without the care that a promise would need.
+const SUPPORTED_NIPS: [u16; 4] = [1, 9, 11, 40];
+
+/// The document as JSON.
+pub fn document(options: &Options) -> Value {
+    let mut document = json!({
+        "name": options.name,
+        "description": options.description,
+        "software": env!("CARGO_PKG_NAME"),
+        "version": env!("CARGO_PKG_VERSION"),
+        "supported_nips": SUPPORTED_NIPS,
+        "limitation": limitation(options),
+        "retention": retention(options.general),
+    });
+    for (key, value) in [("pubkey", &options.pubkey), ("contact", &options.contact)] {
+        if let Some(value) = value {
+            document[key] = json!(value);
+        }
+    }
+    document
+}
+
+fn limitation(options: &Options) -> Value {
+    json!({
+        "max_message_length": MAX_MESSAGE_BYTES,
+        "max_content_length": bounds::MAX_EVENT_BYTES,
+        "max_subscriptions": options.limits.subscriptions,
+        "max_subid_length": MAX_SUBSCRIPTION_ID,
+        "max_limit": options.limits.stored_events,
+        "default_limit": options.limits.stored_events,
+        "created_at_upper_limit": MAX_AHEAD_SECS,
+        "auth_required": false,
+        "payment_required": false,
+        "restricted_writes": !options.general,
+    })
+}
+
+/// What is kept how long. A `time` of null is for ever, of 0 not at all; what carries an expiration goes when it says.
+fn retention(general: bool) -> Value {
+    let mut retention = vec![
+        json!({ "kinds": [[kinds::AWARD, kinds::ATTESTATION]], "time": null }),
+        json!({ "kinds": [[20_000, 29_999]], "time": 0 }),
+    ];
+    let mut others = vec![
+        json!(kinds::OFFER),
+        json!(kinds::BID),
+        json!(kinds::CANCEL),
+        json!(kinds::ANNOUNCEMENT),
+    ];
+    others.extend(crate::admission::COMPANIONS.map(|kind| json!(kind)));
+    retention.push(if general {
+        json!({ "time": null })
+    } else {
+        json!({ "kinds": others, "time": null })
+    });
+    Value::Array(retention)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::JsonUtil;
+    use nostr::nips::nip11::RelayInformationDocument;
+
+    use super::*;
+
+    #[test]
+    fn nostr_clients_can_read_it() {
+        for general in [false, true] {
+            let mut options = Options::new("nowhere");
+            options.general = general;
+            options.contact = Some("mailto:relay@example.org".to_owned());
+            let text = document(&options).to_string();
+            let read = RelayInformationDocument::from_json(text).unwrap();
+            assert_eq!(read.contact, options.contact);
+            assert_eq!(read.pubkey, None);
+            assert_eq!(read.retention.len(), 3);
+            let limits = read.limitation.unwrap();
+            assert_eq!(limits.max_subscriptions, Some(200));
+            assert_eq!(limits.auth_required, Some(false));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the port answers to HTTP: a page, the NIP-11 document, `/health`, and the way into a websocket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{any, get};
+use hyper_util::rt::TokioIo;
+use nostr::EventId;
+use nostr_relay_builder::prelude::NostrDatabase;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::document::document;
+use crate::options::Options;
+use crate::page::page;
+use crate::session::Sessions;
+use crate::store::Store;
+
+/// The media type that asks for the NIP-11 document.
+const NOSTR_JSON: &str = "application/nostr+json";
+
+/// The one version of the websocket protocol (RFC 6455).
+const WEBSOCKET_VERSION: &str = "13";
+
+/// What the answers are made of.
+pub struct Site {
+    /// What the operator set.
+    pub options: Options,
+    /// Where events lie, to see whether it can be read.
+    pub store: Arc<Store>,
+    /// Who serves websockets.
+    pub sessions: Sessions,
+    /// Holds each websocket's task.
+    pub tasks: TaskTracker,
+    /// Ends each websocket's task at once.
+    pub abort: CancellationToken,
+}
+
+/// One connection, as its requests know it.
+#[derive(Clone)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// Its place among the connections, held as long as it lasts; there is none left for it where this is empty.
+    pub place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// The routes. Each connection lays its [`Connection`] over them.
+pub fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/", any(root))
+        .route("/health", get(health))
+        .layer(map_response(one_request))
+        .with_state(site)
+}
+
+/// Ends the connection after one answer, unless it becomes a websocket: nobody asks HTTP here twice, and places are
+/// few.
+async fn one_request(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
+async fn root(
+    State(site): State<Arc<Site>>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+) -> Response {
+    let headers = request.headers();
+    if names(headers, header::UPGRADE, "websocket") {
+        return upgrade(site, connection, request);
+    }
+    let mut response = if names(headers, header::ACCEPT, NOSTR_JSON) {
+        let kind = [(header::CONTENT_TYPE, NOSTR_JSON)];
+        (kind, document(&site.options).to_string()).into_response()
+    } else {
+        Html(page(&site.options, host(headers))).into_response()
+    };
+    // NIP-11 wants pages of other sites to be able to read it.
+    for name in [
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static("*"));
+    }
+    response
+}
+
+async fn health(State(site): State<Arc<Site>>) -> Response {
+    match site.store.check_id(&EventId::all_zeros()).await {
+        Ok(_) => "ok\n".into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the store cannot be read");
+            let said = "the store cannot be read\n";
+            (StatusCode::SERVICE_UNAVAILABLE, said).into_response()
+        }
+    }
+}
+
+/// Answers 101 and hands the connection to a session.
+fn upgrade(site: Arc<Site>, connection: Connection, mut request: Request) -> Response {
+    let headers = request.headers();
+    if !names(headers, header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION) {
+        let version = [(header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION)];
+        return (StatusCode::UPGRADE_REQUIRED, version).into_response();
+    }
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
+        return (StatusCode::BAD_REQUEST, "no Sec-WebSocket-Key\n").into_response();
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    let Connection {
+        peer,
+        place: Some(place),
+    } = connection
+    else {
+        return full();
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    site.tasks.clone().spawn(async move {
+        let session = async {
+            match upgraded.await {
+                Ok(transport) => {
+                    let transport = TokioIo::new(transport);
+                    site.sessions.serve(transport, peer).await;
+                }
+                Err(error) => tracing::debug!(%error, "no websocket after all"),
+            }
+        };
+        tokio::select! {
+            () = session => {}
+            () = site.abort.cancelled() => {}
+        }
+        drop(place);
+    });
+    switching(&accept)
+}
+
+fn switching(accept: &str) -> Response {
+    let switching = [
+        (header::CONNECTION, "Upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, switching, Body::empty()).into_response()
+}
+
+fn full() -> Response {
+    let later = [(header::RETRY_AFTER, "60")];
+    let said = "this relay has as many connections as it takes; try again in a minute\n";
+    (StatusCode::SERVICE_UNAVAILABLE, later, said).into_response()
+}
+
+/// Whether one of the header's comma-separated values is `value`, parameters aside.
+fn names(headers: &HeaderMap, name: header::HeaderName, value: &str) -> bool {
+    let values = headers.get_all(name);
+    let mut values = values.iter().filter_map(|value| value.to_str().ok());
+    values.any(|values| {
+        values
+            .split(',')
+            .filter_map(|one| one.split(';').next())
+            .any(|one| one.trim().eq_ignore_ascii_case(value))
+    })
+}
+
+/// What the client calls this relay.
+fn host(headers: &HeaderMap) -> &str {
+    let host = headers.get(header::HOST);
+    host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+}

@@ -1,0 +1,124 @@
+//! `infernet-relay`: a relay for the market, as a program.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
+use infernet_node::config;
+use infernet_node::shutdown::Shutdown;
+use infernet_node::telemetry::LogOptions;
+use infernet_relay::{Options, run};
+
+/// What is logged by default: nothing of a single connection, nor the store's own affairs while they go well.
+const DEFAULT_LOG: &str = "info,nostr_relay_builder=off,nostr_lmdb=warn";
+
+/// A relay for an open market for inference: it carries the signed events between buyers and providers, and keeps
+/// the evidence of every job.
+///
+/// It serves Nostr and HTTP on one port. Stop it with Ctrl-C; a restart loses nothing that was acknowledged.
+#[derive(Debug, Parser)]
+#[command(name = "infernet-relay", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// Where to listen, as HOST:PORT; port 0 takes any free one [default: 127.0.0.1:7777]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "INFERNET_RELAY_LISTEN",
+        hide_env_values = true
+    )]
+    listen: Option<String>,
+
+    /// The folder of the store, made if it is not there [default: ~/.local/share/infernet/relay]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "INFERNET_RELAY_DATA",
+        hide_env_values = true
+    )]
+    data: Option<PathBuf>,
+
+    /// Take events of every kind, not only the market's
+    #[arg(long, env = "INFERNET_RELAY_GENERAL", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
+    general: bool,
+
+    /// A TOML file with settings; flags and the environment override it
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "INFERNET_RELAY_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    log: LogOptions,
+
+    /// Print completions for a shell and exit
+    #[arg(long, value_name = "SHELL", hide = true)]
+    completions: Option<Shell>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  infernet-relay --data ./relay-data
+  infernet-relay --listen 0.0.0.0:7777 --config relay.toml
+  infernet-relay --completions bash > /etc/bash_completion.d/infernet-relay
+
+A file for --config, with every key optional:
+  listen = \"127.0.0.1:7777\"
+  data = \"/var/lib/infernet/relay\"
+  general = false
+  name = \"My relay\"
+  description = \"What it is for\"
+  pubkey = \"hex\"
+  contact = \"mailto:me@example.org\"
+  [limits]
+  connections = 900
+  subscriptions = 200
+  messages_per_second = 1000
+  burst = 4000
+  stored_events = 500";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(shell) = arguments.completions {
+        clap_complete::generate(
+            shell,
+            &mut Arguments::command(),
+            "infernet-relay",
+            &mut io::stdout(),
+        );
+        return Ok(());
+    }
+    arguments.log.init(DEFAULT_LOG)?;
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let relay = run(options(arguments)?, shutdown).await?;
+    // Scripts read this line; it is the only one on standard output.
+    writeln!(io::stdout(), "listening on {}", relay.url())?;
+    relay.ended().await;
+    Ok(())
+}
+
+/// The file's settings, with the arguments (and the environment) laid over them.
+fn options(arguments: Arguments) -> anyhow::Result<Options> {
+    let home = config::home("relay");
+    let usual = match (&arguments.config, &home) {
+        (None, Ok(home)) => home.join("relay.toml"),
+        _ => PathBuf::new(),
+    };
+    let mut options: Options = config::load(arguments.config.as_deref(), &usual)?;
+    if let Some(listen) = arguments.listen {
+        options.listen = listen;
+    }
+    if let Some(data) = arguments.data {
+        options.data = data;
+    }
+    if options.data.as_os_str().is_empty() {
+        options.data = home.context("say where the store shall lie with --data")?;
+    }
+    options.general |= arguments.general;
+    Ok(options)
+}

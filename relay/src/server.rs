@@ -1,0 +1,216 @@
+//! The relay's life: it opens its store, listens, serves, and ends in two stages.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use infernet_node::clock;
+use infernet_node::shutdown::Shutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::{self, Connection, Site};
+use crate::options::Options;
+use crate::session::Sessions;
+use crate::store::{self, Store};
+
+/// How often expired events are purged. They are not answered in the meantime.
+const PURGE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long sessions may take to finish their current message when the relay stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a client may take to send the headers of its request.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long to wait when the system gives no connection (mostly because the process has too many files open).
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why the relay cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The folder cannot be used as a store.
+    #[error("cannot use the folder {}: {source}", folder.display())]
+    Store {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: store::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ". Stop what runs there, or choose another with --listen",
+        io::ErrorKind::InvalidInput => ". Write it as HOST:PORT, for example 127.0.0.1:7777",
+        _ => "",
+    }
+}
+
+/// A running relay. Clones are cheap and speak of the same relay; it runs on when they are dropped.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    address: SocketAddr,
+    life: TaskTracker,
+}
+
+impl Handle {
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as the URL that Nostr clients connect to.
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Waits until the relay has ended and its folder is free.
+    pub async fn ended(&self) {
+        self.life.wait().await;
+    }
+}
+
+/// Starts a relay, which serves until `shutdown`: the soft stage closes the port and lets each session finish its
+/// current message, for five seconds at most; the hard stage ends it at once.
+///
+/// # Errors
+/// When the folder or the address cannot be had.
+pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> {
+    let store = Store::open(&options.data).map_err(|source| Error::Store {
+        folder: options.data.clone(),
+        source,
+    })?;
+    let (listener, address) = listen(&options.listen).await?;
+    tracing::info!(%address, data = %options.data.display(), general = options.general, "relay started");
+    let life = TaskTracker::new();
+    life.spawn(live(listener, Arc::new(store), options, shutdown));
+    life.close();
+    Ok(Handle { address, life })
+}
+
+async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), Error> {
+    let refused = |source| Error::Listen {
+        address: address.to_owned(),
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// The whole life of a relay, from its first connection to its last.
+async fn live(listener: TcpListener, store: Arc<Store>, options: Options, shutdown: Shutdown) {
+    let tasks = TaskTracker::new();
+    let abort = shutdown.hard_token().child_token();
+    let limit = Arc::new(Semaphore::new(options.limits.connections));
+    let site = Site {
+        sessions: Sessions::new(store.clone(), &options, shutdown.soft_token()),
+        store: store.clone(),
+        tasks: tasks.clone(),
+        abort: abort.clone(),
+        options,
+    };
+    let server = Server {
+        router: http::router(Arc::new(site)),
+        limit,
+        tasks: tasks.clone(),
+        abort: abort.clone(),
+    };
+    tokio::select! {
+        () = server.accept(listener) => {}
+        () = keep_purged(&store) => {}
+        () = shutdown.soft() => {}
+    }
+    tasks.close();
+    tokio::select! {
+        () = tasks.wait() => {}
+        () = sleep(GRACE) => {}
+        () = shutdown.hard() => {}
+    }
+    abort.cancel();
+    tasks.wait().await;
+    tracing::info!("relay ended");
+}
+
+/// Purges what has expired, for ever.
+async fn keep_purged(store: &Store) {
+    if let Err(error) = store.note_expirations().await {
+        tracing::error!(%error, "the store cannot be read through: expired events will stay in it");
+    }
+    let mut ticks = interval(PURGE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match store.purge(clock::now()).await {
+            Ok(0) => {}
+            Ok(events) => tracing::debug!(events, "purged"),
+            Err(error) => tracing::error!(%error, "expired events cannot be purged"),
+        }
+    }
+}
+
+/// Takes connections in.
+struct Server {
+    router: Router,
+    limit: Arc<Semaphore>,
+    tasks: TaskTracker,
+    abort: CancellationToken,
+}
+
+impl Server {
+    /// Accepts connections, for ever.
+    async fn accept(&self, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.serve(stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be taken; trying again");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Serves one connection in a task of its own. A websocket goes on in another one.
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+        // Pieces of an answer are small and want to go out at once.
+        let _ = stream.set_nodelay(true);
+        let connection = Connection {
+            peer,
+            place: self.limit.clone().try_acquire_owned().ok().map(Arc::new),
+        };
+        let router = self.router.clone().layer(Extension(connection));
+        let abort = self.abort.clone();
+        self.tasks.spawn(async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS_WITHIN)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+                .with_upgrades();
+            tokio::select! {
+                served = served => if let Err(error) = served {
+                    tracing::debug!(%peer, %error, "connection failed");
+                },
+                () = abort.cancelled() => {}
+            }
+        });
+    }
+}

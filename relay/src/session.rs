@@ -1,0 +1,129 @@
+//! The Nostr session: what a client says is read, answered and fanned out by nostr-relay-builder.
+//!
+//! Nothing else in this crate knows that library. Its write policies can refuse with the prefix `blocked:` only.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use infernet_node::clock;
+use nostr::message::MessageHandleError;
+use nostr::{Event, Filter};
+use nostr_relay_builder::LocalRelay;
+use nostr_relay_builder::builder::{
+    PolicyResult, QueryPolicy, RateLimit, RelayBuilder, WritePolicy,
+};
+use nostr_relay_builder::prelude::{BoxedFuture, NostrDatabase};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{self, Refusal};
+use crate::guard::{Farewell, Guard};
+use crate::options::{Limits, Options};
+use crate::store::Store;
+
+/// Characters of a subscription's id (NIP-01).
+pub const MAX_SUBSCRIPTION_ID: usize = 64;
+
+/// Serves websockets.
+#[derive(Debug)]
+pub struct Sessions {
+    relay: LocalRelay,
+    limits: Limits,
+    stop: CancellationToken,
+}
+
+impl Sessions {
+    /// Sessions over `store`, each of which ends after its current message once `stop` says so.
+    pub fn new(store: Arc<Store>, options: &Options, stop: CancellationToken) -> Self {
+        let limits = options.limits.clone();
+        let admission = Admission {
+            general: options.general,
+            store: store.clone(),
+        };
+        let builder = RelayBuilder::default()
+            .database(store as Arc<dyn NostrDatabase>)
+            .write_policy(admission)
+            .query_policy(NoSearch)
+            .max_subid_length(MAX_SUBSCRIPTION_ID)
+            .max_filter_limit(limits.stored_events)
+            .default_filter_limit(limits.stored_events)
+            .rate_limit(RateLimit {
+                max_reqs: limits.subscriptions,
+                // Its bucket fills only while a connection is silent for a second. The guard paces instead.
+                notes_per_minute: u32::MAX,
+            });
+        Self {
+            relay: LocalRelay::new(builder),
+            limits,
+            stop,
+        }
+    }
+
+    /// Serves one websocket, just upgraded, until either side ends it.
+    pub async fn serve<S>(&self, transport: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut guard = Guard::new(transport, &self.limits, self.stop.clone());
+        let ended = self.relay.take_connection(&mut guard, peer).await;
+        let failure = ended.err().map(|error| {
+            tracing::debug!(%peer, %error, "session failed");
+            match error.downcast_ref::<MessageHandleError>() {
+                Some(error) => Farewell::Unreadable(error.to_string()),
+                None => Farewell::Failed,
+            }
+        });
+        guard.part(failure).await;
+    }
+}
+
+/// Asks the rules about each event, whose signature the library has checked by then.
+#[derive(Debug)]
+struct Admission {
+    general: bool,
+    store: Arc<Store>,
+}
+
+impl Admission {
+    async fn check(&self, event: &Event) -> Result<(), Refusal> {
+        admission::check(event, self.general, clock::now())?;
+        self.store.check(event).await
+    }
+}
+
+impl WritePolicy for Admission {
+    fn admit_event<'a>(
+        &'a self,
+        event: &'a Event,
+        peer: &'a SocketAddr,
+    ) -> BoxedFuture<'a, PolicyResult> {
+        Box::pin(async move {
+            match self.check(event).await {
+                Ok(()) => PolicyResult::Accept,
+                Err(refusal) => {
+                    tracing::debug!(%peer, event = %event.id, %refusal, "refused");
+                    PolicyResult::Reject(refusal.to_string())
+                }
+            }
+        })
+    }
+}
+
+/// Refuses searches (NIP-50): each would read through the whole store.
+#[derive(Debug)]
+struct NoSearch;
+
+impl QueryPolicy for NoSearch {
+    fn admit_query<'a>(
+        &'a self,
+        query: &'a Filter,
+        _peer: &'a SocketAddr,
+    ) -> BoxedFuture<'a, PolicyResult> {
+        Box::pin(async move {
+            match query.search {
+                Some(_) => PolicyResult::Reject("this relay does not search".to_owned()),
+                None => PolicyResult::Accept,
+            }
+        })
+    }
+}
