@@ -15,7 +15,7 @@ use super::desk::{Answer, Desk, Line};
 use super::error::plain;
 use super::inbox::Dropped;
 use super::socket::{self, Socket};
-use super::{FAREWELL, MAX_EVENT_BYTES};
+use super::{FAREWELL, MAX_EVENT_BYTES, Options};
 use crate::clock;
 
 /// Events that may wait to be written to one relay: some seconds of several streams, and 16 MiB at the very most.
@@ -67,7 +67,7 @@ pub(super) async fn keep(desk: Arc<Desk>, relay: usize) {
             failures + 1
         };
         tokio::select! {
-            () = sleep(pause(&desk, failures)) => {}
+            () = sleep(pause(&desk.options, failures)) => {}
             () = desk.stop.cancelled() => return,
         }
     }
@@ -75,10 +75,10 @@ pub(super) async fn keep(desk: Arc<Desk>, relay: usize) {
 
 /// The pause before the next attempt: it doubles with every failure in a row, and varies by a quarter, so that not
 /// all clients of a relay that restarts come back in the same moment.
-fn pause(desk: &Desk, failures: u32) -> Duration {
+fn pause(options: &Options, failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-    let pause = desk.options.retry_first.saturating_mul(doubled);
-    let pause = pause.min(desk.options.retry_most);
+    let pause = options.retry_first.saturating_mul(doubled);
+    let pause = pause.min(options.retry_most);
     pause.mul_f64(rand::random_range(0.75..=1.0))
 }
 
@@ -249,6 +249,10 @@ impl<'a> Reader<'a> {
         let Some(inbox) = self.desk.inbox(id) else {
             return;
         };
+        // The exact length is worth counting only where the message leaves doubt.
+        if bytes > MAX_EVENT_BYTES && event.as_json().len() > MAX_EVENT_BYTES {
+            return self.complain("sent something too long");
+        }
         match inbox.admit(event, bytes, clock::now()) {
             Ok(()) | Err(Dropped::Again | Dropped::Expired) => {}
             Err(Dropped::Forged) => self.complain("sent a forged event"),
@@ -320,4 +324,25 @@ impl<'a> Reader<'a> {
 
 fn prefix(words: &str) -> Option<MachineReadablePrefix> {
     MachineReadablePrefix::parse(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use nostr::Keys;
+
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let options = Options::new([], Keys::generate());
+        let longest = [1, 1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs);
+        for (failures, longest) in (0..).zip(longest) {
+            let pause = pause(&options, failures);
+            assert!(
+                (longest.mul_f64(0.74)..=longest).contains(&pause),
+                "{pause:?}"
+            );
+        }
+        assert!(pause(&options, u32::MAX) <= options.retry_most);
+    }
 }

@@ -20,7 +20,6 @@ const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// The shared state. Its lock is held for moments only and never across an await; an inbox's lock may be taken
 /// inside it, never the other way round.
-#[derive(Debug)]
 pub(super) struct Desk {
     pub(super) options: Options,
     pub(super) statuses: watch::Sender<Vec<RelayStatus>>,
@@ -30,7 +29,6 @@ pub(super) struct Desk {
     next_subscription: AtomicU64,
 }
 
-#[derive(Debug)]
 struct State {
     /// By relay; none while it is not connected.
     lines: Vec<Option<Line>>,
@@ -38,7 +36,6 @@ struct State {
 }
 
 /// The writing end of one connection.
-#[derive(Debug)]
 pub(super) struct Line {
     /// Requests and closings, which go before events. Unbounded as a channel; what is open is bounded by
     /// [`MAX_SUBSCRIPTIONS`], and a connection that does not take them ends by its write timeout.

@@ -38,7 +38,6 @@ pub(super) enum Dropped {
 }
 
 /// The receiving end of one subscription, filled by the tasks of all relays.
-#[derive(Debug)]
 pub(super) struct Inbox {
     /// What was asked for: an event has to match one of them.
     pub(super) filters: Vec<Filter>,
@@ -46,7 +45,7 @@ pub(super) struct Inbox {
     arrived: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     queue: VecDeque<(usize, Delivery)>,
     queued_bytes: usize,

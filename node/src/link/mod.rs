@@ -4,7 +4,7 @@
 //! One task for each relay keeps its websocket: it connects, asks again for every subscription that is open, reads
 //! and writes until the connection breaks, and tries again after a pause. What is written goes through a bounded
 //! queue of that connection and is gone with it, so nothing stale is sent after a reconnect. What is read is checked
-//! once, by [`Inbox`](inbox::Inbox), and lands in the queue of the subscription that asked for it.
+//! once, by `inbox`, and lands in the queue of the subscription that asked for it.
 //!
 //! # What holds
 //! - An event that comes out of a [`Subscription`] or of [`Link::fetch`] was asked for, carries a valid id and
@@ -27,6 +27,7 @@ mod publish;
 mod socket;
 mod subscription;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ pub const MAX_EVENT_BYTES: usize = 65_536;
 
 /// How many relays one link talks to; every event is sent to and checked from each of them.
 pub const MAX_RELAYS: usize = 16;
+
+/// How long the other relays are waited for once one is connected.
+const SETTLING: Duration = Duration::from_millis(500);
 
 /// How long the goodbye to the relays may take: what is still queued is written, and the socket closed properly.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -97,10 +101,16 @@ pub struct RelayStatus {
 
 /// The connections to the relays. Clones are cheap and share them; with the last clone and the last subscription
 /// they end.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Link {
     desk: Arc<Desk>,
     _stops_when_dropped: Arc<DropGuard>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Link").field(&self.relays()).finish()
+    }
 }
 
 impl Link {
@@ -120,7 +130,8 @@ impl Link {
         })
     }
 
-    /// Connects: answers once one relay is connected, while the others go on in the background.
+    /// Connects: answers once one relay is connected and the others have had a moment (500 ms) to connect or fail,
+    /// so that what is said first reaches them too. Those that are away are tried on in the background.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::Unreachable`] if no relay is connected within `connect_timeout`. A
@@ -128,11 +139,16 @@ impl Link {
     pub async fn connect(options: Options) -> Result<Self, Error> {
         let patience = options.connect_timeout;
         let link = Self::open(options)?;
-        let connected = timeout(patience, link.connected()).await;
-        match connected {
-            Ok(connected) => connected.map(|()| link),
-            Err(_) => Err(link.desk.unreachable()),
+        match timeout(patience, link.connected()).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(link.desk.unreachable()),
         }
+        let mut changes = link.changes();
+        let tried = |relay: &RelayStatus| relay.connected || relay.trouble.is_some();
+        let all = changes.wait_for(|relays| relays.iter().all(tried));
+        // A relay that takes longer is not waited for.
+        let _ = timeout(SETTLING, all).await;
+        Ok(link)
     }
 
     /// Waits until a relay is connected.

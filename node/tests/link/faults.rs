@@ -56,6 +56,30 @@ async fn unasked_expired_and_overlong_events_are_dropped() {
 }
 
 #[tokio::test]
+async fn the_longest_event_is_let_in_and_one_byte_more_is_not() {
+    let of_length = |bytes: usize| {
+        let around = event(STORED, "").as_json().len();
+        event(STORED, &"x".repeat(bytes - around))
+    };
+    let (longest, over) = (of_length(65_536), of_length(65_537));
+    assert_eq!(longest.as_json().len(), 65_536);
+    let before = served(vec![over, longest.clone()]).await;
+    assert_eq!(before, [Delivery::Event(Box::new(longest))]);
+}
+
+#[tokio::test]
+async fn a_failed_tls_handshake_is_explained() {
+    let plain = fake::FakeRelay::start(|_| vec![]).await;
+    let encrypted = plain.url.as_str().replace("ws://", "wss://");
+    let mut options = options([RelayUrl::parse(&encrypted).unwrap()]);
+    options.connect_timeout = Duration::from_millis(500);
+    match Link::connect(options).await.unwrap_err() {
+        Error::Unreachable(troubles) => assert_ne!(troubles[0].reason, "not connected yet"),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
 async fn nonsense_is_survived() {
     let relay = fake::FakeRelay::start(fake::serving(vec![])).await;
     let link = link([relay.url.clone()]).await;

@@ -33,6 +33,18 @@ async fn an_event_on_two_relays_comes_once() {
 }
 
 #[tokio::test]
+async fn what_is_said_first_reaches_every_relay_that_is_there() {
+    let (_one, one) = relay(None).await;
+    let (_two, two) = relay(None).await;
+    let (_three, three) = relay(None).await;
+    let relays = [one, absent(), two, three];
+    let link = Link::connect(options(relays)).await.unwrap();
+    let published = link.publish(&event(STORED, "")).await.unwrap();
+    assert_eq!(published.accepted.len(), 3);
+    assert_eq!(published.silent.len(), 1);
+}
+
+#[tokio::test]
 async fn own_events_come_back() {
     let (_relay, url) = relay(None).await;
     let link = link([url]).await;
