@@ -147,3 +147,20 @@ async fn shutdown_writes_what_is_queued_and_ends_subscriptions() {
     };
     timeout(DEADLINE, heard).await.unwrap();
 }
+
+/// Every call can run in a task of its own.
+#[tokio::test]
+async fn calls_can_be_spawned() {
+    let (_relay, url) = relay(None).await;
+    let link = link([url]).await;
+    let calls = tokio::spawn(async move {
+        let event = event(STORED, "");
+        let mut own = link.subscribe(of(STORED)).unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        link.publish_until(&event, deadline).await.unwrap();
+        assert_eq!(next_event(&mut own).await, event);
+        assert_eq!(link.fetch(of(STORED), DEADLINE).await.unwrap(), [event]);
+        link.shutdown().await;
+    });
+    timeout(DEADLINE, calls).await.unwrap().unwrap();
+}
