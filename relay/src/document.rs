@@ -91,4 +91,12 @@ mod tests {
             assert_eq!(limits.auth_required, Some(false));
         }
     }
+
+    #[test]
+    fn the_protocols_text_shows_this_document() {
+        let text = include_str!("../../nips/relay.md");
+        let example = text.split("```json").nth(1).unwrap();
+        let example: Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
+        assert_eq!(example, document(&Options::new("nowhere")));
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! The session's library bounds neither the size of a message nor, usefully, their rate, and it drops a connection
 //! without a word. So a [`Guard`] ends the stream at a message over the bound, reads a peer that sends too fast more
-//! slowly (it loses nothing, it waits), ends the stream between two messages when the relay stops, and says goodbye.
+//! slowly (it loses nothing, it waits), gives up a peer that does not read, ends the stream between two messages when
+//! the relay stops, and says goodbye.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,76 +11,31 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{self, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::farewell::Farewell;
 use crate::frames::{Scanner, TooLarge};
 use crate::options::{Limits, MAX_MESSAGE_BYTES};
+use crate::pace::Pace;
 
 /// How long a goodbye may take, and how long what a peer still sends is read and dropped after it: closing at once
 /// would reset the connection, and the goodbye be lost.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Bytes of a notice; with it a frame's header stays four bytes long.
-const MAX_NOTICE_BYTES: usize = 1_000;
+/// How long a peer may take nothing of what is written to it. Until then it holds a place, and in memory what it asked
+/// for.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
-/// Why the relay ends a connection, which it tells the peer as a NOTICE and as a websocket close code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Farewell {
-    /// A message was larger than the bound.
-    TooLarge,
-    /// A message could not be read.
-    Unreadable(String),
-    /// The relay failed.
-    Failed,
-    /// The relay stops.
-    Stopping,
-}
-
-impl Farewell {
-    /// The close code of RFC 6455 §7.4.1.
-    fn code(&self) -> u16 {
-        match self {
-            Self::Stopping => 1001,
-            Self::Unreadable(_) => 1007,
-            Self::TooLarge => 1009,
-            Self::Failed => 1011,
-        }
-    }
-
-    fn notice(&self) -> String {
-        match self {
-            Self::TooLarge => {
-                format!("invalid: a message may have {MAX_MESSAGE_BYTES} bytes at most")
-            }
-            Self::Unreadable(reason) => format!("invalid: unreadable message: {reason}"),
-            Self::Failed => "error: the relay failed to serve that; try again".to_owned(),
-            Self::Stopping => "error: the relay is stopping".to_owned(),
-        }
-    }
-
-    /// Two unmasked frames: the NOTICE as text, and the close.
-    fn frames(&self) -> Vec<u8> {
-        let mut notice = serde_json::json!(["NOTICE", self.notice()]).to_string();
-        if notice.len() > MAX_NOTICE_BYTES {
-            notice = serde_json::json!(["NOTICE", "invalid: unreadable message"]).to_string();
-        }
-        let mut frames = vec![0x81, 126];
-        frames.extend((notice.len() as u16).to_be_bytes());
-        frames.extend(notice.as_bytes());
-        frames.extend([0x88, 2]);
-        frames.extend(self.code().to_be_bytes());
-        frames
-    }
-}
-
-/// A transport that bounds what is read from it. Writing goes straight through.
+/// A transport that bounds what is read from it, and how long a write may hang.
 #[derive(Debug)]
 pub struct Guard<S> {
     transport: S,
     scanner: Scanner,
     pace: Pace,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Runs while a write hangs.
+    hanging: Option<Pin<Box<Sleep>>>,
     farewell: Option<Farewell>,
 }
 
@@ -91,6 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             scanner: Scanner::new(MAX_MESSAGE_BYTES),
             pace: Pace::new(limits.messages_per_second, limits.burst),
             stop: Box::pin(stop.cancelled_owned()),
+            hanging: None,
             farewell: None,
         }
     }
@@ -148,7 +105,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(context, bytes)
+        if let Poll::Ready(written) = Pin::new(&mut self.transport).poll_write(context, bytes) {
+            self.hanging = None;
+            return Poll::Ready(written);
+        }
+        let hanging = self
+            .hanging
+            .get_or_insert_with(|| Box::pin(sleep(TAKEN_WITHIN)));
+        ready!(hanging.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -160,44 +125,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 }
 
-/// How fast messages are taken: a steady rate, with a burst that fills again as fast as it may be spent.
-#[derive(Debug)]
-struct Pace {
-    interval: Duration,
-    burst: Duration,
-    /// When all that was taken so far would have come at the steady rate.
-    due: Instant,
-    wait: Pin<Box<Sleep>>,
-}
-
-impl Pace {
-    fn new(per_second: u32, burst: u32) -> Self {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        let now = Instant::now();
-        Self {
-            interval,
-            burst: interval * burst,
-            due: now,
-            wait: Box::pin(sleep_until(now)),
-        }
-    }
-
-    fn spend(&mut self, messages: u32) {
-        self.due = self.due.max(Instant::now()) + self.interval * messages;
-        let resume = self.due.checked_sub(self.burst).unwrap_or(self.due);
-        self.wait.as_mut().reset(resume);
-    }
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.wait.as_mut().poll(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use tokio::io::AsyncReadExt;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -259,8 +192,19 @@ mod tests {
         peer.read_to_end(&mut goodbye).await.unwrap();
         drop(peer);
         parting.await.unwrap();
-        let text = String::from_utf8_lossy(&goodbye[4..goodbye.len() - 4]);
-        assert!(text.starts_with("[\"NOTICE\",\"invalid: "), "{text}");
-        assert!(goodbye.ends_with(&[0x88, 2, 0x03, 0xf1]));
+        assert_eq!(goodbye, Farewell::TooLarge.frames());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_read_is_given_up() {
+        let (mut peer, relay) = io::duplex(16);
+        let mut guard = Guard::new(relay, &limits(), CancellationToken::new());
+        let writing = tokio::spawn(async move { guard.write_all(&[0; 100]).await });
+        sleep(TAKEN_WITHIN / 2).await;
+        peer.read_exact(&mut [0; 50]).await.unwrap();
+        let began = Instant::now();
+        let given_up = writing.await.unwrap().unwrap_err();
+        assert_eq!(given_up.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= TAKEN_WITHIN, "reading a part is reading");
     }
 }

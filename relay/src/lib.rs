@@ -11,11 +11,13 @@
 
 mod admission;
 mod document;
+mod farewell;
 mod frames;
 mod guard;
 mod http;
 mod lock;
 mod options;
+mod pace;
 mod page;
 mod server;
 mod session;

@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::{CommandFactory, Parser};
-use clap_complete::Shell;
+use clap_complete::{Shell, generate};
 use infernet_node::config;
 use infernet_node::shutdown::Shutdown;
 use infernet_node::telemetry::LogOptions;
@@ -82,19 +83,26 @@ A file for --config, with every key optional:
   stored_events = 500";
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(shell) = arguments.completions {
-        clap_complete::generate(
-            shell,
-            &mut Arguments::command(),
-            "infernet-relay",
-            &mut io::stdout(),
-        );
-        return Ok(());
+        let mut command = Arguments::command();
+        generate(shell, &mut command, "infernet-relay", &mut io::stdout());
+        return ExitCode::SUCCESS;
     }
+    match serve(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     arguments.log.init(DEFAULT_LOG)?;
-    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let shutdown =
+        Shutdown::on_signals().map_err(|error| anyhow!("cannot listen for signals: {error}"))?;
     let relay = run(options(arguments)?, shutdown).await?;
     // Scripts read this line; it is the only one on standard output.
     writeln!(io::stdout(), "listening on {}", relay.url())?;
@@ -117,7 +125,7 @@ fn options(arguments: Arguments) -> anyhow::Result<Options> {
         options.data = data;
     }
     if options.data.as_os_str().is_empty() {
-        options.data = home.context("say where the store shall lie with --data")?;
+        options.data = home.map_err(|error| anyhow!("{error}, or give --data"))?;
     }
     options.general |= arguments.general;
     Ok(options)

@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use infernet_node::clock;
 use infernet_node::shutdown::Shutdown;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -31,6 +32,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a client may take to send the headers of its request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a connection may be silent before the system asks whether the peer is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// How long to wait when the system gives no connection (mostly because the process has too many files open).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -191,8 +195,9 @@ impl Server {
 
     /// Serves one connection in a task of its own. A websocket goes on in another one.
     fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        // Pieces of an answer are small and want to go out at once.
-        let _ = stream.set_nodelay(true);
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%peer, %error, "connection cannot be tuned");
+        }
         let connection = Connection {
             peer,
             place: self.limit.clone().try_acquire_owned().ok().map(Arc::new),
@@ -213,4 +218,11 @@ impl Server {
             }
         });
     }
+}
+
+/// Pieces of an answer are small and go out at once; a peer that vanished without a word gives its place back.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

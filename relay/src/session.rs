@@ -17,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{self, Refusal};
-use crate::guard::{Farewell, Guard};
+use crate::farewell::Farewell;
+use crate::guard::Guard;
 use crate::options::{Limits, Options};
 use crate::store::Store;
 

@@ -42,7 +42,12 @@ async fn start(data: &Path, more: &[&str]) -> (Child, String) {
 async fn failure(arguments: &[&str]) -> String {
     let Output { status, stderr, .. } = soon(command(arguments).output()).await.unwrap();
     assert!(!status.success(), "{arguments:?} should have failed");
-    String::from_utf8(stderr).unwrap()
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(
+        said.starts_with("error: ") && said.lines().count() == 1,
+        "{said}"
+    );
+    said
 }
 
 async fn signal(relay: &Child, name: &str) {
@@ -175,6 +180,12 @@ async fn a_wrong_file_is_named_with_its_fault() {
     std::fs::remove_file(&file).unwrap();
     let said = failure(&["--config", path]).await;
     assert!(said.contains(path), "{said}");
+}
+
+#[tokio::test]
+async fn without_any_folder_it_says_what_to_set() {
+    let said = failure(&["--listen", "127.0.0.1:0"]).await;
+    assert!(said.contains("HOME") && said.contains("--data"), "{said}");
 }
 
 #[tokio::test]
