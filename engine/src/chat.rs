@@ -1,0 +1,142 @@
+//! Chat templates: a model's own layout of a chat, as text with marks.
+
+use infernet_protocol::inference::{Message, Role};
+use minijinja::value::Value;
+use minijinja::{Environment, ErrorKind, context};
+
+use crate::error::{Error, first_line};
+
+/// The largest template taken, in bytes: the longest in use have about 20 KB.
+pub(crate) const MAX_TEMPLATE_BYTES: usize = 256 << 10;
+/// Template instructions that one chat may cost, so that a hostile template
+/// comes to an end; a long chat in a rich template costs some ten thousand.
+const FUEL: u64 = 2_000_000;
+/// The name under which the one template is kept.
+const NAME: &str = "chat";
+
+/// A model's chat template, ready to use.
+#[derive(Debug)]
+pub(crate) struct ChatTemplate {
+    environment: Environment<'static>,
+    begin: String,
+    end: String,
+}
+
+impl ChatTemplate {
+    /// Compiles a Jinja template as Hugging Face's transformers would. `begin`
+    /// and `end` are the texts of the model's begin and end tokens.
+    ///
+    /// # Errors
+    /// What is wrong with the template.
+    pub(crate) fn new(source: String, begin: String, end: String) -> Result<Self, String> {
+        if source.len() > MAX_TEMPLATE_BYTES {
+            return Err(format!(
+                "the chat template has {} bytes, and {MAX_TEMPLATE_BYTES} are allowed",
+                source.len()
+            ));
+        }
+        let mut environment = Environment::new();
+        let syntax = minijinja::syntax::SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .map_err(|error| error.to_string())?;
+        environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL));
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", raise_exception);
+        environment
+            .add_template_owned(NAME, source)
+            .map_err(|error| format!("the chat template is no Jinja template: {error}"))?;
+        Ok(Self {
+            environment,
+            begin,
+            end,
+        })
+    }
+
+    /// The chat as text, up to where the model's answer begins.
+    ///
+    /// # Errors
+    /// [`Error::ChatTemplate`] when the template does not accept the messages.
+    pub(crate) fn render(&self, messages: &[Message]) -> Result<String, Error> {
+        let template = self.environment.get_template(NAME).map_err(refusal)?;
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|message| context! { role => role(message.role), content => message.content.as_str() })
+            .collect();
+        template
+            .render(context! {
+                messages,
+                add_generation_prompt => true,
+                bos_token => self.begin.as_str(),
+                eos_token => self.end.as_str(),
+            })
+            .map_err(refusal)
+    }
+}
+
+/// A role's name in templates.
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+    }
+}
+
+/// What templates call to refuse a chat.
+fn raise_exception(reason: String) -> Result<String, minijinja::Error> {
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason))
+}
+
+fn refusal(error: minijinja::Error) -> Error {
+    let reason = match error.detail() {
+        Some(detail) => detail.to_owned(),
+        None => error.kind().to_string(),
+    };
+    Error::ChatTemplate(first_line(&reason))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn template(source: &str) -> ChatTemplate {
+        ChatTemplate::new(source.into(), "<s>".into(), "</s>".into()).unwrap()
+    }
+
+    fn hello() -> Vec<Message> {
+        vec![Message {
+            role: Role::User,
+            content: " Hello ".into(),
+        }]
+    }
+
+    #[test]
+    fn renders_as_transformers_does() {
+        let template = template(
+            "{{ bos_token }}{% for message in messages %}\n  {%- if message['role'] == 'user' %}\n    [{{ message.content.strip() }}]\n  {% endif %}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}",
+        );
+        assert_eq!(template.render(&hello()).unwrap(), "<s>    [Hello]\n>");
+    }
+
+    #[test]
+    fn a_template_may_refuse() {
+        let template = template("{{ raise_exception('roles must alternate') }}");
+        assert_eq!(
+            template.render(&hello()),
+            Err(Error::ChatTemplate("roles must alternate".into()))
+        );
+    }
+
+    #[test]
+    fn an_endless_template_ends() {
+        let template = template(
+            "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
+        );
+        assert!(template.render(&hello()).is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! The file formats that weights come in.
+
+pub(crate) mod gguf;
+mod gguf_tokenizer;
+pub(crate) mod quantized;
+pub(crate) mod safetensors;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use tch::Tensor;
+
+use crate::error::LoadError;
+
+/// Where a model's weights come from, under the names that Hugging Face's
+/// transformers gives them.
+pub(crate) trait Weights {
+    /// A tensor of this shape, in the processor's memory, in f32, f16 or bf16.
+    /// It may lie in the file itself: see [`MappedFile`].
+    ///
+    /// # Errors
+    /// When there is none of this name, or its shape or number format differs.
+    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, LoadError>;
+
+    /// Is there a tensor of this name?
+    fn contains(&self, name: &str) -> bool;
+
+    /// The files that tensors may lie in. They must live as long as the tensors.
+    fn files(&self) -> Vec<MappedFile>;
+}
+
+/// A file in memory. Whoever changes it while a model runs changes the model:
+/// put a new file in its place instead.
+pub(crate) type MappedFile = Arc<Mmap>;
+
+/// Maps a file into memory.
+pub(crate) fn map(path: &Path) -> Result<MappedFile, LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = fs::File::open(path).map_err(unreadable)?;
+    // SAFETY: the map is only read. That nobody shortens the file under us is
+    // asked of the operator (see `MappedFile`), as every program that maps
+    // models does.
+    let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
+    Ok(Arc::new(map))
+}
+
+/// A damaged file, said shortly.
+pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> LoadError {
+    LoadError::Damaged {
+        path: path.to_owned(),
+        reason: reason.into(),
+    }
+}
+
+/// Something that a file wants and the engine does not do.
+pub(crate) fn unsupported(path: &Path, what: impl Into<String>) -> LoadError {
+    LoadError::Unsupported {
+        path: path.to_owned(),
+        what: what.into(),
+    }
+}

@@ -1,0 +1,216 @@
+//! From a path to a model that runs.
+
+mod folder;
+mod gguf;
+
+use std::ffi::OsStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use infernet_protocol::inference::{Dtype, Task};
+use tch::{Device, Kind};
+
+use crate::error::LoadError;
+use crate::formats::unsupported;
+use crate::manifest::Manifest;
+use crate::models::bert::Bert;
+use crate::models::llama::Llama;
+use crate::models::{Placement, llama};
+use crate::port::ModelInfo;
+use crate::tokenizer::Tokenizer;
+
+/// Where a model lies and how to run it.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    /// A GGUF file, a folder that holds one, or a folder in Hugging Face's
+    /// layout: `config.json`, `model.safetensors` or its index and shards,
+    /// `tokenizer.json`.
+    pub path: PathBuf,
+    /// What to call it; else it is named after its file or folder.
+    pub name: Option<String>,
+    /// What to compute in: f32 or bf16.
+    pub dtype: Dtype,
+}
+
+impl ModelSource {
+    /// A model in f32, named after its file or folder.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            name: None,
+            dtype: Dtype::F32,
+        }
+    }
+}
+
+/// A model that is ready to run.
+pub(crate) struct Loaded {
+    pub(crate) info: ModelInfo,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) network: Network,
+}
+
+/// What computes.
+pub(crate) enum Network {
+    Text(Box<Llama>),
+    Embedding(Box<Bert>),
+}
+
+/// What a format's reader found.
+struct Parts {
+    manifest: Manifest,
+    tokenizer: Tokenizer,
+    network: Network,
+    parameters: u64,
+    embedding_width: Option<u32>,
+}
+
+/// Loads a model. A file that makes a library panic is a damaged file.
+pub(crate) fn load(source: &ModelSource, device: Device) -> Result<Loaded, LoadError> {
+    let _no_grad = tch::no_grad_guard();
+    let caught = catch_unwind(AssertUnwindSafe(|| load_unguarded(source, device)));
+    caught.unwrap_or_else(|_| {
+        Err(LoadError::Damaged {
+            path: source.path.clone(),
+            reason: "reading it failed in a way that nobody foresaw".into(),
+        })
+    })
+}
+
+fn load_unguarded(source: &ModelSource, device: Device) -> Result<Loaded, LoadError> {
+    let placement = Placement {
+        device,
+        kind: kind(source)?,
+    };
+    let path = find(&source.path)?;
+    let parts = match path.is_dir() {
+        true => folder::load(&path, placement)?,
+        false => gguf::load(&path, placement)?,
+    };
+    let info = ModelInfo {
+        id: parts.manifest.id(),
+        name: source.name.clone().unwrap_or_else(|| name(&source.path)),
+        task: parts.manifest.task,
+        architecture: parts.manifest.architecture,
+        context: parts.manifest.context,
+        dtype: source.dtype,
+        parameters: parts.parameters,
+        embedding_width: parts.embedding_width,
+    };
+    Ok(Loaded {
+        info,
+        tokenizer: parts.tokenizer,
+        network: parts.network,
+    })
+}
+
+fn kind(source: &ModelSource) -> Result<Kind, LoadError> {
+    match source.dtype {
+        Dtype::F32 => Ok(Kind::Float),
+        Dtype::Bf16 => Ok(Kind::BFloat16),
+        other => Err(unsupported(
+            &source.path,
+            format!("computing in {other} (take f32 or bf16)"),
+        )),
+    }
+}
+
+/// The folder or GGUF that a path means.
+fn find(path: &Path) -> Result<PathBuf, LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_dir() || path.join("config.json").exists() {
+        return Ok(path.to_owned());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        if file.extension() == Some(OsStr::new("gguf")) {
+            found.push(file);
+        }
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(file), true) => Ok(file),
+        (Some(_), false) => Err(unsupported(path, "a folder of several GGUF files")),
+        (None, _) => Err(unsupported(
+            path,
+            "a folder with neither config.json nor a GGUF file",
+        )),
+    }
+}
+
+/// A name for people: that of the folder, or of the file without what says how
+/// it is quantised.
+fn name(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let lower = file.to_lowercase();
+    let Some(stem) = lower.strip_suffix(".gguf") else {
+        return lower;
+    };
+    match stem.rsplit_once(['.', '-']) {
+        Some((name, end)) if is_quantization(end) => name.to_owned(),
+        _ => stem.to_owned(),
+    }
+}
+
+/// Is it one of ggml's names: `q4_1`, `iq2_xs`, `f16`, `bf16`?
+fn is_quantization(text: &str) -> bool {
+    ["q", "iq", "f", "bf"].iter().any(|beginning| {
+        text.strip_prefix(beginning)
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    })
+}
+
+/// Makes a Llama of what a reader found; the same for all formats.
+fn llama(
+    path: &Path,
+    config: llama::Config,
+    weights: &dyn crate::formats::Weights,
+    placement: Placement,
+    tokenizer: Tokenizer,
+    manifest: Manifest,
+) -> Result<Parts, LoadError> {
+    let damaged = |reason: String| crate::formats::damaged(path, reason);
+    config.validate().map_err(damaged)?;
+    if i64::from(tokenizer.vocabulary_size()) > config.vocabulary {
+        return Err(damaged(
+            "its tokenizer has more tokens than its weights".into(),
+        ));
+    }
+    let (network, parameters) = Llama::load(config, weights, placement)?;
+    Ok(Parts {
+        manifest: Manifest {
+            architecture: "llama".into(),
+            task: Task::TextGeneration,
+            ..manifest
+        },
+        tokenizer,
+        network: Network::Text(Box::new(network)),
+        parameters,
+        embedding_width: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_leave_the_quantization_out() {
+        for (path, expected) in [
+            (
+                "/m/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "smollm2-135m-instruct",
+            ),
+            ("/m/Llama-3-8B-bf16.gguf", "llama-3-8b"),
+            ("/m/tiny.gguf", "tiny"),
+            ("/m/all-MiniLM-L6-v2", "all-minilm-l6-v2"),
+        ] {
+            assert_eq!(name(Path::new(path)), expected);
+        }
+    }
+}

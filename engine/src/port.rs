@@ -1,0 +1,347 @@
+//! The port between those who sell inference and what computes it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use infernet_protocol::inference::{Dtype, EndReason, ModelId, Prompt, Sampling, Task, TokenId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::Error;
+use crate::sampling;
+
+/// The largest prompt taken, in bytes, all messages or texts together: a guard
+/// for the tokenizer, far above what the context of any model here holds.
+pub const MAX_PROMPT_BYTES: usize = 4 << 20;
+/// Stop strings in one request: other interfaces allow 4; every token's text
+/// is searched for each.
+pub const MAX_STOP_STRINGS: usize = 16;
+/// The longest stop string, in bytes: as much text may be held back.
+pub const MAX_STOP_BYTES: usize = 256;
+/// Texts in one request for embeddings, as in the widespread interfaces.
+pub const MAX_TEXTS: usize = 2048;
+
+/// What computes: models that are loaded, and the requests they serve.
+pub trait Engine: Send + Sync + 'static {
+    /// The models that are loaded.
+    fn models(&self) -> &[ModelInfo];
+
+    /// What the models run on.
+    fn hardware(&self) -> Hardware;
+
+    /// Name and version of the engine and of what it rests on.
+    fn version(&self) -> &str;
+
+    /// The length of a prompt in this model's tokens, with chat template and
+    /// special tokens. Computes on the calling thread.
+    ///
+    /// # Errors
+    /// Those of a prompt that [`Engine::generate`] would refuse.
+    fn count_tokens(&self, model: &ModelId, prompt: &Prompt) -> Result<u32, Error>;
+
+    /// Takes a text generation into the queue. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the queue is full, and whatever is wrong in the
+    /// request itself. What only the tokenizer can tell comes as
+    /// [`Step::Failed`].
+    fn generate(&self, request: Generate) -> Result<Generation, Error>;
+
+    /// Takes texts to embed into the queue. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    fn embed(&self, request: Embed) -> Result<Embedding, Error>;
+}
+
+/// A model that is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Its identity (`nips/models.md`).
+    pub id: ModelId,
+    /// What people call it: an alias, no identity.
+    pub name: String,
+    /// What it does.
+    pub task: Task,
+    /// Its family: `llama`, `bert`.
+    pub architecture: String,
+    /// How much it can hold, prompt and answer together, in tokens.
+    pub context: u32,
+    /// What it is computed in.
+    pub dtype: Dtype,
+    /// How many weights it has.
+    pub parameters: u64,
+    /// The length of its vectors, where it makes vectors.
+    pub embedding_width: Option<u32>,
+}
+
+/// The kind of device that computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The machine's own processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// What the models run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardware {
+    /// The kind of device.
+    pub device: Device,
+    /// The name its maker gave it.
+    pub name: String,
+    /// Its memory in MiB.
+    pub memory_mib: u64,
+    /// Processor threads that compute.
+    pub threads: u32,
+}
+
+/// A text to generate.
+#[derive(Clone)]
+pub struct Generate {
+    /// Which model.
+    pub model: ModelId,
+    /// What to answer or continue.
+    pub prompt: Prompt,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The answer's length at most, in tokens, `prefix` and end token included.
+    pub max_tokens: u32,
+    /// The answer ends before the first of these.
+    pub stop: Vec<String>,
+    /// The answer's tokens that were produced elsewhere. The answer goes on
+    /// after them as if they had been produced here: same positions, same
+    /// noise, same stop strings. Their text is not given again.
+    pub prefix: Vec<TokenId>,
+}
+
+impl Generate {
+    /// Refuses what is wrong whatever the model.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        validate_prompt(&self.prompt)?;
+        sampling::validate(&self.sampling)?;
+        if self.max_tokens == 0 {
+            return Err(Error::NoTokensAllowed);
+        }
+        if self.stop.len() > MAX_STOP_STRINGS {
+            return Err(Error::InvalidStop("there are more than 16"));
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return Err(Error::InvalidStop("one is empty"));
+        }
+        if self.stop.iter().any(|stop| stop.len() > MAX_STOP_BYTES) {
+            return Err(Error::InvalidStop("one is longer than 256 bytes"));
+        }
+        if self.prefix.len() > self.max_tokens as usize {
+            return Err(Error::InvalidPrefix("it is longer than max_tokens"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Generate {
+    /// Never shows the texts: they must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generate")
+            .field("model", &self.model)
+            .field("prompt", &self.prompt)
+            .field("max_tokens", &self.max_tokens)
+            .field("stop_strings", &self.stop.len())
+            .field("prefix_tokens", &self.prefix.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses prompts that are empty or too large whatever the model.
+pub(crate) fn validate_prompt(prompt: &Prompt) -> Result<(), Error> {
+    let bytes = match prompt {
+        Prompt::Text(text) => text.len(),
+        Prompt::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
+    };
+    if bytes == 0 {
+        return Err(Error::EmptyPrompt);
+    }
+    if bytes > MAX_PROMPT_BYTES {
+        return Err(Error::PromptTooLarge {
+            bytes,
+            limit: MAX_PROMPT_BYTES,
+        });
+    }
+    Ok(())
+}
+
+/// One step of a generation.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The prompt was understood and its computation begins.
+    Started {
+        /// The prompt's length in tokens, without the prefix.
+        input_tokens: u32,
+    },
+    /// A token was drawn. The end token is one too, and has no text.
+    Token {
+        /// The token.
+        id: TokenId,
+        /// What can be shown now: whole characters, and nothing that may be the
+        /// beginning of a stop string. Often empty.
+        text: String,
+    },
+    /// The generation ended, and nothing follows.
+    Ended {
+        /// Why.
+        reason: EndReason,
+        /// What had been held back and belongs to the answer.
+        text: String,
+    },
+    /// The generation failed, and nothing follows.
+    Failed(Error),
+}
+
+impl fmt::Debug for Step {
+    /// Never shows the answer: it must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { input_tokens } => write!(f, "Started({input_tokens} tokens)"),
+            Self::Token { text, .. } => write!(f, "Token({} bytes)", text.len()),
+            Self::Ended { reason, text } => write!(f, "Ended({reason:?}, {} bytes)", text.len()),
+            Self::Failed(error) => write!(f, "Failed({error:?})"),
+        }
+    }
+}
+
+/// A generation that is queued or runs. Dropping it stops it before its next
+/// token.
+#[derive(Debug)]
+pub struct Generation {
+    steps: mpsc::Receiver<Step>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Generation {
+    /// The two ends of a generation of at most `tokens` tokens. The channel
+    /// holds all its steps, so that a slow reader never holds up the engine.
+    pub(crate) fn channel(tokens: usize) -> (Steps, Self) {
+        // Started and Ended besides the tokens.
+        let (sender, receiver) = mpsc::channel(tokens.saturating_add(2));
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let steps = Steps {
+            sender,
+            cancelled: Arc::clone(&cancelled),
+        };
+        let generation = Self {
+            steps: receiver,
+            cancelled,
+        };
+        (steps, generation)
+    }
+
+    /// The next step; `None` after [`Step::Ended`] or [`Step::Failed`].
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Step> {
+        self.steps.recv().await
+    }
+
+    /// Asks the engine to stop before the next token. What was produced until
+    /// then still comes, and then [`Step::Ended`] with
+    /// [`EndReason::Cancelled`].
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The engine's end of a generation.
+pub(crate) struct Steps {
+    sender: mpsc::Sender<Step>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Steps {
+    /// Hands a step to the reader, if it is still there.
+    pub(crate) fn send(&self, step: Step) {
+        // Closed: the reader has gone, which `is_abandoned` reports. Full: never,
+        // since the channel holds the whole answer.
+        let _ = self.sender.try_send(step);
+    }
+
+    /// Has the reader asked to stop?
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Has the reader gone?
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// Texts to turn into vectors.
+#[derive(Clone)]
+pub struct Embed {
+    /// Which model.
+    pub model: ModelId,
+    /// The texts, each no longer than the model's context.
+    pub texts: Vec<String>,
+}
+
+impl Embed {
+    /// Refuses what is wrong whatever the model.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        if self.texts.is_empty() || self.texts.iter().any(String::is_empty) {
+            return Err(Error::EmptyPrompt);
+        }
+        if self.texts.len() > MAX_TEXTS {
+            return Err(Error::TooManyTexts {
+                texts: self.texts.len(),
+                limit: MAX_TEXTS,
+            });
+        }
+        let bytes = self.texts.iter().map(String::len).sum();
+        if bytes > MAX_PROMPT_BYTES {
+            return Err(Error::PromptTooLarge {
+                bytes,
+                limit: MAX_PROMPT_BYTES,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Embed {
+    /// Never shows the texts: they must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Embed({}, {} texts)", self.model, self.texts.len())
+    }
+}
+
+/// The vectors of some texts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Embeddings {
+    /// One vector of f32 for each text, in their order, of the model's width.
+    pub vectors: Vec<Vec<f32>>,
+    /// The texts' length in tokens, special tokens included.
+    pub input_tokens: u32,
+}
+
+/// Embeddings that are queued or computed. Dropping it stops the work.
+#[derive(Debug)]
+pub struct Embedding {
+    result: oneshot::Receiver<Result<Embeddings, Error>>,
+}
+
+impl Embedding {
+    /// The two ends.
+    pub(crate) fn channel() -> (oneshot::Sender<Result<Embeddings, Error>>, Self) {
+        let (sender, result) = oneshot::channel();
+        (sender, Self { result })
+    }
+
+    /// Waits for the vectors.
+    ///
+    /// # Errors
+    /// What went wrong in the computation; [`Error::Stopped`] when the engine
+    /// has gone.
+    pub async fn wait(self) -> Result<Embeddings, Error> {
+        self.result.await.unwrap_or(Err(Error::Stopped))
+    }
+}

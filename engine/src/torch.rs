@@ -1,0 +1,217 @@
+//! The real engine: models on libtorch, one thread for each.
+
+mod embedding;
+mod sequence;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use infernet_protocol::inference::{ModelId, Prompt, Task};
+
+use crate::device::{self, DeviceChoice};
+use crate::error::{Error, LoadError};
+use crate::load::{Loaded, ModelSource, Network, load};
+use crate::port::{
+    Embed, Embedding, Engine, Generate, Generation, Hardware, ModelInfo, validate_prompt,
+};
+use crate::threads;
+use crate::tokenizer::Tokenizer;
+use crate::worker::{Schedule, Worker};
+use embedding::{EmbeddingJob, EmbeddingModel, EmbeddingRequest};
+use sequence::{Sequence, SequenceRequest, TextModel};
+
+/// What an engine loads and how it runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The models, at least one.
+    pub models: Vec<ModelSource>,
+    /// The device to compute on.
+    pub device: DeviceChoice,
+    /// Processor threads for each model; one for each core if not given.
+    pub threads: Option<u32>,
+    /// Requests of one model that are advanced in turn.
+    pub slots: usize,
+    /// Requests of one model that may wait for a slot.
+    pub queue: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            models: Vec::new(),
+            device: DeviceChoice::default(),
+            threads: None,
+            slots: 4,
+            queue: 64,
+        }
+    }
+}
+
+/// Models on libtorch. Dropping it fails what runs and waits for the step in
+/// progress.
+pub struct TorchEngine {
+    models: Vec<ModelInfo>,
+    services: HashMap<ModelId, Service>,
+    hardware: Hardware,
+    version: String,
+}
+
+/// What serves one model.
+struct Service {
+    info: ModelInfo,
+    tokenizer: Arc<Tokenizer>,
+    worker: ModelWorker,
+}
+
+enum ModelWorker {
+    Text(Worker<SequenceRequest>),
+    Embedding(Worker<EmbeddingRequest>),
+}
+
+impl TorchEngine {
+    /// Loads the models and starts their threads. Blocks for as long as it
+    /// takes to read and hash the files.
+    ///
+    /// # Errors
+    /// What is wrong with which file, or with the device.
+    pub fn load(options: Options) -> Result<Self, LoadError> {
+        if options.models.is_empty() {
+            return Err(LoadError::Models("no model was given".into()));
+        }
+        let threads = options
+            .threads
+            .unwrap_or_else(threads::default_count)
+            .max(1);
+        let device = device::choose(options.device)?;
+        let schedule = Schedule {
+            slots: options.slots.max(1),
+            queue: options.queue.max(1),
+            threads,
+        };
+        let mut engine = Self {
+            models: Vec::new(),
+            services: HashMap::new(),
+            hardware: device::hardware(device, threads),
+            version: format!(
+                "infernet-engine/{} libtorch/2.11.0",
+                env!("CARGO_PKG_VERSION")
+            ),
+        };
+        for source in &options.models {
+            let loaded = load(source, device)?;
+            let info = loaded.info.clone();
+            tracing::info!(model = info.name, id = %info.id, dtype = %info.dtype, "model loaded");
+            engine.add(Service::start(loaded, schedule)?, info)?;
+        }
+        Ok(engine)
+    }
+
+    fn add(&mut self, service: Service, info: ModelInfo) -> Result<(), LoadError> {
+        if let Some(other) = self.services.insert(info.id, service) {
+            return Err(LoadError::Models(format!(
+                "{} and {} are the same model",
+                other.info.name, info.name
+            )));
+        }
+        self.models.push(info);
+        Ok(())
+    }
+
+    fn service(&self, model: &ModelId) -> Result<&Service, Error> {
+        self.services.get(model).ok_or(Error::UnknownModel(*model))
+    }
+}
+
+impl Service {
+    fn start(loaded: Loaded, schedule: Schedule) -> Result<Self, LoadError> {
+        let Loaded {
+            info,
+            tokenizer,
+            network,
+        } = loaded;
+        let tokenizer = Arc::new(tokenizer);
+        let context = info.context as usize;
+        let worker = match network {
+            Network::Text(llama) => {
+                let tokenizer = Arc::clone(&tokenizer);
+                let model = TextModel {
+                    llama,
+                    tokenizer,
+                    context,
+                };
+                let worker = Worker::start::<Sequence>("infernet-text", schedule, model)?;
+                ModelWorker::Text(worker)
+            }
+            Network::Embedding(bert) => {
+                let tokenizer = Arc::clone(&tokenizer);
+                let model = EmbeddingModel {
+                    bert,
+                    tokenizer,
+                    context,
+                };
+                let worker = Worker::start::<EmbeddingJob>("infernet-embed", schedule, model)?;
+                ModelWorker::Embedding(worker)
+            }
+        };
+        Ok(Self {
+            info,
+            tokenizer,
+            worker,
+        })
+    }
+
+    fn wrong_task(&self) -> Error {
+        Error::WrongTask {
+            model: self.info.id,
+            task: self.info.task,
+        }
+    }
+}
+
+impl Engine for TorchEngine {
+    fn models(&self) -> &[ModelInfo] {
+        &self.models
+    }
+
+    fn hardware(&self) -> Hardware {
+        self.hardware.clone()
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn count_tokens(&self, model: &ModelId, prompt: &Prompt) -> Result<u32, Error> {
+        let service = self.service(model)?;
+        validate_prompt(prompt)?;
+        let tokens = match (service.info.task, prompt) {
+            (Task::Embedding, Prompt::Chat(_)) => return Err(service.wrong_task()),
+            _ => service.tokenizer.encode_prompt(prompt)?,
+        };
+        Ok(u32::try_from(tokens.len()).unwrap_or(u32::MAX))
+    }
+
+    fn generate(&self, request: Generate) -> Result<Generation, Error> {
+        let service = self.service(&request.model)?;
+        let ModelWorker::Text(worker) = &service.worker else {
+            return Err(service.wrong_task());
+        };
+        request.validate()?;
+        let longest = request.max_tokens.min(service.info.context);
+        let (steps, generation) = Generation::channel(longest as usize);
+        worker.submit(SequenceRequest { request, steps })?;
+        Ok(generation)
+    }
+
+    fn embed(&self, request: Embed) -> Result<Embedding, Error> {
+        let service = self.service(&request.model)?;
+        let ModelWorker::Embedding(worker) = &service.worker else {
+            return Err(service.wrong_task());
+        };
+        request.validate()?;
+        let (result, embedding) = Embedding::channel();
+        let texts = request.texts;
+        worker.submit(EmbeddingRequest { texts, result })?;
+        Ok(embedding)
+    }
+}
