@@ -47,7 +47,7 @@ pub enum Experience {
     Completed,
     /// The provider said that it failed.
     Failed,
-    /// The provider took the award and fell silent.
+    /// The provider was given the award and fell silent, or never answered.
     Silent,
     /// What came contradicts itself or its hash.
     Invalid,

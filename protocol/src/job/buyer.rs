@@ -92,7 +92,7 @@ pub enum Input {
         /// Its id.
         award: EventId,
     },
-    /// The award could not be made or published.
+    /// The award could not be made or published, so its provider knows of nothing.
     AwardFailed,
     /// The provider took it on, or is alive.
     Alive {
@@ -147,7 +147,8 @@ pub enum Input {
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Sign and publish an award, then say [`Input::Awarded`].
+    /// Sign an award, say [`Input::Awarded`], and publish it. In this order: an
+    /// answer that is faster than [`Input::Awarded`] is taken for a stranger's.
     Award {
         /// The attempt's number.
         attempt: u32,
@@ -397,7 +398,10 @@ impl Job {
         }
         let same = |c: &Candidate| c.provider == candidate.provider && c.is_bid == candidate.is_bid;
         self.candidates.retain(|c| !same(c));
-        if self.candidates.len() >= MAX_BIDS {
+        // Each sort has its own room: any number of announcements must not keep
+        // the bids out.
+        let of_its_sort = |c: &&Candidate| c.is_bid == candidate.is_bid;
+        if self.candidates.iter().filter(of_its_sort).count() >= MAX_BIDS {
             return;
         }
         self.candidates.push(candidate);
@@ -413,6 +417,9 @@ impl Job {
 
     /// Awards the next attempt to the best who is left, or ends the job.
     fn place_next(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if now >= self.plan.deadline {
+            return self.end(End::Failed(Failure::Deadline), effects);
+        }
         if self.attempts >= self.plan.max_attempts.min(MAX_ATTEMPTS) {
             return self.end(End::Failed(Failure::TooManyAttempts), effects);
         }
@@ -484,8 +491,11 @@ impl Job {
                 self.place_next(now, effects);
                 Ok(())
             }
+            // It was published after all: its provider has spoken.
+            State::Listening(attempt, _) if attempt.accepted => Ok(()),
+            // Nobody is to blame who never heard of it.
             State::Listening(..) => {
-                self.give_up(now, Experience::Silent, None, effects);
+                self.place_next(now, effects);
                 Ok(())
             }
             other @ (State::Gathering { .. } | State::Ended) => Err(Unexpected {
@@ -511,8 +521,13 @@ impl Job {
         reason: Decline,
         effects: &mut Vec<Effect>,
     ) {
-        if !self.is_current(award) {
+        let Some(attempt) = self.current(award) else {
             return;
+        };
+        // Who has taken the work on and then drops it has failed, whatever the
+        // word for it.
+        if attempt.accepted {
+            return self.give_up(now, Experience::Failed, None, effects);
         }
         self.last_decline = Some(reason);
         self.place_next(now, effects);

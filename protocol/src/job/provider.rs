@@ -3,6 +3,7 @@
 use nostr::EventId;
 
 use super::{Millis, Unexpected};
+use crate::bounds::{MAX_PAYLOAD_BYTES, MAX_REASON_BYTES};
 use crate::event::Timing;
 use crate::inference::{EndReason, TokenId};
 use crate::payload::{Chain, News, Piece};
@@ -17,6 +18,17 @@ pub const PIECE_EVERY_MS: u64 = 30;
 
 /// Bytes of text after which a piece is sent without waiting.
 const FULL_PIECE_BYTES: usize = 4_096;
+
+/// Tokens after which a piece is sent without waiting. With
+/// [`FULL_PIECE_BYTES`], each of them escaped, it still fits in an event.
+const FULL_PIECE_TOKENS: usize = 1_024;
+
+/// Pieces that one wish brings again: a short message must not make a provider
+/// sign and encrypt thousands. The buyer asks for the others once it has these.
+const MAX_RESENT_PIECES: usize = 64;
+
+/// Bytes of an output's JSON beside its text and tokens: salt, names, brackets.
+const OUTPUT_FRAME_BYTES: usize = 256;
 
 /// How long an ended attempt still answers a buyer that missed something.
 pub const LINGER_MS: u64 = 60_000;
@@ -42,7 +54,8 @@ pub enum Input {
     Finished {
         /// Why.
         reason: EndReason,
-        /// Text that was held back.
+        /// Text that was held back. It goes into the result alone: whoever goes on
+        /// behind the pieces will hold the same text back and show it then.
         text: String,
     },
     /// The engine, or what is around it, failed.
@@ -121,6 +134,8 @@ pub struct Attempt {
     pieces: Vec<Piece>,
     unsent_tokens: Vec<TokenId>,
     unsent_text: String,
+    /// Bytes that the output's JSON has so far.
+    output_bytes: usize,
 }
 
 impl Attempt {
@@ -142,6 +157,7 @@ impl Attempt {
             pieces: Vec::new(),
             unsent_tokens: Vec::new(),
             unsent_text: String::new(),
+            output_bytes: OUTPUT_FRAME_BYTES,
         };
         (attempt, vec![Effect::Send(News::Accepted { ahead })])
     }
@@ -181,18 +197,12 @@ impl Attempt {
                 self.started_at = Some(now);
                 Ok(vec![])
             }
-            (State::Running, Input::Token { id, text }) => {
-                self.first_token_at.get_or_insert(now);
-                self.unsent_tokens.push(id);
-                self.unsent_text.push_str(&text);
-                Ok(self.send_when_due(now))
-            }
+            (State::Running, Input::Token { id, text }) => Ok(self.token(now, id, &text)),
             (State::Running, Input::Finished { reason, text }) => {
-                self.unsent_text.push_str(&text);
-                Ok(self.end(now, reason, None))
+                Ok(self.finished(now, reason, &text))
             }
             (State::Queued { .. } | State::Running, Input::Broke { error }) => {
-                Ok(self.end(now, EndReason::Failed, Some(error)))
+                Ok(self.fail(now, &error))
             }
             (State::Queued { .. } | State::Running, Input::Stop) => Ok(self.stop(now)),
             (State::Queued { .. } | State::Running, Input::Resend { from }) => {
@@ -236,8 +246,7 @@ impl Attempt {
             return;
         }
         if now >= self.deadline {
-            let error = Some("the deadline has come".into());
-            effects.extend(self.end(now, EndReason::Failed, error));
+            effects.extend(self.fail(now, "the deadline has come"));
             return;
         }
         effects.extend(self.send_when_due(now));
@@ -265,6 +274,34 @@ impl Attempt {
         vec![Effect::Send(News::Alive { ahead })]
     }
 
+    /// Takes a token, unless the result could no longer carry it: then what there
+    /// is goes out, and another attempt can go on behind it.
+    fn token(&mut self, now: Millis, id: TokenId, text: &str) -> Vec<Effect> {
+        let bytes = self.output_bytes + json_bytes(id, text);
+        if bytes > MAX_PAYLOAD_BYTES {
+            return self.fail(now, "the answer does not fit in one event");
+        }
+        self.output_bytes = bytes;
+        self.first_token_at.get_or_insert(now);
+        self.unsent_tokens.push(id);
+        self.unsent_text.push_str(text);
+        self.send_when_due(now)
+    }
+
+    fn finished(&mut self, now: Millis, reason: EndReason, held_back: &str) -> Vec<Effect> {
+        match reason {
+            EndReason::Failed => self.fail(now, "the engine failed"),
+            EndReason::Cancelled => self.end(now, reason, None, ""),
+            EndReason::Stop | EndReason::Length => {
+                let bytes = self.output_bytes + json_bytes(0, held_back);
+                match bytes > MAX_PAYLOAD_BYTES {
+                    true => self.fail(now, "the answer does not fit in one event"),
+                    false => self.end(now, reason, None, held_back),
+                }
+            }
+        }
+    }
+
     fn has_unsent(&self) -> bool {
         !self.unsent_tokens.is_empty() || !self.unsent_text.is_empty()
     }
@@ -273,7 +310,8 @@ impl Attempt {
     fn send_when_due(&mut self, now: Millis) -> Vec<Effect> {
         let due = self.pieces.is_empty()
             || now >= self.last_sent.plus(PIECE_EVERY_MS)
-            || self.unsent_text.len() >= FULL_PIECE_BYTES;
+            || self.unsent_text.len() >= FULL_PIECE_BYTES
+            || self.unsent_tokens.len() >= FULL_PIECE_TOKENS;
         match due {
             true => self.send_piece(now),
             false => vec![],
@@ -303,6 +341,7 @@ impl Attempt {
     fn resend(&mut self, now: Millis, from: u32) -> Vec<Effect> {
         self.last_sent = now;
         let missing = self.pieces.iter().skip(from as usize);
+        let missing = missing.take(MAX_RESENT_PIECES);
         let mut effects: Vec<_> = missing
             .map(|piece| Effect::Send(News::Piece(piece.clone())))
             .collect();
@@ -318,7 +357,7 @@ impl Attempt {
     /// never began leaves nothing.
     fn stop(&mut self, now: Millis) -> Vec<Effect> {
         if self.started_at.is_some() {
-            return self.end(now, EndReason::Cancelled, None);
+            return self.end(now, EndReason::Cancelled, None, "");
         }
         self.state = State::Ended {
             at: now,
@@ -327,17 +366,28 @@ impl Attempt {
         vec![Effect::Halt]
     }
 
-    fn end(&mut self, now: Millis, ended: EndReason, error: Option<String>) -> Vec<Effect> {
+    fn fail(&mut self, now: Millis, error: &str) -> Vec<Effect> {
+        self.end(now, EndReason::Failed, Some(tellable(error)), "")
+    }
+
+    fn end(
+        &mut self,
+        now: Millis,
+        ended: EndReason,
+        error: Option<String>,
+        held_back: &str,
+    ) -> Vec<Effect> {
         let mut effects = self.send_piece(now);
         self.state = State::Ended {
             at: now,
             delivered: true,
         };
         effects.push(Effect::Halt);
+        let texts = self.pieces.iter().map(|p| p.text.as_str());
         effects.push(Effect::Deliver(Delivery {
             ended,
             error,
-            text: self.pieces.iter().map(|p| p.text.as_str()).collect(),
+            text: texts.chain([held_back]).collect(),
             tokens: self.pieces.iter().flat_map(|p| p.tokens.clone()).collect(),
             timing: self.timing(now),
         }));
@@ -352,4 +402,28 @@ impl Attempt {
             total_ms: now.since(self.accepted_at),
         }
     }
+}
+
+/// Bytes that a token and its text add to an output's JSON.
+fn json_bytes(id: TokenId, text: &str) -> usize {
+    let digits = id.checked_ilog10().unwrap_or(0) as usize + 1;
+    let escaped = text.chars().map(|c| match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        other => other.len_utf8(),
+    });
+    digits + 1 + escaped.sum::<usize>()
+}
+
+/// An error as a result may carry it: one short line, whatever a driver or a
+/// device had to say.
+fn tellable(error: &str) -> String {
+    let mut told = String::new();
+    for c in error.chars().filter(|c| !c.is_control()) {
+        if told.len() + c.len_utf8() > MAX_REASON_BYTES {
+            break;
+        }
+        told.push(c);
+    }
+    told
 }

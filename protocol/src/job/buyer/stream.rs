@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use nostr::EventId;
 
+use crate::bounds::MAX_PAYLOAD_BYTES;
 use crate::event::{Measured, Usage};
 use crate::inference::EndReason;
 use crate::inference::TokenId;
@@ -79,7 +80,9 @@ impl Stream {
 
     /// Takes a piece; answers what can be shown now, in order, each token once.
     pub fn piece(&mut self, now: Millis, piece: Piece, room: usize) -> Result<Part, Flaw> {
-        if piece.seq < self.next_seq || self.early.len() >= MAX_EARLY_PIECES {
+        let is_next = piece.seq == self.next_seq;
+        let has_room = self.early.len() < MAX_EARLY_PIECES;
+        if piece.seq < self.next_seq || (!is_next && !has_room) {
             return Ok(Part::default());
         }
         self.early.entry(piece.seq).or_insert(piece);
@@ -87,7 +90,8 @@ impl Stream {
         while let Some(piece) = self.early.remove(&self.next_seq) {
             self.append(now, piece, &mut part)?;
         }
-        if part.tokens.len() > room {
+        // More text than any result can carry will never be a result.
+        if part.tokens.len() > room || self.text.len() > MAX_PAYLOAD_BYTES {
             return Err(Flaw);
         }
         self.gap_since = match self.early.is_empty() {

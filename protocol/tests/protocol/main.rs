@@ -1,0 +1,16 @@
+//! Tests of the protocol from outside: what goes over the wire, and the job's
+//! life on a virtual clock.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod job;
+mod simulation;
+
+/// So many random cases, or as many as the variable `CASES` says; and no file of failed ones: a failure prints its own
+/// smallest case.
+fn cases(cases: u32) -> proptest::test_runner::Config {
+    proptest::test_runner::Config {
+        cases: std::env::var("CASES").map_or(cases, |text| text.parse().unwrap()),
+        failure_persistence: None,
+        ..proptest::test_runner::Config::default()
+    }
+}
