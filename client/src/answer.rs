@@ -1,0 +1,195 @@
+//! What a job's caller holds: the answer as it comes.
+
+use infernet_protocol::event::{Promise, Usage};
+use infernet_protocol::inference::{EndReason, ModelId};
+use infernet_protocol::money::{Msat, Price};
+use infernet_protocol::payload::{Decline, Vector};
+use nostr::{EventId, PublicKey};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::Error;
+
+/// One thing that happened to a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// An offer is going out; bids may come.
+    Offered {
+        /// The job.
+        job: EventId,
+    },
+    /// A bid came that meets the request.
+    Bid {
+        /// Its author's name.
+        name: String,
+        /// What it asks.
+        price: Price,
+        /// How fast it promises to be.
+        promise: Promise,
+    },
+    /// An award is going out.
+    Awarded {
+        /// The job.
+        job: EventId,
+        /// The award.
+        award: EventId,
+        /// The attempt's number.
+        attempt: u32,
+        /// Who is to do it.
+        provider: PublicKey,
+        /// What it is called.
+        name: String,
+        /// The model it is to run.
+        model: String,
+        /// Tokens that earlier attempts have brought.
+        behind: usize,
+    },
+    /// The provider took it on.
+    Accepted {
+        /// Attempts that run or wait at it before this one.
+        ahead: u32,
+    },
+    /// The provider did not take it on.
+    Declined {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: Decline,
+        /// In its words.
+        detail: String,
+    },
+    /// The provider failed; another may take over.
+    Failed {
+        /// Its name.
+        name: String,
+        /// How.
+        how: String,
+    },
+    /// No relay is connected: waiting for one.
+    Adrift,
+    /// A relay is connected again.
+    Moored,
+    /// The next part of the answer.
+    Text(String),
+}
+
+/// How a job ended.
+pub type Outcome = Result<Summary, Error>;
+
+/// A job that is done.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The job.
+    pub job: EventId,
+    /// The last attempt's award.
+    pub award: EventId,
+    /// Its result.
+    pub result: EventId,
+    /// Attempts it took.
+    pub attempts: u32,
+    /// Who did it, the last part at least.
+    pub provider: PublicKey,
+    /// What it is called.
+    pub provider_name: String,
+    /// The model that ran.
+    pub model: ModelId,
+    /// What it is called.
+    pub model_name: String,
+    /// Why the answer ended.
+    pub ended: EndReason,
+    /// The whole text.
+    pub text: String,
+    /// One vector for each text, for an embedding.
+    #[serde(serialize_with = "as_numbers", skip_serializing_if = "Vec::is_empty")]
+    pub vectors: Vec<Vector>,
+    /// Tokens of the whole answer.
+    pub output_tokens: u64,
+    /// What the last attempt counted.
+    pub usage: Usage,
+    /// What it asks for this attempt.
+    pub due_msat: Msat,
+    /// Milliseconds from the start of the job to the first text, or to the end if there was none.
+    pub first_token_ms: u64,
+    /// Tokens a second after the first; 0 if there were fewer than two.
+    pub tokens_per_s: f32,
+    /// Milliseconds from the start of the job to its end.
+    pub total_ms: u64,
+}
+
+fn as_numbers<S: serde::Serializer>(vectors: &[Vector], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(vectors.iter().map(|vector| &vector.0))
+}
+
+/// A job's answer as it comes. Dropping it stops the job.
+#[derive(Debug)]
+pub struct Answer {
+    steps: mpsc::UnboundedReceiver<Step>,
+    outcome: Pending,
+    stop: CancellationToken,
+    _stops_when_dropped: DropGuard,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Waiting(oneshot::Receiver<Outcome>),
+    Known(Box<Outcome>),
+}
+
+impl Answer {
+    pub(crate) fn new(
+        // Unbounded as a channel; what a provider can put into it is bounded by the job's driver.
+        steps: mpsc::UnboundedReceiver<Step>,
+        outcome: oneshot::Receiver<Outcome>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            steps,
+            outcome: Pending::Waiting(outcome),
+            _stops_when_dropped: stop.clone().drop_guard(),
+            stop,
+        }
+    }
+
+    /// The next part of the text; none when the answer is complete. Safe to cancel.
+    ///
+    /// # Errors
+    /// Why there is no (whole) answer.
+    pub async fn next(&mut self) -> Result<Option<String>, Error> {
+        while let Some(step) = self.step().await {
+            if let Step::Text(text) = step {
+                return Ok(Some(text));
+            }
+        }
+        self.outcome().await.map(|_| None)
+    }
+
+    /// The next thing that happens; none when the job is over. Safe to cancel.
+    pub async fn step(&mut self) -> Option<Step> {
+        self.steps.recv().await
+    }
+
+    /// Waits for the end, and tells how it went. Parts of the text that were not taken are in the summary.
+    ///
+    /// # Errors
+    /// Why there is no (whole) answer.
+    pub async fn finish(mut self) -> Outcome {
+        self.outcome().await
+    }
+
+    /// Stops the job: the provider is told, and the answer ends with [`Error::Stopped`].
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    async fn outcome(&mut self) -> Outcome {
+        if let Pending::Waiting(outcome) = &mut self.outcome {
+            let outcome = outcome.await.unwrap_or(Err(Error::Closed));
+            self.outcome = Pending::Known(Box::new(outcome));
+        }
+        match &self.outcome {
+            Pending::Known(outcome) => (**outcome).clone(),
+            Pending::Waiting(_) => Err(Error::Closed),
+        }
+    }
+}

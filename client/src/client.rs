@@ -1,0 +1,235 @@
+//! The connection to the market that all jobs of a process share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use infernet_node::clock;
+use infernet_node::link::{self, Delivery, Link, Subscription};
+use infernet_protocol::event::{Attestation, Body, Signed};
+use infernet_protocol::kinds;
+use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::market::{Market, Provider, resolve};
+use crate::routing::{self, Routes};
+use crate::submit::Driver;
+use crate::{Answer, Error, Options, Request, record};
+
+/// How long [`Client::close`] waits for jobs to stop and for the last events to be acknowledged.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long a question to the relays may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many attestations by anybody are asked for, only to count them.
+const MAX_STRANGERS: usize = 500;
+
+/// A connection to the market. Clones are cheap and share it; it ends with the last of them.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    _stops_when_dropped: Arc<DropGuard>,
+}
+
+/// What a client and its jobs share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub options: Options,
+    pub link: Link,
+    pub routes: Routes,
+    /// Events of ours that are under way, and jobs that run.
+    pub tasks: TaskTracker,
+    /// Ends every job.
+    pub closing: CancellationToken,
+    market: Mutex<Market>,
+    /// Whether the relays have said what is on sale.
+    stocked: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub fn market(&self) -> MutexGuard<'_, Market> {
+        self.market.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub const fn keys(&self) -> &Keys {
+        &self.options.keys
+    }
+}
+
+impl Client {
+    /// Connects, and listens for what is addressed to this client and for what is on sale.
+    ///
+    /// # Errors
+    /// A relay's address that cannot be read, or no relay that can be reached.
+    pub async fn connect(options: Options) -> Result<Self, Error> {
+        let relays = options.relay_urls()?;
+        let mut link_options = link::Options::new(relays, options.keys.clone());
+        link_options.connect_timeout = options.connect_timeout;
+        let link = Link::connect(link_options).await?;
+        let market = Market::new(options.trusted());
+        let now = clock::now();
+        let inbox = link.subscribe(vec![routing::filter(options.keys.public_key(), now)])?;
+        let news = link.subscribe(market.filters(now))?;
+        let shared = Arc::new(Shared {
+            options,
+            link,
+            routes: Routes::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            market: Mutex::new(market),
+            stocked: watch::Sender::new(false),
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(until(stop.clone(), route(shared.clone(), inbox)));
+        tokio::spawn(until(stop.clone(), follow(shared.clone(), news)));
+        Ok(Self {
+            shared,
+            _stops_when_dropped: Arc::new(stop.drop_guard()),
+        })
+    }
+
+    /// Who this client is.
+    pub fn public_key(&self) -> PublicKey {
+        self.shared.keys().public_key()
+    }
+
+    /// Begins a job. Answers as soon as it is clear that somebody could do it; dropping the answer stops the job.
+    ///
+    /// # Errors
+    /// A request that is out of bounds or too large, or that nobody can do: then nothing was published, and the
+    /// error says what there is.
+    pub async fn submit(&self, request: Request) -> Result<Answer, Error> {
+        request.validate()?;
+        self.stocked().await;
+        let (order, words) = resolve(&self.shared.market(), &request, clock::now())?;
+        if self.shared.closing.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        Ok(Driver::start(self.clone(), request, order, words))
+    }
+
+    /// Who is online, the best score first, with everybody's attestations counted.
+    ///
+    /// # Errors
+    /// Relays that cannot be reached.
+    pub async fn providers(&self) -> Result<Vec<Provider>, Error> {
+        self.stocked().await;
+        let strangers = self.attestations_by_anybody().await?;
+        let now = clock::now();
+        let market = self.shared.market();
+        let mut providers: Vec<_> = market
+            .open(now)
+            .map(|announcement| Provider {
+                standing: market.standing_with(&announcement.author(), &strangers, now),
+                announcement: announcement.clone(),
+            })
+            .collect();
+        providers.sort_by(|a, b| {
+            let by_score = b.standing.score.total_cmp(&a.standing.score);
+            by_score.then_with(|| a.announcement.name.cmp(&b.announcement.name))
+        });
+        Ok(providers)
+    }
+
+    /// Whose ratings do not count: they are only counted.
+    async fn attestations_by_anybody(&self) -> Result<Vec<Signed<Attestation>>, Error> {
+        let providers: Vec<_> = self
+            .shared
+            .market()
+            .open(clock::now())
+            .map(Signed::author)
+            .collect();
+        if providers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let filter = Filter::new()
+            .kind(Kind::from(kinds::ATTESTATION))
+            .pubkeys(providers)
+            .limit(MAX_STRANGERS);
+        let events = self.fetch(vec![filter]).await?;
+        let read = |event: Event| Signed::<Attestation>::from_verified(event).ok();
+        Ok(events.into_iter().filter_map(read).collect())
+    }
+
+    /// The stored events of a job, as the relays have them now.
+    ///
+    /// # Errors
+    /// Relays that cannot be reached.
+    pub async fn job_events(&self, job: EventId) -> Result<Vec<Event>, Error> {
+        record::fetch(self, job).await
+    }
+
+    /// The stored events that match, from all relays that answer in time.
+    pub(crate) async fn fetch(&self, filters: Vec<Filter>) -> Result<Vec<Event>, Error> {
+        Ok(self.shared.link.fetch(filters, FETCH_TIMEOUT).await?)
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Waits until the relays have said what is on sale, or have had long enough for it.
+    async fn stocked(&self) {
+        let mut stocked = self.shared.stocked.subscribe();
+        let wait = stocked.wait_for(|stocked| *stocked);
+        if timeout(self.shared.options.market_patience, wait)
+            .await
+            .is_err()
+        {
+            tracing::info!("a relay is slow to say what is on sale; going on without it");
+        }
+    }
+
+    /// Stops what runs, waits (2 s at most) until the last events are acknowledged, and disconnects.
+    pub async fn close(self) {
+        self.shared.closing.cancel();
+        self.shared.tasks.close();
+        if timeout(FAREWELL, self.shared.tasks.wait()).await.is_err() {
+            tracing::info!("relays did not acknowledge everything in time");
+        }
+        self.shared.link.clone().shutdown().await;
+    }
+}
+
+/// Runs a task until it is told to stop.
+async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = task => {}
+    }
+}
+
+/// Hands what is addressed to this client to its jobs.
+async fn route(shared: Arc<Shared>, mut inbox: Subscription) {
+    while let Some(delivery) = inbox.next().await {
+        match delivery {
+            Delivery::Event(event) => shared.routes.hand(*event),
+            Delivery::Gap => shared.routes.gap(),
+            Delivery::EndOfStored => {}
+        }
+    }
+}
+
+/// Follows what is on sale.
+async fn follow(shared: Arc<Shared>, mut news: Subscription) {
+    while let Some(delivery) = news.next().await {
+        match delivery {
+            Delivery::Event(event) => shared.market().take(*event, clock::now()),
+            Delivery::EndOfStored => {
+                shared.stocked.send_replace(true);
+            }
+            // What a relay has stored comes again by itself; a reader that was too slow hears each announcement
+            // again when it is renewed.
+            Delivery::Gap => {}
+        }
+    }
+}
+
+/// Signs a body as the author of an event of now.
+pub(crate) fn sign<B: Body>(keys: &Keys, body: &B) -> Option<Event> {
+    let unsigned = body.to_unsigned(keys.public_key(), clock::now());
+    unsigned.sign_with_keys(keys).ok()
+}

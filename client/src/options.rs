@@ -1,0 +1,75 @@
+//! Where a client connects, who it is there, and how patient it is.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use infernet_protocol::job::buyer::Patience;
+use nostr::{Keys, PublicKey, RelayUrl};
+
+use crate::Error;
+
+/// How long bids are waited for if none is good enough at once: providers bid within a round trip, and a person
+/// waits for this.
+const AUCTION_WINDOW: Duration = Duration::from_millis(1_500);
+
+/// How long the relays have at the start to say what is on sale.
+const MARKET_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a first relay is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a client connects, who it is there, and how patient it is.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Addresses of relays.
+    pub relays: Vec<String>,
+    /// The key pair that signs; a fresh one unless it is set.
+    pub keys: Keys,
+    /// Whose attestations count besides our own.
+    pub trust: Vec<PublicKey>,
+    /// How long to wait for a provider.
+    pub patience: Patience,
+    /// How long to wait for bids.
+    pub auction_window: Duration,
+    /// How long to wait for what is on sale.
+    pub market_patience: Duration,
+    /// How long to wait for a first relay.
+    pub connect_timeout: Duration,
+}
+
+impl Options {
+    /// These relays, and a fresh key pair: whoever wants to be known again sets [`Options::keys`].
+    pub fn new(relays: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            relays: relays.into_iter().map(Into::into).collect(),
+            keys: Keys::generate(),
+            trust: Vec::new(),
+            patience: Patience::default(),
+            auction_window: AUCTION_WINDOW,
+            market_patience: MARKET_PATIENCE,
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
+
+    /// The same with this key pair.
+    #[must_use]
+    pub fn keys(mut self, keys: Keys) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    pub(crate) fn relay_urls(&self) -> Result<Vec<RelayUrl>, Error> {
+        let parse =
+            |text: &String| RelayUrl::parse(text).map_err(|_| Error::RelayAddress(text.clone()));
+        self.relays.iter().map(parse).collect()
+    }
+
+    /// Whose attestations count.
+    pub(crate) fn trusted(&self) -> HashSet<PublicKey> {
+        self.trust
+            .iter()
+            .copied()
+            .chain([self.keys.public_key()])
+            .collect()
+    }
+}

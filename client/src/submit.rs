@@ -1,0 +1,553 @@
+//! One job's driver: does what [`infernet_protocol::job::buyer::Job`] says, and tells it what happened.
+//!
+//! The job decides; the driver signs, sends, decrypts and checks. It runs in a task of its own until the job ends,
+//! whoever holds the answer meanwhile, so that an end is always told to the provider.
+
+mod award;
+mod ending;
+mod inbox;
+mod pace;
+mod results;
+mod tally;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use infernet_node::{clock, link};
+use infernet_protocol::bounds::{MAX_ATTEMPTS, MAX_BIDS};
+use infernet_protocol::event::{Award, Body, Experience, Private, Signed};
+use infernet_protocol::inference::{ModelId, TokenId};
+use infernet_protocol::job::Millis;
+use infernet_protocol::job::buyer::{Account, Effect, End, Input, Job, Mode, Plan};
+use infernet_protocol::kinds;
+use infernet_protocol::payload::{Control, Payload, Wish};
+use infernet_protocol::seal::{Conversation, whisper};
+use nostr::secp256k1::rand::rngs::OsRng;
+use nostr::{Event, EventId, RelayUrl, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::answer::{Answer, Outcome, Step};
+use crate::client::{Client, Shared, sign};
+use crate::market::{Order, Word, bids_to_expect};
+use crate::routing::{Ear, Heard};
+use crate::{Request, Route};
+use pace::Pace;
+use tally::Tally;
+
+/// How long relays may be away before an award that is under way counts as failed; a provider would ignore one that
+/// is much older.
+const AWARD_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long is tried to publish what is said about an attempt after it.
+const RECORD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the relays have to say whether there is a result.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The driver of one job.
+pub(crate) struct Driver {
+    client: Client,
+    request: Request,
+    order: Order,
+    plan: Plan,
+    deadline: Timestamp,
+    relays: Vec<RelayUrl>,
+    /// What candidates rest on, by the word's id.
+    words: HashMap<EventId, Word>,
+    ear: Ear,
+    reports: mpsc::UnboundedReceiver<Report>,
+    reporter: mpsc::UnboundedSender<Report>,
+    steps: mpsc::UnboundedSender<Step>,
+    stop: CancellationToken,
+    job_id: Option<EventId>,
+    offer: Option<Event>,
+    /// The attempt that counts.
+    current: Option<Current>,
+    attempts: u32,
+    /// The model whose tokens were shown: only the same one can go on behind them.
+    speaks: Option<ModelId>,
+    pace: Pace,
+    adrift: bool,
+    clock: (u64, Instant),
+    tally: Tally,
+    /// Why the last award was not published.
+    trouble: Option<link::Error>,
+}
+
+/// The attempt that counts.
+struct Current {
+    award: Signed<Award>,
+    word: Word,
+    conversation: Conversation,
+    accepted: bool,
+    /// What went wrong, in the words of its result.
+    error: Option<String>,
+    /// What the result brought.
+    delivered: Option<tally::Delivered>,
+}
+
+/// What a task of ours brings back.
+enum Report {
+    /// No relay took this event of ours.
+    Unpublished(EventId, link::Error),
+    /// What the relays have.
+    Found(Vec<Event>),
+}
+
+/// What the driver waits for.
+enum Wake {
+    Heard(Heard),
+    Report(Report),
+    Relays,
+    Stop,
+    Time,
+}
+
+impl Driver {
+    /// Begins a job that can be done by `words`, the best first.
+    pub fn start(client: Client, request: Request, order: Order, words: Vec<Word>) -> Answer {
+        let (steps, steps_out) = mpsc::unbounded_channel();
+        let (outcome, outcome_out) = oneshot::channel();
+        let stop = client.shared().closing.child_token();
+        let driver = Self::new(client, request, order, steps, stop.clone());
+        let tasks = driver.shared().tasks.clone();
+        tasks.spawn(async move {
+            // Nobody need be there to hear how it ended.
+            let _ = outcome.send(driver.run(words).await);
+        });
+        Answer::new(steps_out, outcome_out, stop)
+    }
+
+    fn new(
+        client: Client,
+        request: Request,
+        order: Order,
+        steps: mpsc::UnboundedSender<Step>,
+        stop: CancellationToken,
+    ) -> Self {
+        let shared = client.shared().clone();
+        let now = clock::unix_ms();
+        let within = u64::try_from(request.deadline.as_millis()).unwrap_or(u64::MAX);
+        let deadline = now.saturating_add(within);
+        let (reporter, reports) = mpsc::unbounded_channel();
+        let plan = Plan {
+            mode: mode(&shared, &request, &order),
+            deadline: Millis(deadline),
+            max_tokens: request.max_output(),
+            max_attempts: MAX_ATTEMPTS,
+            patience: shared.options.patience,
+        };
+        Self {
+            plan,
+            deadline: Timestamp::from_secs(deadline.div_ceil(1_000)),
+            relays: shared
+                .link
+                .relays()
+                .into_iter()
+                .map(|relay| relay.url)
+                .collect(),
+            words: HashMap::new(),
+            ear: Ear::new(&shared.routes),
+            reports,
+            reporter,
+            steps,
+            stop,
+            job_id: None,
+            offer: None,
+            current: None,
+            attempts: 0,
+            speaks: None,
+            pace: Pace::new(deadline),
+            adrift: false,
+            clock: (now, Instant::now()),
+            tally: Tally::new(now, request.max_output()),
+            trouble: None,
+            client,
+            request,
+            order,
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        self.client.shared()
+    }
+
+    async fn run(mut self, words: Vec<Word>) -> Outcome {
+        let end = self.drive(words).await;
+        self.outcome(end)
+    }
+
+    /// From the beginning of the job to its end.
+    async fn drive(&mut self, words: Vec<Word>) -> End {
+        if let Mode::Auction { window_ms, .. } = self.plan.mode {
+            self.offer(window_ms);
+        }
+        let candidates = words.iter().map(|word| word.candidate(false)).collect();
+        self.words
+            .extend(words.into_iter().map(|word| (word.event.id, word)));
+        let (mut job, effects) = Job::begin(self.now(), self.plan, candidates);
+        let mut end = self.carry_out(&mut job, effects);
+        let mut relays = self.shared().link.changes();
+        self.relays_changed();
+        while end.is_none() {
+            let until = job.next_deadline().unwrap_or(self.plan.deadline);
+            let wake = self.wake(&mut relays, until).await;
+            let inputs = self.inputs(wake);
+            end = inputs
+                .into_iter()
+                .find_map(|input| self.step(&mut job, input));
+        }
+        end.unwrap_or(End::Stopped)
+    }
+
+    async fn wake<T>(
+        &mut self,
+        relays: &mut tokio::sync::watch::Receiver<T>,
+        until: Millis,
+    ) -> Wake {
+        let (began, instant) = self.clock;
+        let at = instant + Duration::from_millis(self.pace.real(until).saturating_sub(began));
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Wake::Stop,
+            heard = self.ear.next() => Wake::Heard(heard),
+            Some(report) = self.reports.recv() => Wake::Report(report),
+            Ok(()) = relays.changed() => Wake::Relays,
+            () = tokio::time::sleep_until(at) => Wake::Time,
+        }
+    }
+
+    /// What a wake means to the job; a job that is over hears nothing more.
+    fn inputs(&mut self, wake: Wake) -> Vec<Input> {
+        let input = match wake {
+            Wake::Stop => Some(Input::Stop),
+            Wake::Heard(heard) => self.heard(heard),
+            Wake::Report(Report::Found(events)) => {
+                let heard = events.into_iter().filter_map(Heard::read);
+                return heard.filter_map(|(_, heard)| self.heard(heard)).collect();
+            }
+            Wake::Report(Report::Unpublished(event, error)) => self.unpublished(event, error),
+            Wake::Relays => {
+                self.relays_changed();
+                None
+            }
+            Wake::Time => {
+                self.pace.tick(self.real());
+                Some(Input::Tick)
+            }
+        };
+        input.into_iter().collect()
+    }
+
+    /// Tells the job, and does what it says, until there is nothing left to do or the job is over.
+    fn step(&mut self, job: &mut Job, input: Input) -> Option<End> {
+        match job.step(self.now(), input) {
+            Ok(effects) => self.carry_out(job, effects),
+            Err(unexpected) => {
+                tracing::error!(%unexpected, "the job and its driver disagree");
+                None
+            }
+        }
+    }
+
+    fn carry_out(&mut self, job: &mut Job, effects: Vec<Effect>) -> Option<End> {
+        for effect in effects {
+            let answer = match effect {
+                Effect::End(end) => return Some(end),
+                Effect::Award { word, prefix, .. } => Some(self.place(word, &prefix)),
+                Effect::Show { text, tokens } => self.show(text, tokens),
+                Effect::Resend { award, from } => self.whisper(award, Wish::Resend { from }),
+                Effect::LookUp { award } => self.look_up(award),
+                Effect::Cancel {
+                    award,
+                    provider,
+                    reason,
+                } => self.record_cancel(Some(award), Some(provider), reason),
+                Effect::Attest(account) => self.attest(&account),
+            };
+            if let Some(end) = answer.and_then(|input| self.step(job, input)) {
+                return Some(end);
+            }
+        }
+        None
+    }
+
+    /// Unix milliseconds, steady even if somebody sets the clock.
+    fn real(&self) -> u64 {
+        let (began, instant) = self.clock;
+        let passed = u64::try_from(instant.elapsed().as_millis()).unwrap_or(u64::MAX);
+        began.saturating_add(passed)
+    }
+
+    fn now(&self) -> Millis {
+        self.pace.at(self.real())
+    }
+
+    fn tell(&self, step: Step) {
+        // Whoever dropped the answer does not want to know.
+        let _ = self.steps.send(step);
+    }
+
+    fn relays_changed(&mut self) {
+        let connected = self
+            .shared()
+            .link
+            .relays()
+            .iter()
+            .any(|relay| relay.connected);
+        match (connected, self.adrift) {
+            (false, false) => {
+                self.pace.adrift(self.real());
+                self.tell(Step::Adrift);
+            }
+            (true, true) => {
+                self.pace.moored(self.real());
+                self.tell(Step::Moored);
+            }
+            (false, true) | (true, false) => {}
+        }
+        self.adrift = !connected;
+    }
+
+    /// Signs an offer and sends it out; bids may come from now on.
+    fn offer(&mut self, window_ms: u64) {
+        let until = clock::unix_ms().saturating_add(window_ms).div_ceil(1_000);
+        let until = Timestamp::from_secs(until).min(self.deadline);
+        let offer = award::offer(&self.order, until, self.deadline, &self.relays)
+            .and_then(|offer| sign(self.shared().keys(), &offer));
+        let Some(offer) = offer else {
+            tracing::error!("the offer cannot be made; going on with announcements");
+            return;
+        };
+        self.job_id = Some(offer.id);
+        self.ear.listen(offer.id);
+        self.publish(offer.clone(), AWARD_PATIENCE, true);
+        self.tell(Step::Offered { job: offer.id });
+        self.offer = Some(offer);
+    }
+
+    /// Awards the next attempt.
+    fn place(&mut self, word: EventId, prefix: &[TokenId]) -> Input {
+        let failed = |name: &str, how: String| {
+            tracing::warn!(provider = name, how, "an award could not be made");
+            Input::AwardFailed
+        };
+        let Some(word) = self.words.get(&word).cloned() else {
+            return failed("?", "its bid is not known".into());
+        };
+        if !prefix.is_empty() && self.speaks.is_some_and(|model| model != word.model) {
+            return failed(
+                &word.name,
+                "it runs another model, with other tokens".into(),
+            );
+        }
+        match self.sign_award(&word, prefix) {
+            Ok(award) => self.awarded(word, award, prefix.len()),
+            Err(error) => failed(&word.name, error.to_string()),
+        }
+    }
+
+    fn sign_award(&self, word: &Word, prefix: &[TokenId]) -> Result<Signed<Award>, award::Error> {
+        let placing = award::Placing {
+            order: &self.order,
+            work: &self.request.work,
+            word,
+            offer: self.offer.as_ref(),
+            job: self.job_id,
+            attempt: self.attempts + 1,
+            prefix,
+            deadline: self.deadline,
+            relays: &self.relays,
+        };
+        placing.sign(self.shared().keys(), clock::now())
+    }
+
+    fn awarded(&mut self, word: Word, award: Signed<Award>, behind: usize) -> Input {
+        let own = self.shared().keys().secret_key();
+        let Ok(conversation) = Conversation::between(own, &word.provider) else {
+            return Input::AwardFailed;
+        };
+        let (id, job) = (award.id(), award.job_id());
+        if self.job_id.is_none() {
+            self.job_id = Some(job);
+            self.ear.listen(job);
+        }
+        self.attempts = award.attempt;
+        self.trouble = None;
+        self.publish(award.event().clone(), AWARD_PATIENCE, true);
+        tracing::info!(%job, award = %id, attempt = award.attempt, provider = %word.provider, "awarded");
+        self.tell(Step::Awarded {
+            job,
+            award: id,
+            attempt: award.attempt,
+            provider: word.provider,
+            name: word.name.clone(),
+            model: word.model_name.clone(),
+            behind,
+        });
+        self.current = Some(Current {
+            award,
+            word,
+            conversation,
+            accepted: false,
+            error: None,
+            delivered: None,
+        });
+        Input::Awarded { award: id }
+    }
+
+    /// Publishes in the background, and reports if no relay takes what the job rests on.
+    fn publish(&self, event: Event, patience: Duration, report: bool) {
+        let (link, reporter) = (self.shared().link.clone(), self.reporter.clone());
+        let by = Instant::now() + patience;
+        self.shared().tasks.spawn(async move {
+            let Err(error) = link.publish_until(&event, by).await else {
+                return;
+            };
+            tracing::warn!(event = %event.id, kind = event.kind.as_u16(), %error, "not published");
+            if report {
+                // The job may be over by now.
+                let _ = reporter.send(Report::Unpublished(event.id, error));
+            }
+        });
+    }
+
+    fn unpublished(&mut self, event: EventId, error: link::Error) -> Option<Input> {
+        let is_offer = self.offer.as_ref().is_some_and(|offer| offer.id == event);
+        let current = self
+            .current
+            .as_mut()
+            .filter(|current| current.award.id() == event);
+        match (is_offer, current) {
+            (true, _) => {
+                self.trouble = Some(error);
+                Some(Input::Stop)
+            }
+            // Some relay took it, whatever the others said.
+            (false, Some(current)) if current.accepted => None,
+            (false, Some(_)) => {
+                self.trouble = Some(error);
+                Some(Input::AwardFailed)
+            }
+            (false, None) => None,
+        }
+    }
+
+    /// Shows text, unless it is far more than its tokens can be.
+    fn show(&mut self, text: String, tokens: usize) -> Option<Input> {
+        self.speaks = self.current.as_ref().map(|current| current.word.model);
+        let now = self.real();
+        if !self.tally.add(now, &text, tokens) {
+            let award = self.current.as_ref()?.award.id();
+            return Some(Input::BadResult { award });
+        }
+        if !text.is_empty() {
+            self.tell(Step::Text(text));
+        }
+        None
+    }
+
+    /// Tells the provider something in private.
+    fn whisper(&self, award: EventId, wish: Wish) -> Option<Input> {
+        let current = self.current.as_ref()?;
+        let control = Control { award, wish };
+        let content = whisper(&current.conversation, &control.to_bytes(), &mut OsRng).ok()?;
+        let private = Private {
+            kind: kinds::CONTROL,
+            job: current.award.job_id(),
+            reader: current.word.provider,
+            content,
+        };
+        let keys = self.shared().keys();
+        let unsigned = private.to_unsigned(keys.public_key(), clock::now());
+        let event = unsigned.sign_with_keys(keys).ok()?;
+        if let Err(error) = self.shared().link.send(&event) {
+            tracing::debug!(%error, "a message was not sent");
+        }
+        None
+    }
+
+    /// Asks the relays whether there is a result, or a cancel.
+    fn look_up(&self, award: EventId) -> Option<Input> {
+        let current = self.current.as_ref()?;
+        let filter = nostr::Filter::new()
+            .kinds([kinds::RESULT, kinds::CANCEL].map(nostr::Kind::from))
+            .author(current.word.provider)
+            .event(award);
+        let (link, reporter) = (self.shared().link.clone(), self.reporter.clone());
+        self.shared().tasks.spawn(async move {
+            if let Ok(events) = link.fetch(vec![filter], LOOK_UP_TIMEOUT).await {
+                let _ = reporter.send(Report::Found(events));
+            }
+        });
+        None
+    }
+
+    fn record_cancel(
+        &self,
+        award: Option<EventId>,
+        provider: Option<nostr::PublicKey>,
+        reason: infernet_protocol::event::CancelReason,
+    ) -> Option<Input> {
+        let cancel = award::cancel(self.job_id?, award, provider, reason);
+        self.record(&cancel);
+        None
+    }
+
+    /// Tells the caller and the market how an attempt went. One whose award reached nobody is nobody's fault.
+    fn attest(&self, account: &Account) -> Option<Input> {
+        let current = self.current.as_ref()?;
+        let word = &current.word;
+        if account.experience != Experience::Completed {
+            self.tell(Step::Failed {
+                name: word.name.clone(),
+                how: self.how(account.experience, current),
+            });
+        }
+        let is_own = word.provider == self.client.public_key();
+        if self.trouble.is_none() && !is_own {
+            self.record(&award::attestation(self.job_id?, word, account));
+        }
+        None
+    }
+
+    fn how(&self, experience: Experience, current: &Current) -> String {
+        match (experience, &self.trouble, &current.error) {
+            (_, Some(trouble), _) => format!("the award did not get out: {trouble}"),
+            (Experience::Failed, None, Some(error)) => format!("failed: {error}"),
+            (Experience::Failed, None, None) => "gave up".into(),
+            (Experience::Silent, ..) if !current.accepted => "did not answer".into(),
+            (Experience::Silent, ..) => "fell silent".into(),
+            (Experience::Invalid, ..) => "sent what is not valid".into(),
+            (Experience::Completed, ..) => "did it".into(),
+        }
+    }
+
+    /// Signs and publishes what is said about an attempt.
+    fn record(&self, body: &impl Body) {
+        match sign(self.shared().keys(), body) {
+            Some(event) => self.publish(event, RECORD_PATIENCE, false),
+            None => tracing::error!("an event cannot be signed"),
+        }
+    }
+}
+
+fn mode(shared: &Shared, request: &Request, order: &Order) -> Mode {
+    match request.route {
+        Route::Direct | Route::To { .. } => Mode::Direct,
+        Route::Auction => {
+            let expected = bids_to_expect(&shared.market(), order, clock::now());
+            Mode::Auction {
+                window_ms: u64::try_from(shared.options.auction_window.as_millis())
+                    .unwrap_or(u64::MAX),
+                // Where nobody is known, whoever bids is waited for.
+                enough_bids: match expected {
+                    0 => MAX_BIDS,
+                    _ => expected.min(MAX_BIDS),
+                },
+            }
+        }
+    }
+}

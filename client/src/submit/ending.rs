@@ -1,0 +1,73 @@
+//! How a job ends, for its caller.
+
+use infernet_node::clock;
+use infernet_protocol::event::CancelReason;
+use infernet_protocol::inference::EndReason;
+use infernet_protocol::job::buyer::{End, Failure};
+use nostr::EventId;
+
+use super::Driver;
+use crate::Error;
+use crate::answer::{Outcome, Summary};
+use crate::market::{is_announced, no_such_model};
+
+impl Driver {
+    /// The end as the caller is told; an offer that led to no award is withdrawn.
+    pub(super) fn outcome(&self, end: End) -> Outcome {
+        if self.offer.is_some() && self.attempts == 0 {
+            self.record_cancel(None, None, withdrawal(end));
+        }
+        match (end, &self.trouble) {
+            (End::Done { result, ended, .. }, _) => self.summary(result, ended),
+            (End::Failed(_) | End::Stopped, Some(trouble)) => {
+                Err(Error::Unpublished(trouble.clone()))
+            }
+            (End::Failed(Failure::NoProvider), None) => Err(self.nobody()),
+            (End::Failed(failure), None) => Err(Error::Failed(failure)),
+            (End::Stopped, None) => Err(Error::Stopped),
+        }
+    }
+
+    fn nobody(&self) -> Error {
+        let market = self.client.shared().market();
+        let now = clock::now();
+        match is_announced(&market, &self.order, now) {
+            true => Error::Failed(Failure::NoProvider),
+            false => no_such_model(&market, &self.request, now),
+        }
+    }
+
+    fn summary(&self, result: EventId, ended: EndReason) -> Outcome {
+        // A job that is done has an attempt, and its result was noted before the job took it.
+        let current = self.current.as_ref().ok_or(Error::Closed)?;
+        let delivered = current.delivered.as_ref().ok_or(Error::Closed)?;
+        let now = self.real();
+        Ok(Summary {
+            job: current.award.job_id(),
+            award: current.award.id(),
+            result,
+            attempts: self.attempts,
+            provider: current.word.provider,
+            provider_name: current.word.name.clone(),
+            model: current.word.model,
+            model_name: current.word.model_name.clone(),
+            ended,
+            text: self.tally.text.clone(),
+            vectors: delivered.vectors.clone(),
+            output_tokens: self.tally.tokens,
+            usage: delivered.usage,
+            due_msat: delivered.due_msat,
+            first_token_ms: self.tally.first_token_ms(now),
+            tokens_per_s: self.tally.tokens_per_s(),
+            total_ms: self.tally.total_ms(now),
+        })
+    }
+}
+
+const fn withdrawal(end: End) -> CancelReason {
+    match end {
+        End::Stopped => CancelReason::Stopped,
+        End::Failed(Failure::Deadline) => CancelReason::Deadline,
+        End::Failed(_) | End::Done { .. } => CancelReason::NoProvider,
+    }
+}

@@ -1,0 +1,136 @@
+//! The client against a real relay (in memory) and providers that misbehave on demand.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod fake;
+mod faults;
+mod jobs;
+
+use std::time::Duration;
+
+use infernet_client::{Client, Error, Options, Request, Step, Summary};
+use infernet_protocol::job::buyer::Patience;
+use nostr::{Event, Filter, Kind, RelayUrl};
+use nostr_relay_builder::MockRelay;
+
+use fake::{Fake, Script};
+
+/// No test waits longer than this.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A relay, and providers.
+pub struct Market {
+    pub relay: MockRelay,
+    pub url: RelayUrl,
+    pub providers: Vec<Fake>,
+}
+
+impl Market {
+    pub async fn of(scripts: impl IntoIterator<Item = Script>) -> Self {
+        let relay = MockRelay::run().await.unwrap();
+        let url = relay.url().await;
+        let mut providers = Vec::new();
+        for script in scripts {
+            providers.push(Fake::start(std::slice::from_ref(&url), script).await);
+        }
+        Self {
+            relay,
+            url,
+            providers,
+        }
+    }
+
+    pub fn options(&self) -> Options {
+        let mut options = Options::new([self.url.to_string()]);
+        options.patience = Patience {
+            ack_ms: 1_000,
+            silence_ms: 1_000,
+            gap_ms: 60,
+        };
+        options.auction_window = Duration::from_millis(700);
+        options
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.options()).await.unwrap()
+    }
+
+    /// What the relay has of this kind.
+    pub async fn stored(&self, kind: u16) -> Vec<Event> {
+        let link = &self.providers[0].link;
+        let filter = Filter::new().kind(Kind::from(kind));
+        link.fetch(vec![filter], Duration::from_secs(5))
+            .await
+            .unwrap()
+    }
+
+    /// What the relay has of this kind, once there are so many.
+    pub async fn eventually(&self, kind: u16, count: usize) -> Vec<Event> {
+        let enough = async {
+            loop {
+                let events = self.stored(kind).await;
+                if events.len() >= count {
+                    return events;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, enough)
+            .await
+            .expect("the relay never got them")
+    }
+}
+
+/// A job's life: what was shown, what happened, how it ended.
+pub struct Life {
+    pub text: String,
+    pub steps: Vec<Step>,
+    pub outcome: Result<Summary, Error>,
+}
+
+impl Life {
+    /// Names of the providers that were awarded.
+    pub fn awarded(&self) -> Vec<&str> {
+        let awarded = |step: &'_ Step| matches!(step, Step::Awarded { .. });
+        self.steps
+            .iter()
+            .filter(|step| awarded(step))
+            .filter_map(|step| match step {
+                Step::Awarded { name, .. } => Some(name.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+pub async fn live(client: &Client, request: Request) -> Life {
+    let mut life = Life {
+        text: String::new(),
+        steps: Vec::new(),
+        outcome: Err(Error::Closed),
+    };
+    let lived = async {
+        let mut answer = match client.submit(request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                life.outcome = Err(error);
+                return;
+            }
+        };
+        while let Some(step) = answer.step().await {
+            if let Step::Text(text) = &step {
+                life.text.push_str(text);
+            }
+            life.steps.push(step);
+        }
+        life.outcome = answer.finish().await;
+    };
+    tokio::time::timeout(DEADLINE, lived)
+        .await
+        .expect("the job never ended");
+    life
+}
+
+pub fn ask() -> Request {
+    Request::chat("tiny", "Say words")
+}
