@@ -1,6 +1,8 @@
 //! How much of anything the market takes, and why. What is over a bound is
 //! refused, never cut.
 
+use nostr::Timestamp;
+
 use crate::event::Refusal;
 
 /// Bytes of an event as JSON. Most relays refuse more.
@@ -69,6 +71,10 @@ pub const MAX_TEXTS: usize = 256;
 /// The largest integer that every JSON reader keeps whole (2^53 − 1).
 pub const MAX_SAFE_INTEGER: u64 = 9_007_199_254_740_991;
 
+/// Seconds of Unix time that an event may speak of. Their milliseconds are still
+/// safe integers, so whoever converts them cannot overflow.
+pub const MAX_TIMESTAMP: u64 = MAX_SAFE_INTEGER / 1_000;
+
 /// Milliseconds any promise or measurement may claim: one week.
 pub const MAX_DURATION_MS: u64 = 7 * 24 * 3_600_000;
 
@@ -104,4 +110,18 @@ pub(crate) fn at_most(what: &'static str, number: u64, max: u64) -> Result<(), R
         return Err(Refusal::TooHigh { what, max });
     }
     Ok(())
+}
+
+/// Refuses an instant beyond all calendars.
+pub(crate) fn instant(what: &'static str, instant: Timestamp) -> Result<(), Refusal> {
+    at_most(what, instant.as_secs(), MAX_TIMESTAMP)
+}
+
+/// Refuses an attempt's number that no job has.
+pub(crate) fn attempt(number: u32) -> Result<(), Refusal> {
+    at_most("attempt", number.into(), MAX_ATTEMPTS.into())?;
+    match number {
+        0 => Err(Refusal::Invalid("attempts are numbered from 1")),
+        _ => Ok(()),
+    }
 }

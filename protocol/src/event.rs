@@ -182,6 +182,7 @@ fn parse<B: Body>(event: &Event) -> Result<B, Refusal> {
     }
     crate::bounds::count("content bytes", event.content.len(), B::MAX_CONTENT_BYTES)?;
     crate::bounds::count("tags", event.tags.len(), MAX_TAGS)?;
+    crate::bounds::instant("created_at", event.created_at)?;
     let body: B = serde_json::from_str(&event.content)
         .map_err(|e| Refusal::Content(shorten(&e.to_string())))?;
     body.validate(&event.pubkey, event.created_at)?;

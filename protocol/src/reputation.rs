@@ -1,9 +1,9 @@
 //! From attestations to a score that anybody can recompute
 //! (`nips/reputation.md`).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use nostr::{PublicKey, Timestamp};
+use nostr::{EventId, PublicKey, Timestamp};
 
 use crate::event::{Attestation, Experience, Signed};
 
@@ -49,22 +49,35 @@ pub fn standing<'a>(
     trusted: &HashSet<PublicKey>,
     now: Timestamp,
 ) -> Standing {
-    let mut sums = Sums::default();
-    let (mut counted, mut ignored) = (0, 0);
-    let mut seen = HashSet::new();
+    let mut firsts = BTreeMap::new();
+    let mut ignored = 0;
     for attestation in attestations {
         if !trusted.contains(&attestation.author()) {
             ignored += 1;
-        } else if seen.insert((attestation.author(), attestation.award)) {
-            counted += 1;
-            sums.add(attestation, now);
+            continue;
         }
+        let first = firsts
+            .entry((attestation.author(), attestation.award))
+            .or_insert(attestation);
+        if age_order(attestation) < age_order(first) {
+            *first = attestation;
+        }
+    }
+    let mut sums = Sums::default();
+    for attestation in firsts.values() {
+        sums.add(attestation, now);
     }
     Standing {
         score: sums.score(),
-        counted,
+        counted: firsts.len(),
         ignored,
     }
+}
+
+/// Of several attestations by one author about one award the first counts, in
+/// whatever order they come.
+fn age_order(attestation: &Signed<Attestation>) -> (Timestamp, EventId) {
+    (attestation.created_at(), attestation.id())
 }
 
 impl Sums {

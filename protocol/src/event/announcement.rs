@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::{Body, Refusal, V1, expiration, tag};
 use crate::bounds::{
     MAX_ACCEPTED_MODELS, MAX_ANNOUNCEMENT_BYTES, MAX_CONTEXT_TOKENS, MAX_DURATION_MS, MAX_MODELS,
-    MAX_NAME_BYTES, MAX_RELAY_URL_BYTES, MAX_RELAYS, MAX_SAFE_INTEGER, at_most, count, text,
+    MAX_NAME_BYTES, MAX_RELAY_URL_BYTES, MAX_RELAYS, MAX_SAFE_INTEGER, at_most, count, instant,
+    text,
 };
 use crate::inference::{Dtype, ModelId, Task};
 use crate::kinds;
-use crate::money::{PaymentTerms, Price};
+use crate::money::{Msat, PaymentTerms, Price};
 
 /// What a provider sells, at which price, on what machine, how busy it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -189,6 +190,15 @@ pub(crate) fn validate_price(price: &Price) -> Result<(), Refusal> {
     at_most("output_msat", price.output_msat, MAX_SAFE_INTEGER)
 }
 
+pub(crate) fn validate_terms(terms: &PaymentTerms) -> Result<(), Refusal> {
+    match terms {
+        PaymentTerms::Free | PaymentTerms::Escrow => Ok(()),
+        PaymentTerms::Tab {
+            min_payment_msat, ..
+        } => at_most("min_payment_msat", min_payment_msat.0, Msat::MAX.0),
+    }
+}
+
 pub(crate) fn validate_relays(relays: &[RelayUrl]) -> Result<(), Refusal> {
     count("relays", relays.len(), MAX_RELAYS)?;
     relays
@@ -231,6 +241,8 @@ impl Body for Announcement {
         if self.terms.is_empty() {
             return Err(Refusal::Invalid("there are no terms of payment"));
         }
+        self.terms.iter().try_for_each(validate_terms)?;
+        instant("expires_at", self.expires_at)?;
         if self.expires_at <= created_at {
             return Err(Refusal::Invalid("it expires before it is made"));
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::announcement::validate_relays;
 use super::{Announcement, Bid, Body, Checkers, Limits, Offer, Refusal, Signed, V1, tag};
-use crate::bounds::{MAX_ATTEMPTS, MAX_EVENT_BYTES, at_most};
+use crate::bounds::{MAX_EVENT_BYTES, at_most, attempt, instant};
 use crate::inference::{ModelId, Task};
 use crate::kinds;
 use crate::money::{Msat, PaymentKind, Price};
@@ -155,13 +155,14 @@ impl Body for Award {
     }
 
     fn validate(&self, author: &PublicKey, created_at: Timestamp) -> Result<(), Refusal> {
-        at_most("attempt", self.attempt.into(), MAX_ATTEMPTS.into())?;
-        if self.attempt == 0 || (self.job.is_none() && self.attempt != 1) {
-            return Err(Refusal::Invalid("the attempt's number cannot be"));
+        attempt(self.attempt)?;
+        if self.job.is_none() && self.attempt != 1 {
+            return Err(Refusal::Invalid("a later attempt names its job"));
         }
         self.limits.validate()?;
         at_most("budget_msat", self.budget_msat.0, Msat::MAX.0)?;
         validate_relays(&self.relays)?;
+        instant("deadline", self.deadline)?;
         if self.deadline <= created_at {
             return Err(Refusal::Invalid("its deadline is over before it is made"));
         }

@@ -3,9 +3,9 @@
 use nostr::{EventId, PublicKey, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::announcement::{validate_name, validate_price};
+use super::announcement::{validate_name, validate_price, validate_terms};
 use super::{Body, Promise, Refusal, V1, expiration, tag};
-use crate::bounds::{MAX_CONTEXT_TOKENS, MAX_TERMS_BYTES, at_most};
+use crate::bounds::{MAX_CONTEXT_TOKENS, MAX_TERMS_BYTES, at_most, instant};
 use crate::inference::{Dtype, ModelId};
 use crate::kinds;
 use crate::money::{PaymentTerms, Price};
@@ -64,6 +64,8 @@ impl Body for Bid {
         at_most("context", self.context.into(), MAX_CONTEXT_TOKENS.into())?;
         validate_price(&self.price)?;
         self.promise.validate()?;
+        validate_terms(&self.terms)?;
+        instant("expires_at", self.expires_at)?;
         if self.expires_at <= created_at {
             return Err(Refusal::Invalid("it expires before it is made"));
         }

@@ -7,6 +7,7 @@ use super::announcement::{AnnouncedModel, validate_name, validate_price, validat
 use super::{Body, Refusal, V1, expiration, tag};
 use crate::bounds::{
     MAX_ACCEPTED_MODELS, MAX_CONTEXT_TOKENS, MAX_OUTPUT_TOKENS, MAX_TERMS_BYTES, at_most, count,
+    instant,
 };
 use crate::inference::{ModelId, Task};
 use crate::kinds;
@@ -131,6 +132,7 @@ impl Body for Offer {
         if self.accepts.is_empty() || self.terms.is_empty() {
             return Err(Refusal::Invalid("it accepts no model or no terms"));
         }
+        instant("deadline", self.deadline)?;
         if self.deadline <= created_at || self.bids_until > self.deadline {
             return Err(Refusal::Invalid("its times are not in order"));
         }

@@ -4,7 +4,7 @@
 use nostr::{Event, EventId, Kind, PublicKey, Tags, Timestamp, UnsignedEvent};
 
 use super::{Refusal, alt_of, tag};
-use crate::bounds::{MAX_TAGS, count};
+use crate::bounds::{MAX_TAGS, count, instant};
 use crate::kinds;
 
 /// The envelope of a progress or control message. Its content is a
@@ -36,6 +36,7 @@ impl Private {
             return Err(Refusal::Kind(kind));
         }
         count("tags", event.tags.len(), MAX_TAGS)?;
+        instant("created_at", event.created_at)?;
         count("content", event.content.len(), MAX_CONTENT_CHARS)?;
         alt_of(event)?;
         Ok(Self {

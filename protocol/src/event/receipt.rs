@@ -4,7 +4,7 @@ use nostr::{EventId, PublicKey, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Body, Refusal, Usage, V1, tag};
-use crate::bounds::{MAX_ATTEMPTS, MAX_PAYMENTS, MAX_RECORD_BYTES, at_most, count};
+use crate::bounds::{MAX_PAYMENTS, MAX_RECORD_BYTES, at_most, attempt, count};
 use crate::kinds;
 use crate::money::Msat;
 use crate::seal::Digest;
@@ -67,7 +67,7 @@ impl Body for Receipt {
     }
 
     fn validate(&self, author: &PublicKey, _created_at: Timestamp) -> Result<(), Refusal> {
-        at_most("attempt", self.attempt.into(), MAX_ATTEMPTS.into())?;
+        attempt(self.attempt)?;
         self.usage.validate()?;
         at_most("due_msat", self.due_msat.0, Msat::MAX.0)?;
         at_most("paid_msat", self.paid_msat.0, Msat::MAX.0)?;

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::announcement::validate_name;
 use super::{Body, Refusal, V1, tag};
 use crate::bounds::{
-    MAX_ATTEMPTS, MAX_DURATION_MS, MAX_EVENT_BYTES, MAX_REASON_BYTES, MAX_SAFE_INTEGER, at_most,
-    text,
+    MAX_DURATION_MS, MAX_EVENT_BYTES, MAX_REASON_BYTES, MAX_SAFE_INTEGER, at_most, attempt, text,
 };
 use crate::inference::{Dtype, EndReason, ModelId};
 use crate::kinds;
@@ -95,7 +94,7 @@ impl Body for JobResult {
     }
 
     fn validate(&self, _author: &PublicKey, _created_at: Timestamp) -> Result<(), Refusal> {
-        at_most("attempt", self.attempt.into(), MAX_ATTEMPTS.into())?;
+        attempt(self.attempt)?;
         if let Some(error) = &self.error {
             text("error", error, MAX_REASON_BYTES)?;
         }

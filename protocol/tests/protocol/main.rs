@@ -2,8 +2,11 @@
 //! life on a virtual clock.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod generate;
 mod job;
+mod parties;
 mod simulation;
+mod wire;
 
 /// So many random cases, or as many as the variable `CASES` says; and no file of failed ones: a failure prints its own
 /// smallest case.

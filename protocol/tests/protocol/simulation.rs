@@ -189,7 +189,13 @@ fn each_nature_shows_what_it_is() {
         (Nature::Crashes { after: 5 }, Experience::Silent),
         (Nature::CrashesAtTheEnd, Experience::Silent),
         (Nature::Breaks { after: 5 }, Experience::Failed),
-        (Nature::Restarts { after: 5 }, Experience::Failed),
+        (
+            Nature::Restarts {
+                after: 5,
+                back_ms: 1_500,
+            },
+            Experience::Failed,
+        ),
         (Nature::AltersPiece { seq: 2 }, Experience::Invalid),
         (Nature::AltersResult, Experience::Invalid),
         (Nature::Miscounts, Experience::Invalid),

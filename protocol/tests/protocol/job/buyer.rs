@@ -248,6 +248,12 @@ fn a_gap_is_asked_for_and_filled() {
     assert_eq!(job.step(asks, Input::Tick), Ok(vec![resend]));
     let all = vec![show("1 2 3 ", 3)];
     assert_eq!(job.step(asks, piece(&p[1])), Ok(all));
+    let quiet = Some(asks.plus(2_500));
+    assert_eq!(job.next_deadline(), quiet, "the gap is closed");
+    for repeated in &p {
+        assert_eq!(job.step(asks, piece(repeated)), Ok(vec![]));
+    }
+    assert_eq!(job.next_deadline(), quiet, "a repeated piece opens none");
 }
 
 #[test]
@@ -285,6 +291,17 @@ fn a_silent_provider_is_asked_at_half_time() {
     };
     assert_eq!(effects, [look_up, resend]);
     assert_eq!(job.next_deadline(), Some(START.plus(5_000)));
+}
+
+#[test]
+fn the_wait_for_an_acknowledgement_begins_with_the_award() {
+    let (mut job, _) = Job::begin(START, plan(Mode::Direct), vec![candidate(1, 1.0)]);
+    let signed = START.plus(3_000);
+    job.step(signed, Input::Awarded { award: id(AWARD) })
+        .unwrap();
+    assert_eq!(job.next_deadline(), Some(signed.plus(2_000)));
+    let effects = job.step(signed.plus(4_000), Input::Tick).unwrap();
+    assert_eq!(attested(&effects), [Experience::Silent]);
 }
 
 #[test]

@@ -18,9 +18,6 @@ use super::scenario::{Nature, Provider};
 /// How long one place in the queue lasts.
 const QUEUE_STEP_MS: u64 = 700;
 
-/// How long a crashed provider takes to come back.
-const RESTART_MS: u64 = 1_500;
-
 /// What the engine does next.
 #[derive(Debug, Clone, Copy)]
 pub enum Play {
@@ -178,11 +175,11 @@ impl House {
                 self.attempt = None;
                 Some(Outcome::default())
             }
-            Nature::Restarts { after } if self.drawn >= after => {
+            Nature::Restarts { after, back_ms } if self.drawn >= after => {
                 self.attempt = None;
                 let award = self.award;
                 Some(Outcome {
-                    sends_after: Some((RESTART_MS, buyer::Input::GivenUp { award })),
+                    sends_after: Some((back_ms, buyer::Input::GivenUp { award })),
                     ..Outcome::default()
                 })
             }

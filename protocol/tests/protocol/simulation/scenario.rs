@@ -80,6 +80,7 @@ pub enum Nature {
     /// Is gone, comes back and gives the attempt up.
     Restarts {
         after: u32,
+        back_ms: u64,
     },
     /// One of its pieces does not fit its hash.
     AltersPiece {
@@ -254,7 +255,8 @@ fn any_nature() -> impl Strategy<Value = Nature> {
         2 => Just(Nature::CrashesAtTheEnd),
         1 => after().prop_map(|after| Nature::Stalls { after }),
         2 => after().prop_map(|after| Nature::Breaks { after }),
-        1 => after().prop_map(|after| Nature::Restarts { after }),
+        1 => (after(), 0..9_000_u64)
+            .prop_map(|(after, back_ms)| Nature::Restarts { after, back_ms }),
         1 => (0..10_u32).prop_map(|seq| Nature::AltersPiece { seq }),
         1 => Just(Nature::AltersResult),
         1 => Just(Nature::Miscounts),
