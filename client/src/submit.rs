@@ -88,6 +88,20 @@ struct Current {
     delivered: Option<tally::Delivered>,
 }
 
+impl Current {
+    /// How it went, for people.
+    fn how(&self, experience: Experience) -> String {
+        match (experience, &self.error) {
+            (Experience::Failed, Some(error)) => format!("failed: {error}"),
+            (Experience::Failed, None) => "gave up".into(),
+            (Experience::Silent, _) if !self.accepted => "did not answer".into(),
+            (Experience::Silent, _) => "fell silent".into(),
+            (Experience::Invalid, _) => "sent what is not valid".into(),
+            (Experience::Completed, _) => "did it".into(),
+        }
+    }
+}
+
 /// What a task of ours brings back.
 enum Report {
     /// No relay took this event of ours.
@@ -162,7 +176,7 @@ impl Driver {
             pace: Pace::new(deadline),
             adrift: false,
             clock: (now, Instant::now()),
-            tally: Tally::new(now, request.max_output()),
+            tally: Tally::new(now),
             trouble: None,
             client,
             request,
@@ -427,7 +441,10 @@ impl Driver {
             }
             // Some relay took it, whatever the others said.
             (false, Some(current)) if current.accepted => None,
-            (false, Some(_)) => {
+            (false, Some(current)) => {
+                let name = current.word.name.clone();
+                let how = format!("the award did not get out: {error}");
+                self.tell(Step::Failed { name, how });
                 self.trouble = Some(error);
                 Some(Input::AwardFailed)
             }
@@ -435,14 +452,9 @@ impl Driver {
         }
     }
 
-    /// Shows text, unless it is far more than its tokens can be.
     fn show(&mut self, text: String, tokens: usize) -> Option<Input> {
         self.speaks = self.current.as_ref().map(|current| current.word.model);
-        let now = self.real();
-        if !self.tally.add(now, &text, tokens) {
-            let award = self.current.as_ref()?.award.id();
-            return Some(Input::BadResult { award });
-        }
+        self.tally.add(self.real(), &text, tokens);
         if !text.is_empty() {
             self.tell(Step::Text(text));
         }
@@ -496,33 +508,21 @@ impl Driver {
         None
     }
 
-    /// Tells the caller and the market how an attempt went. One whose award reached nobody is nobody's fault.
+    /// Tells the caller and the market how an attempt went.
     fn attest(&self, account: &Account) -> Option<Input> {
         let current = self.current.as_ref()?;
         let word = &current.word;
         if account.experience != Experience::Completed {
             self.tell(Step::Failed {
                 name: word.name.clone(),
-                how: self.how(account.experience, current),
+                how: current.how(account.experience),
             });
         }
         let is_own = word.provider == self.client.public_key();
-        if self.trouble.is_none() && !is_own {
+        if !is_own {
             self.record(&award::attestation(self.job_id?, word, account));
         }
         None
-    }
-
-    fn how(&self, experience: Experience, current: &Current) -> String {
-        match (experience, &self.trouble, &current.error) {
-            (_, Some(trouble), _) => format!("the award did not get out: {trouble}"),
-            (Experience::Failed, None, Some(error)) => format!("failed: {error}"),
-            (Experience::Failed, None, None) => "gave up".into(),
-            (Experience::Silent, ..) if !current.accepted => "did not answer".into(),
-            (Experience::Silent, ..) => "fell silent".into(),
-            (Experience::Invalid, ..) => "sent what is not valid".into(),
-            (Experience::Completed, ..) => "did it".into(),
-        }
     }
 
     /// Signs and publishes what is said about an attempt.

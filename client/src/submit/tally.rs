@@ -4,17 +4,12 @@ use infernet_protocol::event::{JobResult, Signed, Usage};
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{Product, Vector};
 
-/// Bytes of text that a token may bring. Real ones bring under a hundred; without a bound, a provider could send
-/// text without end that counts as no tokens.
-const MAX_BYTES_PER_TOKEN: usize = 1_024;
-
 /// What a job has brought so far.
 #[derive(Debug)]
 pub(super) struct Tally {
     began: u64,
     first: Option<u64>,
     last: u64,
-    max_bytes: usize,
     pub text: String,
     pub tokens: u64,
 }
@@ -41,27 +36,22 @@ impl Delivered {
 }
 
 impl Tally {
-    pub fn new(now: u64, max_tokens: u32) -> Self {
+    pub const fn new(now: u64) -> Self {
         Self {
             began: now,
             first: None,
             last: now,
-            max_bytes: (max_tokens as usize).saturating_mul(MAX_BYTES_PER_TOKEN),
             text: String::new(),
             tokens: 0,
         }
     }
 
-    /// Counts what became showable; answers whether it may be shown.
-    pub fn add(&mut self, now: u64, text: &str, tokens: usize) -> bool {
+    /// Counts what became showable.
+    pub fn add(&mut self, now: u64, text: &str, tokens: usize) {
         self.first.get_or_insert(now);
         self.last = now;
         self.tokens += tokens as u64;
-        let fits = self.text.len() + text.len() <= self.max_bytes;
-        if fits {
-            self.text.push_str(text);
-        }
-        fits
+        self.text.push_str(text);
     }
 
     /// Milliseconds from the start to the first text, or to now.
@@ -90,18 +80,11 @@ mod tests {
 
     #[test]
     fn speed_counts_from_the_first_token() {
-        let mut tally = Tally::new(1_000, 10);
-        assert!(tally.add(1_200, "a", 1));
-        assert!(tally.add(1_700, "b", 5));
+        let mut tally = Tally::new(1_000);
+        tally.add(1_200, "a", 1);
+        tally.add(1_700, "b", 5);
         assert_eq!(tally.first_token_ms(9_999), 200);
         assert_eq!(tally.tokens_per_s(), 10.0);
         assert_eq!(tally.text, "ab");
-    }
-
-    #[test]
-    fn text_without_tokens_has_an_end() {
-        let mut tally = Tally::new(0, 1);
-        assert!(tally.add(1, &"x".repeat(MAX_BYTES_PER_TOKEN), 0));
-        assert!(!tally.add(2, "x", 0));
     }
 }

@@ -265,6 +265,9 @@ impl Fake {
         let control = Control::from_bytes(&bytes).unwrap();
         if let Wish::Resend { from } = control.wish {
             self.seen.lock().unwrap().resends += 1;
+            if matches!(self.script.conduct, Conduct::Dies(_) | Conduct::Mute) {
+                return;
+            }
             let pieces = self.pieces.lock().unwrap();
             let sent = pieces.get(&control.award).cloned().unwrap_or_default();
             for piece in sent.iter().skip(from as usize) {

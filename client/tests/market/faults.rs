@@ -10,10 +10,9 @@ use infernet_protocol::job::buyer::Failure;
 use infernet_protocol::kinds;
 use infernet_protocol::money::Price;
 use infernet_protocol::payload::Decline;
-use nostr_relay_builder::{LocalRelay, RelayBuilder};
 
 use crate::fake::{Conduct, Fake, Script, answer, text_model};
-use crate::{DEADLINE, Market, ask, live};
+use crate::{DEADLINE, Market, ask, live, relay_on};
 
 /// A provider of this conduct is asked first, an honest one stands in: the text is the same as from one provider,
 /// nothing is shown twice, and the first one is attested to be as it was.
@@ -294,17 +293,6 @@ async fn no_relay_is_an_error_that_names_it() {
         .await
         .unwrap_err();
     assert_eq!(error, Error::RelayAddress("here".into()));
-}
-
-/// A relay on a port that is free, or that was.
-async fn relay_on(port: Option<u16>) -> LocalRelay {
-    let builder = match port {
-        Some(port) => RelayBuilder::default().port(port),
-        None => RelayBuilder::default(),
-    };
-    let relay = LocalRelay::new(builder);
-    relay.run().await.unwrap();
-    relay
 }
 
 #[tokio::test]

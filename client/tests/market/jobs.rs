@@ -136,8 +136,9 @@ async fn texts_become_vectors() {
 
 #[tokio::test]
 async fn without_a_model_the_best_ranked_one_does() {
-    let mut other = Script::new("bob", Conduct::Honest).speed(1.0);
+    let mut other = Script::new("bob", Conduct::Honest);
     other.model = text_model("other", 2);
+    let other = other.speed(1.0);
     let market = Market::of([other, Script::new("ada", Conduct::Honest)]).await;
     let client = market.client().await;
     let prompt = infernet_protocol::inference::Prompt::Text("Say words".into());

@@ -1,6 +1,6 @@
 //! The client against a real relay (in memory) and providers that misbehave on demand.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod fake;
 mod faults;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use infernet_client::{Client, Error, Options, Request, Step, Summary};
 use infernet_protocol::job::buyer::Patience;
 use nostr::{Event, Filter, Kind, RelayUrl};
-use nostr_relay_builder::MockRelay;
+use nostr_relay_builder::builder::RateLimit;
+use nostr_relay_builder::{LocalRelay, RelayBuilder};
 
 use fake::{Fake, Script};
 
@@ -20,14 +21,28 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A relay, and providers.
 pub struct Market {
-    pub relay: MockRelay,
+    pub relay: LocalRelay,
     pub url: RelayUrl,
     pub providers: Vec<Fake>,
 }
 
+/// A relay in memory, on this port or any, that takes as many events as there are.
+pub async fn relay_on(port: Option<u16>) -> LocalRelay {
+    let mut builder = RelayBuilder::default().rate_limit(RateLimit {
+        max_reqs: 500,
+        notes_per_minute: 1_000_000,
+    });
+    if let Some(port) = port {
+        builder = builder.port(port);
+    }
+    let relay = LocalRelay::new(builder);
+    relay.run().await.unwrap();
+    relay
+}
+
 impl Market {
     pub async fn of(scripts: impl IntoIterator<Item = Script>) -> Self {
-        let relay = MockRelay::run().await.unwrap();
+        let relay = relay_on(None).await;
         let url = relay.url().await;
         let mut providers = Vec::new();
         for script in scripts {
