@@ -1,0 +1,315 @@
+//! Which awards are taken on. Everything in an award is somebody else's word
+//! until it was checked here.
+
+use infernet_engine::Error as EngineError;
+use infernet_protocol::event::{Announcement, Award, Basis, Bid, Body, Signed};
+use infernet_protocol::inference::TokenId;
+use infernet_protocol::job::Millis;
+use infernet_protocol::money::PaymentKind;
+use infernet_protocol::payload::{Decline, Generate, Input, Payload, Work};
+use infernet_protocol::seal::{Conversation, Domain, salted_hash};
+use nostr::{Event, EventId, Timestamp};
+
+use crate::catalogue::Item;
+use crate::output;
+use crate::shop::{Address, Shop, plain_reason};
+
+/// How old an award may be when it arrives. Its buyer has waited a few seconds
+/// for an answer; one that was made while we were away is somebody else's by now.
+pub const MAX_AGE_S: u64 = 30;
+
+/// How far ahead of our clock an award may be dated: clocks drift by minutes.
+/// Its id is remembered at least that long, so that it cannot be replayed.
+pub const MAX_AHEAD_S: u64 = 15 * 60;
+
+/// How far away a deadline may be. Award ids are remembered until then.
+pub const MAX_DEADLINE_S: u64 = 24 * 3_600;
+
+/// An award that can be taken on.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The award.
+    pub award: Signed<Award>,
+    /// What is to be done.
+    pub work: Work,
+    /// What it is done with.
+    pub item: Item,
+    /// Where the buyer hears of it.
+    pub address: Address,
+    /// Tokens of the prompt; 0 for embeddings, which are counted when made.
+    pub input_tokens: u32,
+}
+
+/// An award that is not taken on.
+#[derive(Debug)]
+pub struct Declined {
+    /// The award, if it is a valid one.
+    pub award: Option<Signed<Award>>,
+    /// Where the buyer hears of it.
+    pub address: Address,
+    /// Why.
+    pub reason: Decline,
+    /// In words.
+    pub detail: String,
+}
+
+/// What to do with an award.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Nothing: it is not for us, or nobody could be told.
+    Ignore(&'static str),
+    /// Tell the buyer that it is not taken on.
+    Decline(Box<Declined>),
+    /// Take it on, if there is room.
+    Admit(Box<Admitted>),
+}
+
+/// Why an award is not taken on.
+#[derive(Debug, PartialEq, Eq)]
+struct No(Decline, String);
+
+fn no(reason: Decline, detail: impl Into<String>) -> No {
+    No(reason, detail.into())
+}
+
+/// Whether an award is too old, or dated too far ahead, to be looked at.
+pub fn is_out_of_time(created_at: Timestamp, now: Timestamp) -> bool {
+    let (created_s, now_s) = (created_at.as_secs(), now.as_secs());
+    created_s.saturating_add(MAX_AGE_S) < now_s || created_s > now_s.saturating_add(MAX_AHEAD_S)
+}
+
+/// Until when an answered award is remembered: as long as a replay of it could
+/// be taken for new.
+pub fn remember_until(award: &Signed<Award>, now: Timestamp) -> Timestamp {
+    let replayable = award.created_at().as_secs().saturating_add(MAX_AGE_S + 1);
+    let deadline = award.deadline.as_secs();
+    let most = now.as_secs() + MAX_DEADLINE_S;
+    Timestamp::from_secs(replayable.max(deadline).min(most))
+}
+
+/// Checks an award whose signature was checked. Costs three signatures, a
+/// decryption and a tokenization, so it runs beside the loop.
+pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
+    let Ok(conversation) = Conversation::between(shop.keys().secret_key(), &event.pubkey) else {
+        return Verdict::Ignore("its author's key is none");
+    };
+    let mut address = Address {
+        job: event.tags.event_ids().next().copied().unwrap_or(event.id),
+        award: event.id,
+        buyer: event.pubkey,
+        conversation,
+    };
+    let award = match Signed::<Award>::from_verified(event) {
+        Ok(award) => award,
+        Err(refusal) => {
+            return Verdict::Decline(Box::new(Declined {
+                award: None,
+                address,
+                reason: Decline::Input,
+                detail: plain_reason(&format!("the award is not valid: {refusal}")),
+            }));
+        }
+    };
+    if award.provider != shop.public_key() {
+        return Verdict::Ignore("it is for another provider");
+    }
+    address.job = award.job_id();
+    match admit(shop, &award, now) {
+        Ok((item, work, input_tokens)) => Verdict::Admit(Box::new(Admitted {
+            award,
+            work,
+            item,
+            address,
+            input_tokens,
+        })),
+        Err(No(reason, detail)) => Verdict::Decline(Box::new(Declined {
+            award: Some(award),
+            address,
+            reason,
+            detail: plain_reason(&detail),
+        })),
+    }
+}
+
+fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<(Item, Work, u32), No> {
+    let item = shop
+        .catalogue
+        .item(&award.model)
+        .ok_or_else(|| no(Decline::Model, "that model is not served here"))?;
+    if award.task != item.model.task {
+        return Err(no(
+            Decline::Model,
+            format!("{} does another task", item.model.name),
+        ));
+    }
+    check_terms(shop, award, item)?;
+    check_times(shop, award, now)?;
+    let work = open(shop, award)?;
+    let input_tokens = match &work {
+        Work::TextGeneration(generate) => check_generate(shop, award, item, generate)?,
+        Work::Embedding { texts } => check_embedding(item, texts)?,
+    };
+    Ok((item.clone(), work, input_tokens))
+}
+
+/// Model, price and terms are those of the bid or announcement: the protocol has
+/// checked that. Here they must also be what we serve now.
+fn check_terms(shop: &Shop, award: &Award, item: &Item) -> Result<(), No> {
+    if matches!(award.basis, Basis::Direct { .. }) {
+        if !shop.options.direct {
+            return Err(no(Decline::Terms, "awards need a bid here"));
+        }
+        if award.price != item.price {
+            return Err(no(Decline::Terms, "the price is not what it was"));
+        }
+    }
+    match award.terms {
+        PaymentKind::Free => Ok(()),
+        PaymentKind::Tab | PaymentKind::Escrow => Err(no(
+            Decline::Terms,
+            "this provider cannot take payments yet, only free work",
+        )),
+    }
+}
+
+fn check_times(shop: &Shop, award: &Award, now: Millis) -> Result<(), No> {
+    let now_s = now.0 / 1_000;
+    let word = award.basis.word();
+    let stands_until = match &award.basis {
+        Basis::Auction { .. } => expiry::<Bid>(word, |bid| bid.expires_at),
+        Basis::Direct { .. } => expiry::<Announcement>(word, |word| word.expires_at),
+    };
+    if stands_until.is_none_or(|until| until.as_secs() <= now_s) {
+        return Err(no(Decline::Late, "the bid or announcement has run out"));
+    }
+    let deadline_s = award.deadline.as_secs();
+    if deadline_s > now_s + MAX_DEADLINE_S {
+        return Err(no(Decline::Late, "the deadline is more than a day away"));
+    }
+    let first_token = now.plus(shop.promises.of(&award.model).first_token_ms);
+    match deadline_s.saturating_mul(1_000) > first_token.0 {
+        true => Ok(()),
+        false => Err(no(Decline::Late, "the deadline cannot be met")),
+    }
+}
+
+/// The expiry that our own word states; it was verified with the award.
+fn expiry<B: Body>(word: &Event, of: impl Fn(&B) -> Timestamp) -> Option<Timestamp> {
+    serde_json::from_str::<B>(&word.content)
+        .ok()
+        .map(|b| of(&b))
+}
+
+/// Opens the input, and checks that it is the one the award commits to.
+fn open(shop: &Shop, award: &Signed<Award>) -> Result<Work, No> {
+    let input = |error: &dyn std::fmt::Display| no(Decline::Input, format!("the input: {error}"));
+    let buyer = award.author();
+    let bytes = award
+        .input
+        .open(shop.keys().secret_key(), &buyer)
+        .map_err(|e| input(&e))?;
+    let opened = Input::from_bytes(&bytes).map_err(|e| input(&e))?;
+    let about = award.basis.word().id;
+    let hash = salted_hash(Domain::Input, &opened.salt, &about, &buyer, &bytes);
+    if hash != award.input_hash {
+        return Err(no(
+            Decline::Input,
+            "the input is not the one that the award commits to",
+        ));
+    }
+    match opened.work.task() == award.task {
+        true => Ok(opened.work),
+        false => Err(no(Decline::Input, "the input is for another task")),
+    }
+}
+
+fn check_generate(shop: &Shop, award: &Award, item: &Item, generate: &Generate) -> Result<u32, No> {
+    // The protocol has checked that the prefix is no longer than max_tokens.
+    let prefix = generate.prefix.len();
+    let to_draw = generate.max_tokens.saturating_sub(tokens(&generate.prefix));
+    if to_draw > award.limits.output_tokens {
+        return Err(no(
+            Decline::Input,
+            "the input asks for more tokens than the award",
+        ));
+    }
+    if prefix > 0 && !item.continues() {
+        return Err(no(
+            Decline::Continuation,
+            "this model cannot go on behind a prefix",
+        ));
+    }
+    if output::surely_too_long(to_draw) {
+        return Err(no(
+            Decline::TooLong,
+            "so long an answer does not fit in an event",
+        ));
+    }
+    let counted = shop.engine.count_tokens(&item.model.id, &generate.prompt);
+    let input_tokens = counted.map_err(refusal)?;
+    let read = input_tokens.saturating_add(tokens(&generate.prefix));
+    if read >= item.model.context {
+        let context = item.model.context;
+        return Err(no(
+            Decline::TooLong,
+            format!("the prompt has {read} tokens, and the model's context holds {context}"),
+        ));
+    }
+    let cost = award.price.cost(read.into(), to_draw.into());
+    match cost.is_some_and(|cost| cost <= award.budget_msat) {
+        true => Ok(input_tokens),
+        false => Err(no(Decline::Terms, "the budget does not cover the work")),
+    }
+}
+
+fn tokens(prefix: &[TokenId]) -> u32 {
+    u32::try_from(prefix.len()).unwrap_or(u32::MAX)
+}
+
+fn check_embedding(item: &Item, texts: &[String]) -> Result<u32, No> {
+    let width = item.model.embedding_width.unwrap_or(0);
+    match output::vectors_fit(texts.len(), width) {
+        true => Ok(0),
+        false => Err(no(
+            Decline::TooLong,
+            format!("{} vectors do not fit in an event", texts.len()),
+        )),
+    }
+}
+
+/// What the engine's refusal of a prompt is to a buyer.
+fn refusal(error: EngineError) -> No {
+    let reason = match &error {
+        EngineError::PromptTooLong { .. }
+        | EngineError::PromptTooLarge { .. }
+        | EngineError::TooManyTexts { .. } => Decline::TooLong,
+        EngineError::EmptyPrompt
+        | EngineError::NoTokensAllowed
+        | EngineError::InvalidSampling(_)
+        | EngineError::InvalidStop(_)
+        | EngineError::InvalidPrefix(_)
+        | EngineError::NoChatTemplate
+        | EngineError::ChatTemplate(_) => Decline::Input,
+        EngineError::UnknownModel(_) | EngineError::WrongTask { .. } => Decline::Model,
+        EngineError::Busy => Decline::Busy,
+        EngineError::Computation(_) | EngineError::Stopped => Decline::Closing,
+    };
+    no(reason, output::public_words(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_awards_and_those_from_the_future_are_out_of_time() {
+        let now = Timestamp::from_secs(1_000_000);
+        let at = |s: u64| is_out_of_time(Timestamp::from_secs(s), now);
+        assert!(!at(1_000_000));
+        assert!(!at(1_000_000 - MAX_AGE_S));
+        assert!(at(1_000_000 - MAX_AGE_S - 1));
+        assert!(!at(1_000_000 + MAX_AHEAD_S));
+        assert!(at(1_000_000 + MAX_AHEAD_S + 1));
+        assert!(at(u64::MAX));
+    }
+}

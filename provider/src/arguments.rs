@@ -1,0 +1,272 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use infernet_node::telemetry::LogOptions;
+use infernet_provider::settings::{Device, Dtype, Model, Settings};
+
+/// Sells inference on an open market: it announces its models on Nostr relays, bids on jobs, runs them, and streams
+/// the answers, encrypted, to whoever asked.
+///
+/// Nobody needs an account: a key is made at the first start. Stop it with Ctrl-C: it finishes what runs and says
+/// goodbye; a second Ctrl-C stops at once.
+#[derive(Debug, Parser)]
+#[command(name = "infernet-provider", version, after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// The folder of the key, the settings and the store [default: ~/.local/share/infernet/provider]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "INFERNET_PROVIDER_HOME",
+        global = true,
+        hide_env_values = true
+    )]
+    pub home: Option<PathBuf>,
+
+    /// A TOML file with settings; flags and the environment override it [default: provider.toml in the home]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "INFERNET_PROVIDER_CONFIG",
+        global = true,
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  infernet-provider start --model ./smollm2-135m-instruct
+  infernet-provider start --model ./small.gguf=small --relay wss://relay.example.com --slots 2
+  infernet-provider status
+  infernet-provider stop";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a settings file to edit, and make the key
+    Init,
+    /// Sell until told to stop
+    ///
+    /// Prints one line on standard output when it is announced: `ready: <npub> sells <models> on <relays>`.
+    Start(Box<Start>),
+    /// Show how the running provider stands
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the models on sale
+    Models {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop the running provider: it finishes what runs first
+    Stop {
+        /// Do not finish what runs; its buyers are told
+        #[arg(long)]
+        now: bool,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// What to sell, and how.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// A model to sell: a GGUF file, a folder with one, or a Hugging Face folder; repeat for more
+    #[arg(
+        long = "model",
+        value_name = "PATH[=NAME]",
+        env = "INFERNET_MODELS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    models: Vec<Model>,
+
+    /// A relay to sell on; repeat for more [default: ws://127.0.0.1:7777]
+    #[arg(
+        long = "relay",
+        value_name = "URL",
+        env = "INFERNET_RELAYS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    relays: Vec<String>,
+
+    /// What to call the provider
+    #[arg(long, env = "INFERNET_PROVIDER_NAME", hide_env_values = true)]
+    name: Option<String>,
+
+    /// Price of a million tokens of input, in millisatoshis; only 0 can be served yet [default: 0]
+    #[arg(long, value_name = "MSAT_PER_M")]
+    price_in: Option<u64>,
+
+    /// Price of a million tokens of output, in millisatoshis; only 0 can be served yet [default: 0]
+    #[arg(long, value_name = "MSAT_PER_M")]
+    price_out: Option<u64>,
+
+    /// Jobs side by side [default: 1]
+    #[arg(long, value_name = "JOBS")]
+    slots: Option<u32>,
+
+    /// Jobs that may wait [default: 8]
+    #[arg(long, value_name = "JOBS")]
+    queue: Option<u32>,
+
+    /// Sell no more than this speed to one job
+    #[arg(long, value_name = "TOKENS_PER_S")]
+    max_speed: Option<f32>,
+
+    /// Processor threads for each model [default: one for each core]
+    #[arg(long)]
+    threads: Option<u32>,
+
+    /// What to compute on [default: auto]
+    #[arg(long)]
+    device: Option<Device>,
+
+    /// What to compute in [default: f32]
+    #[arg(long)]
+    dtype: Option<Dtype>,
+
+    /// Take only awards on bids, none on the announcement alone
+    #[arg(long)]
+    no_direct: bool,
+
+    /// Publish no Nostr profile; for a key that has one already
+    #[arg(long)]
+    no_profile: bool,
+
+    /// What computes
+    #[arg(long, value_enum, default_value_t = Engine::Torch)]
+    pub engine: Engine,
+
+    #[command(flatten)]
+    pub script: Script,
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// Real models on libtorch
+    Torch,
+    /// No model at all: it says a given text. For tests and load
+    Scripted,
+}
+
+/// What the scripted engine says and does wrong.
+#[derive(Debug, Args)]
+pub struct Script {
+    /// Name of the scripted text model
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub scripted_name: Option<String>,
+
+    /// The text it says
+    #[arg(long, hide = true, value_name = "TEXT")]
+    pub scripted_text: Option<String>,
+
+    /// How fast it says it
+    #[arg(long, hide = true, value_name = "TOKENS_PER_S")]
+    pub scripted_speed: Option<f64>,
+
+    /// Fail after so many tokens
+    #[arg(long, hide = true, value_name = "TOKENS", group = "fault")]
+    pub scripted_fail_after: Option<u32>,
+
+    /// Say nothing more after so many tokens
+    #[arg(long, hide = true, value_name = "TOKENS", group = "fault")]
+    pub scripted_stall_after: Option<u32>,
+
+    /// Say wrong tokens after so many
+    #[arg(long, hide = true, value_name = "TOKENS", group = "fault")]
+    pub scripted_wrong_after: Option<u32>,
+
+    /// Refuse every job
+    #[arg(long, hide = true, group = "fault")]
+    pub scripted_refuse: bool,
+}
+
+impl Start {
+    /// Whether libtorch will compute.
+    pub fn computes(&self) -> bool {
+        self.engine == Engine::Torch
+    }
+
+    /// What the flags and the environment say.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            name: self.name.clone(),
+            relays: self.relays.clone(),
+            models: self.models.clone(),
+            price_in: self.price_in,
+            price_out: self.price_out,
+            slots: self.slots,
+            queue: self.queue,
+            max_speed: self.max_speed,
+            threads: self.threads,
+            device: self.device,
+            dtype: self.dtype,
+            direct: self.no_direct.then_some(false),
+            profile: self.no_profile.then_some(false),
+        }
+    }
+}
+
+/// Prints completions for a shell.
+pub fn complete(shell: Shell) {
+    let mut command = Arguments::command();
+    clap_complete::generate(
+        shell,
+        &mut command,
+        "infernet-provider",
+        &mut std::io::stdout(),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let line = "infernet-provider start --model /m=small --relay ws://a --relay ws://b --no-direct --slots 3";
+        let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+        let Command::Start(start) = arguments.command else {
+            unreachable!("the line says start");
+        };
+        let settings = start.settings();
+        assert_eq!(settings.relays, ["ws://a", "ws://b"]);
+        assert_eq!(settings.models[0].name.as_deref(), Some("small"));
+        assert_eq!(
+            (settings.slots, settings.direct, settings.queue),
+            (Some(3), Some(false), None)
+        );
+    }
+
+    #[test]
+    fn one_fault_at_a_time() {
+        let line =
+            "infernet-provider start --engine scripted --scripted-fail-after 3 --scripted-refuse";
+        assert!(Arguments::try_parse_from(line.split(' ')).is_err());
+    }
+}

@@ -1,0 +1,462 @@
+//! The floor of the shop, where everything comes together: one loop that hears
+//! the market, the attempts, the clock and the owner, and decides.
+//!
+//! **Invariant:** only this loop changes the queue and the attempts' table. What
+//! takes time (checking an award, computing, publishing) runs beside it and
+//! reports back.
+
+mod awards;
+mod closing;
+mod standing;
+mod wishes;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use infernet_node::clock;
+use infernet_node::link::{Delivery, Error as LinkError, Published, RelayStatus, Subscription};
+use infernet_node::shutdown::Shutdown;
+use infernet_protocol::event::{Load, Offer, Signed, Status};
+use infernet_protocol::inference::EndReason;
+use infernet_protocol::job::Millis;
+use infernet_protocol::kinds;
+use infernet_protocol::seal::Conversation;
+use nostr::{Event, EventId, PublicKey, RelayUrl};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+
+use crate::admission::Verdict;
+use crate::announcing::{self, Bulletin, Schedule};
+use crate::attempt::{Order, Report};
+use crate::bidding::Bidder;
+use crate::limits::{Bucket, Remembered};
+use crate::queue::Queue;
+use crate::shop::Shop;
+use crate::status::{self, Tally};
+use crate::visibility;
+
+/// Awards that are checked at the same time; each takes a core for some
+/// milliseconds. The rest waits on the link.
+const MAX_ADMISSIONS: usize = 8;
+
+/// Awards looked at in a second, sustained and at once. Each may cost an answer,
+/// so this also bounds what strangers can have us say.
+const AWARDS_PER_S: u64 = 50;
+const AWARDS_BURST: u64 = 200;
+
+/// Awards and cancels that are remembered without asking the store.
+const MAX_REMEMBERED: usize = 16_384;
+
+/// Ended attempts that still answer a buyer that missed something.
+const MAX_LINGERING: usize = 512;
+
+/// Reports that may wait; the loop takes them faster than attempts make them.
+const MAX_REPORTS: usize = 256;
+
+/// How often the store forgets what is over.
+const PURGE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How much the newest job's duration counts in their average.
+const NEWEST_SHARE: f64 = 0.2;
+
+/// A question of the owner's.
+#[derive(Debug)]
+pub enum Question {
+    /// How do you stand?
+    Status(oneshot::Sender<status::Status>),
+}
+
+/// What the floor hears from outside.
+#[derive(Debug)]
+pub struct Ears {
+    /// Offers.
+    pub offers: Subscription,
+    /// Awards, cancels and wishes for us.
+    pub own: Subscription,
+    /// The owner's questions.
+    pub questions: mpsc::Receiver<Question>,
+}
+
+/// Where an attempt stands in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Running,
+    Over,
+}
+
+/// One attempt, as the loop knows it.
+#[derive(Debug)]
+struct Entry {
+    orders: mpsc::UnboundedSender<Order>,
+    buyer: PublicKey,
+    job: EventId,
+    number: u32,
+    conversation: Conversation,
+    phase: Phase,
+    begun_at: Option<Millis>,
+    /// When the buyer's last wish was passed on.
+    wished_at: Millis,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Floor {
+    shop: Arc<Shop>,
+    shutdown: Shutdown,
+    ears: Ears,
+    relays: watch::Receiver<Vec<RelayStatus>>,
+    sessions: u64,
+    queue: Queue,
+    attempts: HashMap<EventId, Entry>,
+    lingering: VecDeque<EventId>,
+    checking: HashSet<EventId>,
+    admissions: JoinSet<(EventId, Verdict)>,
+    awards: Bucket,
+    answered: Remembered<EventId>,
+    cancelled: Remembered<(EventId, PublicKey)>,
+    bidder: Bidder,
+    schedule: Schedule,
+    announcements: JoinSet<Result<Published, LinkError>>,
+    announced: watch::Sender<Vec<RelayUrl>>,
+    reports: mpsc::Receiver<Report>,
+    reporter: mpsc::Sender<Report>,
+    heartbeat: Interval,
+    purge: Interval,
+    mean_job_ms: f64,
+    tally: Tally,
+    started_at: Millis,
+    is_closing: bool,
+    is_aborting: bool,
+}
+
+/// What happened.
+enum Happening {
+    Offer(Option<Delivery>),
+    Own(Option<Delivery>),
+    Checked(Result<(EventId, Verdict), JoinError>),
+    Report(Report),
+    TimeToAnnounce,
+    Announced(Result<Published, LinkError>),
+    RelaysChanged,
+    Heartbeat,
+    Purge,
+    Question(Question),
+    StopSoon,
+    StopNow,
+}
+
+fn now() -> Millis {
+    Millis(clock::unix_ms())
+}
+
+impl Floor {
+    /// A floor on which nothing runs.
+    pub fn new(
+        shop: Arc<Shop>,
+        shutdown: Shutdown,
+        ears: Ears,
+        announced: watch::Sender<Vec<RelayUrl>>,
+    ) -> Self {
+        let (reporter, reports) = mpsc::channel(MAX_REPORTS);
+        let at = now();
+        let (slots, places) = (shop.options.slots, shop.options.queue);
+        Self {
+            relays: shop.link.changes(),
+            shop,
+            shutdown,
+            ears,
+            sessions: 0,
+            queue: Queue::new(slots, places),
+            attempts: HashMap::new(),
+            lingering: VecDeque::new(),
+            checking: HashSet::new(),
+            admissions: JoinSet::new(),
+            awards: Bucket::new(AWARDS_PER_S, AWARDS_BURST, at),
+            answered: Remembered::new(MAX_REMEMBERED),
+            cancelled: Remembered::new(MAX_REMEMBERED),
+            bidder: Bidder::new(at),
+            schedule: Schedule::new(at),
+            announcements: JoinSet::new(),
+            announced,
+            reports,
+            reporter,
+            heartbeat: every(visibility::HEARTBEAT_EVERY),
+            purge: every(PURGE_EVERY),
+            mean_job_ms: 0.0,
+            tally: Tally::default(),
+            started_at: at,
+            is_closing: false,
+            is_aborting: false,
+        }
+    }
+
+    /// Runs until the shutdown, and what it leaves to finish, are done.
+    pub async fn run(mut self) {
+        self.relays.mark_changed();
+        while !self.is_done() {
+            let happening = self.next().await;
+            self.handle(happening).await;
+        }
+        self.close().await;
+    }
+
+    async fn next(&mut self) -> Happening {
+        let announce_in = self.schedule.due().map(|due| due.since(now()));
+        let may_check = self.admissions.len() < MAX_ADMISSIONS;
+        tokio::select! {
+            () = self.shutdown.hard(), if !self.is_aborting => Happening::StopNow,
+            () = self.shutdown.soft(), if !self.is_closing => Happening::StopSoon,
+            Some(report) = self.reports.recv() => Happening::Report(report),
+            Some(checked) = self.admissions.join_next() => Happening::Checked(checked),
+            delivery = self.ears.own.next(), if may_check => Happening::Own(delivery),
+            delivery = self.ears.offers.next(), if !self.is_closing => Happening::Offer(delivery),
+            Some(Ok(announced)) = self.announcements.join_next() => Happening::Announced(announced),
+            () = sleep(Duration::from_millis(announce_in.unwrap_or(0))), if announce_in.is_some() => {
+                Happening::TimeToAnnounce
+            }
+            Ok(()) = self.relays.changed() => Happening::RelaysChanged,
+            Some(question) = self.ears.questions.recv() => Happening::Question(question),
+            _ = self.heartbeat.tick() => Happening::Heartbeat,
+            _ = self.purge.tick() => Happening::Purge,
+        }
+    }
+
+    async fn handle(&mut self, happening: Happening) {
+        match happening {
+            Happening::Offer(Some(Delivery::Event(event))) => self.offered(*event),
+            Happening::Own(Some(Delivery::Event(event))) => self.addressed(*event).await,
+            // Stored events come again by themselves, and a buyer whose wish
+            // was lost wishes again.
+            Happening::Offer(Some(_)) | Happening::Own(Some(_)) => {}
+            Happening::Offer(None) | Happening::Own(None) => self.shutdown.stop_now(),
+            Happening::Checked(checked) => self.checked(checked).await,
+            Happening::Report(report) => self.reported(report),
+            Happening::TimeToAnnounce => self.announce().await,
+            Happening::Announced(announced) => self.was_announced(announced),
+            Happening::RelaysChanged => self.relays_changed(),
+            Happening::Heartbeat => {
+                self.publish(vec![visibility::heartbeat(&self.shop, clock::now())])
+            }
+            Happening::Purge => self.purge().await,
+            Happening::Question(Question::Status(answer)) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.status());
+            }
+            Happening::StopSoon => self.stop_soon(),
+            Happening::StopNow => self.stop_now(),
+        }
+    }
+
+    /// An event that names us.
+    async fn addressed(&mut self, event: Event) {
+        match event.kind.as_u16() {
+            kinds::AWARD => self.awarded(event).await,
+            kinds::CANCEL => self.cancelled(event),
+            kinds::CONTROL => self.wished(&event),
+            _ => {}
+        }
+    }
+
+    fn offered(&mut self, event: Event) {
+        let Ok(offer) = Signed::<Offer>::from_verified(event) else {
+            return;
+        };
+        if self.queue.room_for(&offer.author()).is_err() {
+            return tracing::debug!(job = %offer.id(), "no bid: the queue is full");
+        }
+        let (catalogue, promises) = (&self.shop.catalogue, &self.shop.promises);
+        let wait_ms = self.wait_ms();
+        match self
+            .bidder
+            .consider(&offer, catalogue, promises, wait_ms, now())
+        {
+            Ok(bid) => {
+                tracing::info!(job = %offer.id(), peer = %offer.author(), model = bid.name, "bids");
+                self.tally.bids += 1;
+                self.publish(vec![self.shop.sign(&bid, clock::now())]);
+            }
+            Err(pass) => tracing::debug!(job = %offer.id(), %pass, "no bid"),
+        }
+    }
+
+    /// How long work that comes now would wait, as far as the past tells.
+    fn wait_ms(&self) -> u64 {
+        let slots = self.shop.options.slots as usize;
+        let ahead = self.queue.running() + self.queue.queued();
+        let rounds = match ahead < slots {
+            true => 0,
+            false => (ahead + 1 - slots).div_ceil(slots),
+        };
+        // A float cast saturates; neither factor is negative.
+        (rounds as f64 * self.mean_job_ms) as u64
+    }
+
+    fn reported(&mut self, report: Report) {
+        match report {
+            Report::Halted {
+                award,
+                ended,
+                usage,
+            } => {
+                self.count(ended, usage.input_tokens, usage.output_tokens);
+                self.halted(award);
+            }
+            Report::Forgotten { award } => {
+                self.attempts.remove(&award);
+                self.lingering.retain(|lingering| *lingering != award);
+            }
+        }
+    }
+
+    fn count(&mut self, ended: Option<EndReason>, input_tokens: u64, output_tokens: u64) {
+        self.tally.input_tokens += input_tokens;
+        self.tally.output_tokens += output_tokens;
+        match ended {
+            Some(EndReason::Stop | EndReason::Length) => self.tally.completed += 1,
+            Some(EndReason::Cancelled) | None => self.tally.stopped += 1,
+            Some(EndReason::Failed) => self.tally.failed += 1,
+        }
+    }
+
+    /// An attempt needs its place no more: the next one begins.
+    fn halted(&mut self, award: EventId) {
+        self.queue.leave(&award);
+        if let Some(entry) = self.attempts.get_mut(&award) {
+            entry.phase = Phase::Over;
+            if let Some(begun_at) = entry.begun_at {
+                let took = now().since(begun_at) as f64;
+                let share = if self.mean_job_ms > 0.0 {
+                    NEWEST_SHARE
+                } else {
+                    1.0
+                };
+                self.mean_job_ms += share * (took - self.mean_job_ms);
+            }
+        }
+        self.lingering.push_back(award);
+        if self.lingering.len() > MAX_LINGERING
+            && let Some(oldest) = self.lingering.pop_front()
+        {
+            self.attempts.remove(&oldest);
+        }
+        self.begin();
+    }
+
+    /// Fills free slots, and tells those who still wait how many are ahead.
+    fn begin(&mut self) {
+        while let Some(award) = self.queue.begin_next() {
+            if let Some(entry) = self.attempts.get_mut(&award) {
+                entry.phase = Phase::Running;
+                entry.begun_at = Some(now());
+                entry.order(Order::Begin);
+            }
+        }
+        for (award, ahead) in self.queue.positions() {
+            if let Some(entry) = self.attempts.get(&award) {
+                entry.order(Order::Moved(ahead));
+            }
+        }
+        self.schedule.changed(self.bulletin());
+    }
+
+    fn bulletin(&self) -> Bulletin {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Bulletin {
+            status: match self.is_closing || self.queue.is_full() {
+                true => Status::Busy,
+                false => Status::Online,
+            },
+            load: Load {
+                running: count(self.queue.running()),
+                queued: count(self.queue.queued()),
+            },
+        }
+    }
+
+    async fn announce(&mut self) {
+        let bulletin = self.bulletin();
+        let created_at = match self.shop.store.next_announcement(clock::now()).await {
+            Ok(created_at) => created_at,
+            Err(error) => {
+                tracing::error!(%error, "cannot write when it was announced");
+                clock::now()
+            }
+        };
+        let announcement = announcing::announcement(&self.shop, bulletin, created_at);
+        let event = self.shop.sign(&announcement, created_at);
+        self.schedule.says(now(), bulletin);
+        let link = self.shop.link.clone();
+        self.announcements
+            .spawn(async move { link.publish(&event).await });
+    }
+
+    fn was_announced(&mut self, announced: Result<Published, LinkError>) {
+        self.schedule.was_heard(now(), announced.is_ok());
+        match announced {
+            Ok(published) => {
+                for refused in &published.refused {
+                    tracing::warn!(relay = %refused.relay, reason = refused.reason, "refuses the announcement");
+                }
+                if self.announced.borrow().is_empty() {
+                    self.announced.send_replace(published.accepted);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "not announced yet"),
+        }
+    }
+
+    /// A relay that has come (back) is told who we are and what we sell.
+    fn relays_changed(&mut self) {
+        let sessions = self
+            .relays
+            .borrow_and_update()
+            .iter()
+            .map(|r| r.sessions)
+            .sum();
+        if sessions <= self.sessions {
+            return;
+        }
+        self.sessions = sessions;
+        self.schedule.reconnected(now());
+        let at = clock::now();
+        let mut events = visibility::introduction(&self.shop, at);
+        events.push(visibility::heartbeat(&self.shop, at));
+        self.publish(events);
+    }
+
+    /// Publishes what is nobody's loss if it fails.
+    fn publish(&self, events: Vec<Event>) {
+        let link = self.shop.link.clone();
+        tokio::spawn(async move {
+            for event in events {
+                if let Err(error) = link.publish(&event).await {
+                    tracing::debug!(kind = %event.kind, %error, "not published");
+                }
+            }
+        });
+    }
+
+    async fn purge(&self) {
+        if let Err(error) = self.shop.store.purge(clock::now()).await {
+            tracing::error!(%error, "cannot forget what is over");
+        }
+    }
+}
+
+impl Entry {
+    /// Tells the attempt; one that has just been forgotten needs nothing.
+    fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+}
+
+/// Ticks that are late are left out; the first comes after a whole period.
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval.reset();
+    interval
+}

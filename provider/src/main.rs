@@ -1,0 +1,49 @@
+//! `infernet-provider`: sells inference on the market, as a program.
+
+mod arguments;
+mod commands;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+
+/// What is logged by default.
+const DEFAULT_LOG: &str = "info";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Command::Start(start) = &arguments.command
+        && start.computes()
+        && let Err(error) = infernet_engine::threads::wait_politely()
+    {
+        eprintln!("warning: libtorch's threads will spin while they wait: {error}");
+    }
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let Command::Completions { shell } = arguments.command {
+        arguments::complete(shell);
+        return Ok(());
+    }
+    arguments.log.init(DEFAULT_LOG)?;
+    let home = commands::home(arguments.home)?;
+    match arguments.command {
+        Command::Init => commands::init(&home),
+        Command::Start(start) => commands::start(&home, arguments.config.as_deref(), *start).await,
+        Command::Status { json } => commands::status(&home, json).await,
+        Command::Models { json } => {
+            commands::models(&home, arguments.config.as_deref(), json).await
+        }
+        Command::Stop { now } => commands::stop(&home, now).await,
+        Command::Completions { .. } => Ok(()),
+    }
+}

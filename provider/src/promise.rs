@@ -1,0 +1,285 @@
+//! How fast a provider says it is: measured, discounted so that it can be kept,
+//! and kept up to date by the jobs it does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use infernet_engine::{Embed, Engine, Generate, ModelInfo, Step};
+use infernet_protocol::event::Promise;
+use infernet_protocol::inference::{ModelId, Prompt, Sampling, Task};
+use tokio::time::{Instant, timeout};
+
+/// The share of the measured speed that is promised: the rest covers noise, a
+/// neighbour on the same machine, and the way to the buyer.
+const KEPT_SHARE: f32 = 0.8;
+
+/// How much the newest job counts in the moving average.
+const NEWEST_SHARE: f32 = 0.2;
+
+/// Tokens drawn to warm up: enough for a speed, few enough for a slow machine.
+const WARM_UP_TOKENS: u32 = 16;
+
+/// What is read to warm up: about as long as a short question with its template.
+const WARM_UP_PROMPT: &str = "The sea is never still, and those who live beside it learn early that its moods \
+                              decide what a day will bring. Every morning they look at the water and";
+
+/// How long a warm-up may be silent. Its first step also pays for pages of a
+/// model that are read from disk.
+const WARM_UP_SILENCE: Duration = Duration::from_secs(60);
+
+/// Tokens after the first from which a job's speed counts; fewer say too little.
+const MIN_TOKENS: u64 = 8;
+
+/// How fast one piece of work went.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Milliseconds from the engine's start to the first token, or to the end
+    /// of work that is not streamed.
+    pub first_token_ms: u64,
+    /// Tokens a second after that, if there were enough to tell; of embeddings,
+    /// tokens of input.
+    pub tokens_per_s: Option<f32>,
+}
+
+impl Pace {
+    /// The pace of `tokens` of output between these instants.
+    pub fn of(started: Instant, first: Instant, last: Instant, tokens: u64) -> Self {
+        let after_first = tokens.saturating_sub(1);
+        let seconds = last.duration_since(first).as_secs_f32();
+        Self {
+            first_token_ms: milliseconds(first.duration_since(started)),
+            tokens_per_s: (after_first >= MIN_TOKENS && seconds > 0.0)
+                .then(|| after_first as f32 / seconds),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why a model cannot be sold.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It does not work.
+    #[error("{model} does not work: {reason}")]
+    Broken {
+        /// The model's name.
+        model: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Average {
+    first_token_ms: f32,
+    tokens_per_s: f32,
+}
+
+/// What is promised of each model. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Promises {
+    averages: Arc<Mutex<HashMap<ModelId, Average>>>,
+    max_speed: Option<f32>,
+    fixed: Option<Promise>,
+}
+
+impl Promises {
+    /// No measurements yet. Speeds over `max_speed` are not promised; `fixed`
+    /// is promised instead of anything measured.
+    pub fn new(max_speed: Option<f32>, fixed: Option<Promise>) -> Self {
+        Self {
+            averages: Arc::default(),
+            max_speed,
+            fixed,
+        }
+    }
+
+    /// Measures every model once, unless the promise is fixed.
+    ///
+    /// # Errors
+    /// A model that does not produce anything.
+    pub async fn measure(&self, engine: &dyn Engine) -> Result<(), Error> {
+        if self.fixed.is_some() {
+            return Ok(());
+        }
+        for model in engine.models() {
+            let pace = warm_up(engine, model).await?;
+            tracing::info!(
+                model = model.name,
+                first_token_ms = pace.first_token_ms,
+                tokens_per_s = pace.tokens_per_s,
+                "warmed up"
+            );
+            self.learn(&model.id, pace);
+        }
+        Ok(())
+    }
+
+    /// Takes a job's pace into the average.
+    pub fn learn(&self, model: &ModelId, pace: Pace) {
+        let mut averages = self.lock();
+        let newest_first = pace.first_token_ms as f32;
+        match averages.get_mut(model) {
+            Some(average) => {
+                average.first_token_ms = blend(average.first_token_ms, newest_first);
+                if let Some(speed) = pace.tokens_per_s {
+                    average.tokens_per_s = blend(average.tokens_per_s, speed);
+                }
+            }
+            None => {
+                let average = Average {
+                    first_token_ms: newest_first,
+                    tokens_per_s: pace.tokens_per_s.unwrap_or(1.0),
+                };
+                averages.insert(*model, average);
+            }
+        }
+    }
+
+    /// What can be promised of a model.
+    pub fn of(&self, model: &ModelId) -> Promise {
+        if let Some(fixed) = self.fixed {
+            return fixed;
+        }
+        let average = self.lock().get(model).copied().unwrap_or(Average {
+            first_token_ms: 1_000.0,
+            tokens_per_s: 1.0,
+        });
+        let speed = average.tokens_per_s * KEPT_SHARE;
+        Promise {
+            // A float cast saturates; the average is never negative.
+            first_token_ms: (average.first_token_ms / KEPT_SHARE).ceil() as u64,
+            tokens_per_s: round(self.max_speed.map_or(speed, |most| speed.min(most))),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ModelId, Average>> {
+        self.averages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn blend(average: f32, newest: f32) -> f32 {
+    average + NEWEST_SHARE * (newest - average)
+}
+
+/// A tenth of a token a second is as exact as anybody reads.
+fn round(speed: f32) -> f32 {
+    (speed * 10.0).round() / 10.0
+}
+
+async fn warm_up(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, Error> {
+    let outcome = match model.task {
+        Task::TextGeneration => generate(engine, model).await,
+        Task::Embedding => embed(engine, model).await,
+    };
+    outcome.map_err(|reason| Error::Broken {
+        model: model.name.clone(),
+        reason,
+    })
+}
+
+/// Draws some tokens. A generation that breaks off behind its first token is
+/// slow, not useless: its buyers will be told.
+async fn generate(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String> {
+    let started = Instant::now();
+    let request = Generate {
+        model: model.id,
+        prompt: Prompt::Text(WARM_UP_PROMPT.into()),
+        sampling: Sampling::default(),
+        max_tokens: WARM_UP_TOKENS,
+        stop: vec![],
+        prefix: vec![],
+    };
+    let mut generation = engine.generate(request).map_err(|e| e.to_string())?;
+    let (mut first, mut last, mut tokens) = (None, started, 0);
+    let mut broke = String::from("it produced nothing");
+    while let Ok(Some(step)) = timeout(WARM_UP_SILENCE, generation.next()).await {
+        match step {
+            Step::Started { .. } => {}
+            Step::Token { .. } => {
+                last = Instant::now();
+                first.get_or_insert(last);
+                tokens += 1;
+            }
+            Step::Ended { .. } => break,
+            Step::Failed(error) => broke = error.to_string(),
+        }
+    }
+    let first = first.ok_or(broke)?;
+    Ok(Pace::of(started, first, last, tokens))
+}
+
+async fn embed(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String> {
+    let started = Instant::now();
+    let request = Embed {
+        model: model.id,
+        texts: vec![WARM_UP_PROMPT.into()],
+    };
+    let embedding = engine.embed(request).map_err(|e| e.to_string())?;
+    let made = timeout(WARM_UP_SILENCE, embedding.wait()).await;
+    let made = made.map_err(|_| "it produced nothing".to_owned())?;
+    let tokens = made.map_err(|e| e.to_string())?.input_tokens;
+    Ok(embedding_pace(started, tokens))
+}
+
+/// The pace of embedding so many tokens of input, until now.
+pub fn embedding_pace(started: Instant, input_tokens: u32) -> Pace {
+    let took = started.elapsed();
+    Pace {
+        first_token_ms: milliseconds(took),
+        tokens_per_s: Some(input_tokens as f32 / took.as_secs_f32().max(0.001)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: ModelId = ModelId::from_bytes([7; 32]);
+
+    fn pace(first_token_ms: u64, tokens_per_s: f32) -> Pace {
+        Pace {
+            first_token_ms,
+            tokens_per_s: Some(tokens_per_s),
+        }
+    }
+
+    #[test]
+    fn less_is_promised_than_was_measured() {
+        let promises = Promises::new(None, None);
+        promises.learn(&MODEL, pace(80, 100.0));
+        let promise = promises.of(&MODEL);
+        assert_eq!((promise.first_token_ms, promise.tokens_per_s), (100, 80.0));
+    }
+
+    #[test]
+    fn later_jobs_move_the_average() {
+        let promises = Promises::new(None, None);
+        promises.learn(&MODEL, pace(100, 100.0));
+        for _ in 0..50 {
+            promises.learn(&MODEL, pace(400, 50.0));
+        }
+        let promise = promises.of(&MODEL);
+        assert!((39.0..=41.0).contains(&promise.tokens_per_s), "{promise:?}");
+        assert!((490..=501).contains(&promise.first_token_ms), "{promise:?}");
+    }
+
+    #[test]
+    fn no_more_is_promised_than_is_sold() {
+        let promises = Promises::new(Some(12.0), None);
+        promises.learn(&MODEL, pace(10, 100.0));
+        assert_eq!(promises.of(&MODEL).tokens_per_s, 12.0);
+    }
+
+    #[tokio::test]
+    async fn few_tokens_say_nothing_of_speed() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(Pace::of(start, at(50), at(60), 2).tokens_per_s, None);
+        let long = Pace::of(start, at(50), at(1_050), 11);
+        assert_eq!((long.first_token_ms, long.tokens_per_s), (50, Some(10.0)));
+    }
+}

@@ -1,0 +1,256 @@
+//! The settings file, and what lies over it: defaults < file < environment <
+//! flags.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use infernet_protocol::money::Price;
+use serde::Deserialize;
+
+/// The relay of a market on one's own machine.
+pub const DEFAULT_RELAY: &str = "ws://127.0.0.1:7777";
+
+/// What a settings file may say; every key is optional, unknown ones are errors.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// What to call the provider.
+    pub name: Option<String>,
+    /// The relays to sell on.
+    pub relays: Vec<String>,
+    /// The models to sell.
+    pub models: Vec<Model>,
+    /// Millisatoshis for a million tokens of input.
+    pub price_in: Option<u64>,
+    /// Millisatoshis for a million tokens of output.
+    pub price_out: Option<u64>,
+    /// Jobs side by side.
+    pub slots: Option<u32>,
+    /// Jobs that may wait.
+    pub queue: Option<u32>,
+    /// Tokens a second that one job gets at most.
+    pub max_speed: Option<f32>,
+    /// Processor threads for each model.
+    pub threads: Option<u32>,
+    /// What to compute on: auto, cpu or cuda.
+    pub device: Option<Device>,
+    /// What to compute in: f32 or bf16.
+    pub dtype: Option<Dtype>,
+    /// Whether awards may rest on the announcement alone.
+    pub direct: Option<bool>,
+    /// Whether to publish a profile.
+    pub profile: Option<bool>,
+}
+
+/// One model to sell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// Its GGUF file, or its folder.
+    pub path: PathBuf,
+    /// What to call it.
+    pub name: Option<String>,
+    /// Its own price for input.
+    pub price_in: Option<u64>,
+    /// Its own price for output.
+    pub price_out: Option<u64>,
+}
+
+/// What to compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// A GPU if there is one that works, else the processor
+    #[default]
+    Auto,
+    /// The processor
+    Cpu,
+    /// An NVIDIA GPU, or an error
+    Cuda,
+}
+
+/// What to compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats: the reference
+    #[default]
+    F32,
+    /// bfloat16: faster where the machine supports it, and a little less exact
+    Bf16,
+}
+
+impl FromStr for Model {
+    type Err = &'static str;
+
+    /// Reads `PATH` or `PATH=NAME`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (path, name) = match text.rsplit_once('=') {
+            Some((path, name)) => (path, Some(name)),
+            None => (text, None),
+        };
+        if path.is_empty() || name.is_some_and(str::is_empty) {
+            return Err("expected PATH or PATH=NAME");
+        }
+        Ok(Self {
+            path: path.into(),
+            name: name.map(str::to_owned),
+            ..Self::default()
+        })
+    }
+}
+
+impl Settings {
+    /// These settings with another's laid over them: what the other says counts.
+    #[must_use]
+    pub fn overlaid(self, over: Self) -> Self {
+        let list = |over: Vec<String>, under| if over.is_empty() { under } else { over };
+        Self {
+            name: over.name.or(self.name),
+            relays: list(over.relays, self.relays),
+            models: match over.models.is_empty() {
+                true => self.models,
+                false => over.models,
+            },
+            price_in: over.price_in.or(self.price_in),
+            price_out: over.price_out.or(self.price_out),
+            slots: over.slots.or(self.slots),
+            queue: over.queue.or(self.queue),
+            max_speed: over.max_speed.or(self.max_speed),
+            threads: over.threads.or(self.threads),
+            device: over.device.or(self.device),
+            dtype: over.dtype.or(self.dtype),
+            direct: over.direct.or(self.direct),
+            profile: over.profile.or(self.profile),
+        }
+    }
+
+    /// The price of models that set none of their own.
+    pub fn price(&self) -> Price {
+        Price {
+            input_msat: self.price_in.unwrap_or(0),
+            output_msat: self.price_out.unwrap_or(0),
+        }
+    }
+
+    /// The price of a model that sets one of its own.
+    pub fn price_of(&self, model: &Model) -> Option<Price> {
+        let own = model.price_in.or(model.price_out);
+        own.map(|_| Price {
+            input_msat: model.price_in.or(self.price_in).unwrap_or(0),
+            output_msat: model.price_out.or(self.price_out).unwrap_or(0),
+        })
+    }
+}
+
+/// A settings file that says what it can say, and changes nothing.
+pub const TEMPLATE: &str = r#"# Settings of an infernet provider. Flags and the environment override them.
+
+# What to call the provider.
+#name = "my provider"
+
+# The relays to sell on.
+#relays = ["ws://127.0.0.1:7777"]
+
+# Jobs side by side, and jobs that may wait.
+#slots = 1
+#queue = 8
+
+# Millisatoshis for a million tokens. Only 0, which is free, can be served yet.
+#price_in = 0
+#price_out = 0
+
+# Tokens a second that one job gets at most. Without it: all the machine can do.
+#max_speed = 20.0
+
+# What to compute on (auto, cpu, cuda) and in (f32, bf16), and with how many
+# processor threads for each model.
+#device = "auto"
+#dtype = "f32"
+#threads = 2
+
+# Whether buyers may award jobs without asking for a bid first.
+#direct = true
+
+# Whether to publish a Nostr profile (kind 0) with the provider's name. It
+# replaces one that the key has: say false if the key is also your own.
+#profile = true
+
+# The models to sell: a GGUF file, a folder that holds one, or a Hugging Face
+# folder. Repeat the block for each. A price here counts for this model alone.
+#[[models]]
+#path = "/models/smollm2-135m-instruct"
+#name = "smollm2-135m-instruct"
+#price_in = 0
+#price_out = 0
+"#;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_template_changes_nothing_and_all_it_says_is_understood() {
+        assert_eq!(
+            toml::from_str::<Settings>(TEMPLATE).unwrap(),
+            Settings::default()
+        );
+        let line = |line: &str| {
+            let said = line
+                .strip_prefix('#')
+                .filter(|l| l.starts_with(|c: char| c != ' '));
+            said.unwrap_or("").to_owned() + "\n"
+        };
+        let said: String = TEMPLATE.lines().map(line).collect();
+        let settings: Settings = toml::from_str(&said).unwrap();
+        assert_eq!(settings.slots, Some(1));
+        assert_eq!(settings.models.len(), 1);
+        assert_eq!(settings.device, Some(Device::Auto));
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        assert!(toml::from_str::<Settings>("slot = 1").is_err());
+        assert!(toml::from_str::<Settings>("[[models]]\npaht = \"x\"").is_err());
+    }
+
+    #[test]
+    fn flags_lie_over_the_file() {
+        let file = Settings {
+            slots: Some(1),
+            queue: Some(3),
+            relays: vec!["ws://file".into()],
+            ..Settings::default()
+        };
+        let flags = Settings {
+            slots: Some(2),
+            ..Settings::default()
+        };
+        let both = file.overlaid(flags);
+        assert_eq!((both.slots, both.queue), (Some(2), Some(3)));
+        assert_eq!(both.relays, ["ws://file"]);
+    }
+
+    #[test]
+    fn a_model_may_have_a_name_and_a_price_of_its_own() {
+        let model: Model = "/models/small.gguf=small".parse().unwrap();
+        assert_eq!(model.path, PathBuf::from("/models/small.gguf"));
+        assert_eq!(model.name.as_deref(), Some("small"));
+        assert_eq!("/m".parse::<Model>().unwrap().name, None);
+        assert!("=x".parse::<Model>().is_err() && "/m=".parse::<Model>().is_err());
+        let settings = Settings {
+            price_in: Some(5),
+            price_out: Some(7),
+            ..Settings::default()
+        };
+        assert_eq!(settings.price_of(&model), None);
+        let own = Model {
+            price_out: Some(9),
+            ..model
+        };
+        let price = settings.price_of(&own).unwrap();
+        assert_eq!((price.input_msat, price.output_msat), (5, 9));
+    }
+}

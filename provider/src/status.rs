@@ -1,0 +1,123 @@
+//! What a running provider tells of itself.
+
+use infernet_protocol::event::{AnnouncedModel, Load, Promise, Status as Announced};
+use infernet_protocol::inference::{Dtype, Task};
+use infernet_protocol::money::Price;
+use nostr::{EventId, PublicKey, RelayUrl, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// How a provider stands at a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Who it is, as `npub1…`.
+    pub npub: String,
+    /// What it is called.
+    pub name: String,
+    /// The process, for who wants to find it.
+    pub pid: u32,
+    /// When it started, in Unix seconds.
+    pub started_at: Timestamp,
+    /// What it announces.
+    pub status: Announced,
+    /// Whether it finishes what runs and then ends.
+    pub closing: bool,
+    /// Engine and version.
+    pub engine: String,
+    /// What it runs on.
+    pub hardware: String,
+    /// Attempts side by side.
+    pub slots: u32,
+    /// Attempts that may wait.
+    pub queue: u32,
+    /// What it is doing.
+    pub load: Load,
+    /// Its relays.
+    pub relays: Vec<Relay>,
+    /// What it sells.
+    pub models: Vec<Model>,
+    /// What it did since it started.
+    pub tally: Tally,
+    /// What it is doing, one by one.
+    pub attempts: Vec<Attempt>,
+}
+
+/// How the connection to a relay stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Its address.
+    pub url: RelayUrl,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// One model on sale.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// What it is called.
+    pub name: String,
+    /// Its manifest's hash.
+    pub model: String,
+    /// What it does.
+    pub task: Task,
+    /// What it is computed in.
+    pub dtype: Dtype,
+    /// Tokens of its context.
+    pub context: u32,
+    /// What it costs.
+    pub price: Price,
+    /// How fast it is promised to be.
+    pub promise: Promise,
+}
+
+impl From<AnnouncedModel> for Model {
+    fn from(model: AnnouncedModel) -> Self {
+        Self {
+            name: model.name,
+            model: model.model.to_string(),
+            task: model.task,
+            dtype: model.dtype,
+            context: model.context,
+            price: model.price,
+            promise: model.promise,
+        }
+    }
+}
+
+/// What a provider did since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Bids made.
+    pub bids: u64,
+    /// Awards taken on.
+    pub accepted: u64,
+    /// Awards declined.
+    pub declined: u64,
+    /// Attempts that came to their own end.
+    pub completed: u64,
+    /// Attempts that the buyer stopped.
+    pub stopped: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Tokens read.
+    pub input_tokens: u64,
+    /// Tokens drawn.
+    pub output_tokens: u64,
+}
+
+/// One attempt that waits or runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its job.
+    pub job: EventId,
+    /// Its award.
+    pub award: EventId,
+    /// Whose it is.
+    pub buyer: PublicKey,
+    /// Its number in the job.
+    pub number: u32,
+    /// Whether it runs, or waits.
+    pub running: bool,
+}

@@ -1,0 +1,137 @@
+//! One piece of work in the engine: started, paced, watched.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use infernet_engine::{
+    Embed, Embeddings, Engine, Error as EngineError, Generate, Generation, Step,
+};
+use infernet_protocol::inference::ModelId;
+use infernet_protocol::payload::Work;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How long the engine may take to the first token, reading a long prompt on a
+/// slow machine.
+const FIRST_TOKEN_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the engine may take from one token to the next. Slower is stuck.
+const NEXT_TOKEN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How far a paced stream may catch up after it was held up.
+const CATCH_UP: Duration = Duration::from_millis(100);
+
+/// What the engine says.
+#[derive(Debug)]
+pub enum News {
+    /// A step of a generation.
+    Step(Step),
+    /// Embeddings are done, or failed.
+    Embedded(Result<Embeddings, EngineError>),
+    /// It has said nothing for too long.
+    Stuck,
+}
+
+/// Work that is in the engine, or none.
+pub enum Running {
+    /// None: it waits, or has ended.
+    Nothing,
+    /// A generation.
+    Generation(Paced),
+    /// Embeddings.
+    Embedding(BoxFuture<'static, Result<Embeddings, EngineError>>),
+}
+
+/// A generation whose tokens come no faster than they are sold.
+#[derive(Debug)]
+pub struct Paced {
+    generation: Generation,
+    interval: Duration,
+    /// When the next token may be read.
+    due: Instant,
+    /// When the engine counts as stuck.
+    stuck_at: Instant,
+}
+
+impl Running {
+    /// Gives work to the engine; tokens are read no faster than `max_speed` a
+    /// second.
+    ///
+    /// # Errors
+    /// The engine's refusal.
+    pub fn start(
+        engine: &dyn Engine,
+        model: ModelId,
+        work: &Work,
+        max_speed: Option<f32>,
+    ) -> Result<Self, EngineError> {
+        match work {
+            Work::TextGeneration(generate) => {
+                let generation = engine.generate(Generate {
+                    model,
+                    prompt: generate.prompt.clone(),
+                    sampling: generate.sampling,
+                    max_tokens: generate.max_tokens,
+                    stop: generate.stop.clone(),
+                    prefix: generate.prefix.clone(),
+                })?;
+                Ok(Self::Generation(Paced::new(generation, max_speed)))
+            }
+            Work::Embedding { texts } => {
+                let texts = texts.clone();
+                let embedding = engine.embed(Embed { model, texts })?;
+                Ok(Self::Embedding(Box::pin(embedding.wait())))
+            }
+        }
+    }
+
+    /// The engine's next news; none ever while there is no work. Nothing is lost
+    /// when the future is dropped.
+    pub async fn next(&mut self) -> News {
+        match self {
+            Self::Nothing => std::future::pending().await,
+            Self::Generation(paced) => paced.next().await,
+            Self::Embedding(embedding) => News::Embedded(embedding.await),
+        }
+    }
+}
+
+impl Paced {
+    fn new(generation: Generation, max_speed: Option<f32>) -> Self {
+        let now = Instant::now();
+        // The options have checked that the speed is a positive number.
+        let interval = max_speed.map_or(Duration::ZERO, |speed| {
+            Duration::try_from_secs_f32(1.0 / speed).unwrap_or(Duration::MAX)
+        });
+        Self {
+            generation,
+            interval,
+            due: now,
+            stuck_at: now + FIRST_TOKEN_PATIENCE,
+        }
+    }
+
+    async fn next(&mut self) -> News {
+        sleep_until(self.due).await;
+        let step = match timeout_at(self.stuck_at, self.generation.next()).await {
+            Ok(Some(step)) => step,
+            Ok(None) => Step::Failed(EngineError::Stopped),
+            Err(_) => return News::Stuck,
+        };
+        if matches!(step, Step::Token { .. }) {
+            self.schedule(Instant::now());
+        }
+        News::Step(step)
+    }
+
+    /// A token was read: sets when the next may be.
+    fn schedule(&mut self, now: Instant) {
+        let latest = now.checked_sub(CATCH_UP).unwrap_or(now);
+        let far = now + Duration::from_secs(24 * 3_600);
+        self.due = self
+            .due
+            .max(latest)
+            .checked_add(self.interval)
+            .unwrap_or(far);
+        self.stuck_at = self.due.max(now) + NEXT_TOKEN_PATIENCE;
+    }
+}
