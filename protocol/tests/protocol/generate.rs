@@ -13,6 +13,8 @@ use nostr::{EventId, PublicKey, RelayUrl, Timestamp};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 use crate::parties::{self, NOW};
 
@@ -483,4 +485,10 @@ pub fn cancel() -> impl Strategy<Value = Cancel> {
 /// Whether a body fits in its event, however strange its names.
 pub fn fits<B: Body>(body: &B) -> bool {
     serde_json::to_string(body).unwrap().len() <= B::MAX_CONTENT_BYTES
+}
+
+/// One of them, always the same.
+pub fn one<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>) -> T {
+    let mut runner = TestRunner::deterministic();
+    strategy.new_tree(&mut runner).unwrap().current()
 }

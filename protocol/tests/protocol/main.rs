@@ -2,9 +2,14 @@
 //! life on a virtual clock.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bounds;
 mod generate;
+mod hostile;
 mod job;
+mod money;
 mod parties;
+mod reputation;
+mod sealing;
 mod simulation;
 mod wire;
 

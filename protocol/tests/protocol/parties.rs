@@ -1,6 +1,6 @@
 //! Who takes part in the tests, and how they sign.
 
-use infernet_protocol::event::{Body, Signed};
+use infernet_protocol::event::Body;
 use nostr::{Event, Keys, SecretKey, Timestamp};
 
 /// When everything in the tests is signed.
@@ -26,8 +26,4 @@ pub fn stranger() -> Keys {
 pub fn event<B: Body>(body: &B, author: &Keys) -> Event {
     let unsigned = body.to_unsigned(author.public_key(), NOW);
     unsigned.sign_with_keys(author).unwrap()
-}
-
-pub fn signed<B: Body>(body: &B, author: &Keys) -> Signed<B> {
-    Signed::verify(event(body, author)).unwrap()
 }
