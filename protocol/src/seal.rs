@@ -118,8 +118,7 @@ impl Sealed {
     /// [`Error::Closed`] if the key does not fit or a byte was changed.
     pub fn open_with(&self, key: &[u8; 32]) -> Result<Vec<u8>, Error> {
         let body = base64_decode(&self.body).ok_or(Error::Closed)?;
-        let payload = v2::decrypt_to_bytes(&v2::ConversationKey::new(*key), &body)
-            .map_err(|_| Error::Closed)?;
+        let payload = decrypt(&v2::ConversationKey::new(*key), &body)?;
         if payload.len() > MAX_PAYLOAD_BYTES {
             return Err(Error::TooLarge {
                 bytes: payload.len(),
@@ -200,7 +199,16 @@ pub fn whisper<R: RngCore + CryptoRng>(
 /// [`Error::Closed`] if the key does not fit or a byte was changed.
 pub fn overhear(key: &Conversation, content: &str) -> Result<Vec<u8>, Error> {
     let sealed = base64_decode(content).ok_or(Error::Closed)?;
-    v2::decrypt_to_bytes(&key.0, &sealed).map_err(|_| Error::Closed)
+    decrypt(&key.0, &sealed)
+}
+
+/// NIP-44's first byte is its version, which the library's own decryption, and
+/// the code that authenticates the rest, leave unread.
+fn decrypt(key: &v2::ConversationKey, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    match sealed.first() {
+        Some(2) => v2::decrypt_to_bytes(key, sealed).map_err(|_| Error::Closed),
+        _ => Err(Error::Closed),
+    }
 }
 
 /// The NIP-44 key that two parties share. Deriving it costs as much as a

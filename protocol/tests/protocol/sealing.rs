@@ -169,6 +169,18 @@ fn a_salt_never_reaches_a_log() {
 }
 
 #[test]
+fn another_version_of_the_encryption_is_refused() {
+    let sealed = close(b"hello", 1).unwrap();
+    let other = Sealed {
+        body: sealed.body.replacen('A', "B", 1),
+        ..sealed.clone()
+    };
+    assert!(sealed.body.starts_with('A') && other.body.starts_with('B'));
+    let opened = other.open(provider().secret_key(), &buyer().public_key());
+    assert_eq!(opened, Err(Error::Closed));
+}
+
+#[test]
 fn nothing_and_too_much_are_not_sealed() {
     let error = |bytes| Err(Error::TooLarge { bytes });
     assert_eq!(close(&[], 1), error(0));
