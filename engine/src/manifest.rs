@@ -49,10 +49,14 @@ pub enum FileRole {
     Config,
     /// A GGUF: shapes, weights, tokenizer and template in one.
     Gguf,
+    /// `modules.json`: what follows the last layer of a sentence model.
+    Modules,
     /// `1_Pooling/config.json`: how token vectors become one.
     Pooling,
     /// `tokenizer.json`.
     Tokenizer,
+    /// `tokenizer_config.json`: the texts that a chat template may name.
+    TokenizerConfig,
     /// A safetensors file.
     Weights,
 }

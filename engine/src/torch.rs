@@ -6,8 +6,9 @@ mod sequence;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use infernet_protocol::inference::{ModelId, Prompt, Task};
+use infernet_protocol::inference::{ModelId, Prompt, Task, TokenId};
 
+use crate::detokenizer::Detokenizer;
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, LoadError};
 use crate::load::{Loaded, ModelSource, Network, load};
@@ -106,6 +107,34 @@ impl TorchEngine {
         Ok(engine)
     }
 
+    /// A prompt's tokens, with chat template and special tokens. Computes on
+    /// the calling thread.
+    ///
+    /// # Errors
+    /// As [`Engine::count_tokens`].
+    pub fn encode(&self, model: &ModelId, prompt: &Prompt) -> Result<Vec<TokenId>, Error> {
+        let service = self.service(model)?;
+        validate_prompt(prompt)?;
+        match (service.info.task, prompt) {
+            (Task::Embedding, Prompt::Chat(_)) => Err(service.wrong_task()),
+            _ => service.tokenizer.encode_prompt(prompt),
+        }
+    }
+
+    /// The text of an answer's tokens. Tokens that the model does not know have
+    /// none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`].
+    pub fn decode(&self, model: &ModelId, tokens: &[TokenId]) -> Result<String, Error> {
+        let tokenizer = &self.service(model)?.tokenizer;
+        let mut detokenizer = Detokenizer::new(vec![], tokenizer.adds_first_space());
+        let bytes = tokens.iter().filter_map(|&token| tokenizer.bytes(token));
+        let mut text: String = bytes.map(|bytes| detokenizer.push(&bytes)).collect();
+        text.push_str(&detokenizer.finish());
+        Ok(text)
+    }
+
     fn add(&mut self, service: Service, info: ModelInfo) -> Result<(), LoadError> {
         if let Some(other) = self.services.insert(info.id, service) {
             return Err(LoadError::Models(format!(
@@ -182,13 +211,8 @@ impl Engine for TorchEngine {
     }
 
     fn count_tokens(&self, model: &ModelId, prompt: &Prompt) -> Result<u32, Error> {
-        let service = self.service(model)?;
-        validate_prompt(prompt)?;
-        let tokens = match (service.info.task, prompt) {
-            (Task::Embedding, Prompt::Chat(_)) => return Err(service.wrong_task()),
-            _ => service.tokenizer.encode_prompt(prompt)?,
-        };
-        Ok(u32::try_from(tokens.len()).unwrap_or(u32::MAX))
+        let tokens = self.encode(model, prompt)?.len();
+        Ok(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
 
     fn generate(&self, request: Generate) -> Result<Generation, Error> {

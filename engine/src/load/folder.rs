@@ -148,7 +148,8 @@ fn load_llama(
 ) -> Result<Parts, LoadError> {
     let file: LlamaFile = config_file.parse()?;
     let tokenizer_file = TextFile::require(folder.join("tokenizer.json"))?;
-    let template = template(folder)?;
+    let tokenizer_config = TextFile::find(folder.join("tokenizer_config.json"))?;
+    let template = template(folder, tokenizer_config.as_ref())?;
     let generation = TextFile::find(folder.join("generation_config.json"))?;
     let generation: Option<GenerationFile> = generation.map(|file| file.parse()).transpose()?;
     let end_tokens = generation
@@ -168,18 +169,19 @@ fn load_llama(
         config_file.as_file(FileRole::Config),
         tokenizer_file.as_file(FileRole::Tokenizer),
     ];
+    files.extend(tokenizer_config.map(|file| file.as_file(FileRole::TokenizerConfig)));
     files.extend(weight_files(&weights));
     let manifest = Manifest {
         architecture: String::new(),
         task: Task::TextGeneration,
-        chat_template: template.as_ref().map(|(digest, _)| *digest),
+        chat_template: template.as_ref().map(|template| template.digest),
         context: u32::try_from(config.context).unwrap_or(u32::MAX),
         end_tokens: end_tokens.clone(),
         files,
     };
     let tokenizer = Tokenizer::new(&tokenizer_file.bytes)
         .and_then(|tokenizer| {
-            tokenizer.for_answers(template.map(|(_, template)| template), end_tokens)
+            tokenizer.for_answers(template.map(|template| template.template), end_tokens)
         })
         .map_err(|reason| damaged(&tokenizer_file.path, reason))?;
     super::llama(
@@ -231,16 +233,21 @@ fn weight_files(weights: &Shards) -> impl Iterator<Item = File> {
     })
 }
 
-/// The chat template and its hash: `chat_template.jinja`, or what
-/// `tokenizer_config.json` holds.
-fn template(folder: &Path) -> Result<Option<(Digest, ChatTemplate)>, LoadError> {
-    let own = TextFile::find(folder.join("chat_template.jinja"))?;
-    let config_file = TextFile::find(folder.join("tokenizer_config.json"))?;
-    let config: Value = match &config_file {
+/// A folder's chat template, and what names it in the manifest.
+struct Template {
+    template: ChatTemplate,
+    digest: Digest,
+}
+
+/// The chat template: `chat_template.jinja`, or what `tokenizer_config.json`
+/// holds.
+fn template(folder: &Path, config_file: Option<&TextFile>) -> Result<Option<Template>, LoadError> {
+    let config: Value = match config_file {
         Some(file) => file.parse()?,
         None => Value::Null,
     };
-    let (path, text) = match (own, &config_file) {
+    let own = TextFile::find(folder.join("chat_template.jinja"))?;
+    let (path, text) = match (own, config_file) {
         (Some(file), _) => {
             let text = String::from_utf8(file.bytes)
                 .map_err(|_| damaged(&file.path, "it is no UTF-8 text"))?;
@@ -258,7 +265,7 @@ fn template(folder: &Path) -> Result<Option<(Digest, ChatTemplate)>, LoadError> 
         token_text(&config["eos_token"]),
     );
     let template = ChatTemplate::new(text, begin, end).map_err(|reason| damaged(&path, reason))?;
-    Ok(Some((digest, template)))
+    Ok(Some(Template { template, digest }))
 }
 
 /// The one template, or the one named `default` of several.
@@ -334,14 +341,14 @@ fn load_bert(
     let context = longest
         .unwrap_or(i64::MAX)
         .min(file.max_position_embeddings);
-    let (pooling, normalize, pooling_file) = pooling(folder)?;
+    let (pooling, normalize, pooling_files) = pooling(folder)?;
     let config = bert_config(&config_file.path, file, pooling, normalize)?;
     let weights = Shards::open(folder)?;
     let mut files = vec![
         config_file.as_file(FileRole::Config),
         tokenizer_file.as_file(FileRole::Tokenizer),
     ];
-    files.extend(pooling_file);
+    files.extend(pooling_files);
     files.extend(weight_files(&weights));
     let tokenizer = Tokenizer::new(&tokenizer_file.bytes)
         .map_err(|reason| damaged(&tokenizer_file.path, reason))?;
@@ -400,12 +407,13 @@ fn bert_config(
 
 /// How token vectors become one, and whether its length becomes 1: what
 /// `modules.json` says, or the mean of length 1 where there is none.
-fn pooling(folder: &Path) -> Result<(Pooling, bool, Option<File>), LoadError> {
+fn pooling(folder: &Path) -> Result<(Pooling, bool, Vec<File>), LoadError> {
     let Some(modules_file) = TextFile::find(folder.join("modules.json"))? else {
-        return Ok((Pooling::Mean, true, None));
+        return Ok((Pooling::Mean, true, vec![]));
     };
     let modules: Vec<Module> = modules_file.parse()?;
-    let (mut pooling, mut normalize, mut digest) = (Pooling::Mean, false, None);
+    let mut files = vec![modules_file.as_file(FileRole::Modules)];
+    let (mut pooling, mut normalize) = (Pooling::Mean, false);
     for module in modules {
         match module.kind.rsplit('.').next().unwrap_or_default() {
             "Transformer" => {}
@@ -413,7 +421,7 @@ fn pooling(folder: &Path) -> Result<(Pooling, bool, Option<File>), LoadError> {
             "Pooling" if module.path == "1_Pooling" => {
                 let file = TextFile::require(folder.join("1_Pooling").join("config.json"))?;
                 pooling = pooling_mode(&file)?;
-                digest = Some(file.as_file(FileRole::Pooling));
+                files.push(file.as_file(FileRole::Pooling));
             }
             _ => {
                 let what = format!("the module {}", module.kind);
@@ -421,7 +429,7 @@ fn pooling(folder: &Path) -> Result<(Pooling, bool, Option<File>), LoadError> {
             }
         }
     }
-    Ok((pooling, normalize, digest))
+    Ok((pooling, normalize, files))
 }
 
 fn pooling_mode(file: &TextFile) -> Result<Pooling, LoadError> {

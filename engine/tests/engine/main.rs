@@ -1,0 +1,14 @@
+//! The engine on real models: SmolLM2 and MiniLM where `scripts/fetch models`
+//! has put them, and a tiny Llama of random weights that lies in the tree.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod answers;
+mod damaged;
+mod embeddings;
+mod harness;
+mod identity;
+mod refusals;
+mod sampling;
+mod scheduling;
+mod scripted;
+mod streaming;
