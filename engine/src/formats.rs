@@ -1,7 +1,6 @@
 //! The file formats that weights come in.
 
 pub(crate) mod gguf;
-mod gguf_tokenizer;
 pub(crate) mod quantized;
 pub(crate) mod safetensors;
 

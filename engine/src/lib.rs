@@ -35,11 +35,9 @@
 //! link arguments do not travel from library to binary:
 //!
 //! ```
-//! // build.rs
-//! fn main() {
-//!     if let Ok(libraries) = std::env::var("DEP_INFERNET_ENGINE_LIBTORCH_LIBRARIES") {
-//!         println!("cargo::rustc-link-arg=-Wl,-rpath,{libraries}");
-//!     }
+//! // in build.rs, fn main():
+//! if let Ok(libraries) = std::env::var("DEP_INFERNET_ENGINE_LIBTORCH_LIBRARIES") {
+//!     println!("cargo::rustc-link-arg=-Wl,-rpath,{libraries}");
 //! }
 //! ```
 //!

@@ -3,9 +3,9 @@
 pub(crate) mod bert;
 pub(crate) mod llama;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
-use crate::error::LoadError;
+use crate::error::{LoadError, first_line};
 use crate::formats::Weights;
 
 /// Where and in what number format a model is computed.
@@ -44,8 +44,13 @@ impl<'a> Loader<'a> {
         tensor
             .f_to_kind(self.placement.kind)
             .and_then(|tensor| tensor.f_to_device(self.placement.device))
-            .map_err(|error| LoadError::Device(crate::error::first_line(&error.to_string())))
+            .map_err(on_device)
     }
+}
+
+/// What the device refuses while a model is put on it.
+fn on_device(error: TchError) -> LoadError {
+    LoadError::Device(first_line(&error.to_string()))
 }
 
 /// A matrix, and what is added after multiplying by it.
@@ -71,8 +76,33 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// Loads several matrices of the same input as one, their outputs one after
+    /// the other: one large product is faster than several small ones.
+    pub(crate) fn load_stacked(
+        loader: &mut Loader<'_>,
+        parts: &[(String, i64)],
+        inputs: i64,
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let mut weights = Vec::with_capacity(parts.len());
+        let mut biases = Vec::new();
+        for (name, outputs) in parts {
+            let part = Self::load(loader, name, [*outputs, inputs], bias)?;
+            weights.push(part.weight);
+            biases.extend(part.bias);
+        }
+        let stack = |tensors: &[Tensor]| Tensor::f_cat(tensors, 0).map_err(on_device);
+        Ok(Self {
+            weight: stack(&weights)?,
+            bias: match bias {
+                true => Some(stack(&biases)?),
+                false => None,
+            },
+        })
+    }
+
     /// `[.., in]` to `[.., out]`.
-    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, tch::TchError> {
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
         input.f_linear(&self.weight, self.bias.as_ref())
     }
 }

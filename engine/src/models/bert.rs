@@ -4,7 +4,7 @@
 use infernet_protocol::inference::TokenId;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Linear, Loader, Placement};
+use super::{Linear, Loader, Placement, on_device};
 use crate::error::LoadError;
 use crate::formats::{MappedFile, Weights};
 
@@ -101,7 +101,7 @@ impl Bert {
         let positions = types
             .f_narrow(0, 0, 1)
             .and_then(|first| positions.f_add(&first))
-            .map_err(|error| LoadError::Device(error.to_string()))?;
+            .map_err(on_device)?;
         let norm = LayerNorm::load(&mut loader, &format!("{root}embeddings.LayerNorm"), &config)?;
         let layers = (0..config.layers)
             .map(|number| {

@@ -1,15 +1,17 @@
 //! Llama-family text generation: rotary positions, grouped-query attention,
 //! gated feed-forward, RMS norms.
 
+mod attention;
+
 use infernet_protocol::inference::TokenId;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Linear, Loader, Placement};
+use super::{Linear, Loader, Placement, on_device};
 use crate::error::LoadError;
 use crate::formats::{MappedFile, Weights};
+use attention::{Attention, Rotary, Span};
 
-/// The cache grows by doubling from this many tokens.
-const FIRST_CACHE_TOKENS: i64 = 256;
+pub(crate) use attention::Cache;
 
 /// A Llama's shapes.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,8 +106,7 @@ impl Llama {
             },
             false => Linear::load(&mut loader, "lm_head", shape, false)?,
         };
-        let rotary = Rotary::new(&config, placement.device)
-            .map_err(|error| LoadError::Device(error.to_string()))?;
+        let rotary = Rotary::new(&config, placement.device).map_err(on_device)?;
         let parameters = loader.parameters();
         let llama = Self {
             config,
@@ -173,94 +174,12 @@ impl Llama {
     }
 }
 
-/// The keys and values of one sequence.
-#[derive(Debug)]
-pub(crate) struct Cache {
-    /// For each layer, keys and values `[kv_heads, room, head_width]`.
-    layers: Vec<[Tensor; 2]>,
-    /// How many tokens are in it.
-    tokens: i64,
-}
-
-impl Cache {
-    /// Makes room for `more` tokens, by doubling, within the context.
-    fn make_room(
-        &mut self,
-        more: i64,
-        config: &Config,
-        placement: Placement,
-    ) -> Result<(), TchError> {
-        let needed = self.tokens + more;
-        let room = match self.layers.first() {
-            Some([keys, _]) => keys.size()[1],
-            None => 0,
-        };
-        if needed <= room {
-            return Ok(());
-        }
-        let room = needed
-            .max(room * 2)
-            .max(FIRST_CACHE_TOKENS)
-            .min(config.context.max(needed));
-        let shape = [config.kv_heads, room, config.head_width];
-        let empty = || Tensor::f_empty(shape, (placement.kind, placement.device));
-        let mut layers = Vec::with_capacity(config.layers as usize);
-        for number in 0..config.layers as usize {
-            let grown = [empty()?, empty()?];
-            if let Some(old) = self.layers.get(number) {
-                for (new, old) in grown.iter().zip(old) {
-                    let filled = old.f_narrow(1, 0, self.tokens)?;
-                    new.f_narrow(1, 0, self.tokens)?.f_copy_(&filled)?;
-                }
-            }
-            layers.push(grown);
-        }
-        self.layers = layers;
-        Ok(())
-    }
-}
-
-/// What all layers need to know of the tokens that run.
-struct Span {
-    /// Tokens before them.
-    start: i64,
-    /// How many run.
-    tokens: i64,
-    /// Cosines and sines of their positions, `[tokens, head_width]`.
-    rotary: [Tensor; 2],
-    /// What each may see, to be added to its scores; `[group * tokens, start +
-    /// tokens]`. Nothing for a single token, which sees all.
-    mask: Option<Tensor>,
-}
-
-impl Span {
-    fn new(llama: &Llama, start: i64, tokens: i64) -> Result<Self, TchError> {
-        let Placement { device, kind } = llama.placement;
-        let mask = match tokens {
-            1 => None,
-            _ => {
-                let all = [tokens, start + tokens];
-                let hidden = Tensor::f_full(all, f64::NEG_INFINITY, (kind, device))?;
-                let group = llama.config.heads / llama.config.kv_heads;
-                Some(hidden.f_triu(start + 1)?.f_repeat([group, 1])?)
-            }
-        };
-        Ok(Self {
-            start,
-            tokens,
-            rotary: llama.rotary.at(start, tokens, kind)?,
-            mask,
-        })
-    }
-}
-
 #[derive(Debug)]
 struct Layer {
     attention_norm: RmsNorm,
     attention: Attention,
     feed_forward_norm: RmsNorm,
-    gate: Linear,
-    up: Linear,
+    gate_up: Linear,
     down: Linear,
 }
 
@@ -273,8 +192,12 @@ impl Layer {
             attention_norm: RmsNorm::load(loader, &name("input_layernorm"), config)?,
             attention: Attention::load(loader, config, &name("self_attn"))?,
             feed_forward_norm: RmsNorm::load(loader, &name("post_attention_layernorm"), config)?,
-            gate: Linear::load(loader, &name("mlp.gate_proj"), [inner, width], bias)?,
-            up: Linear::load(loader, &name("mlp.up_proj"), [inner, width], bias)?,
+            gate_up: Linear::load_stacked(
+                loader,
+                &[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)],
+                width,
+                bias,
+            )?,
             down: Linear::load(loader, &name("mlp.down_proj"), [width, inner], bias)?,
         })
     }
@@ -291,128 +214,12 @@ impl Layer {
                 .forward(&self.attention_norm.forward(&hidden)?, span, cache)?;
         let hidden = hidden.f_add(&attended)?;
         let normed = self.feed_forward_norm.forward(&hidden)?;
-        let gated = self.gate.forward(&normed)?.f_silu()?;
-        let inner = gated.f_mul(&self.up.forward(&normed)?)?;
+        let both = self.gate_up.forward(&normed)?;
+        let half = both.size()[1] / 2;
+        let gate = both.f_narrow(1, 0, half)?.f_silu()?;
+        let inner = gate.f_mul(&both.f_narrow(1, half, half)?)?;
         hidden.f_add(&self.down.forward(&inner)?)
     }
-}
-
-#[derive(Debug)]
-struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    kv_heads: i64,
-    group: i64,
-    head_width: i64,
-}
-
-impl Attention {
-    fn load(loader: &mut Loader<'_>, config: &Config, name: &str) -> Result<Self, LoadError> {
-        let bias = config.attention_bias;
-        let queries = config.heads * config.head_width;
-        let values = config.kv_heads * config.head_width;
-        let name = |part: &str| format!("{name}.{part}");
-        Ok(Self {
-            query: Linear::load(loader, &name("q_proj"), [queries, config.width], bias)?,
-            key: Linear::load(loader, &name("k_proj"), [values, config.width], bias)?,
-            value: Linear::load(loader, &name("v_proj"), [values, config.width], bias)?,
-            output: Linear::load(loader, &name("o_proj"), [config.width, queries], bias)?,
-            kv_heads: config.kv_heads,
-            group: config.heads / config.kv_heads,
-            head_width: config.head_width,
-        })
-    }
-
-    /// `[tokens, width]` to the same. The query heads that share a key head are
-    /// folded into its rows, so that keys and values are never repeated.
-    fn forward(
-        &self,
-        input: &Tensor,
-        span: &Span,
-        cache: &mut [Tensor; 2],
-    ) -> Result<Tensor, TchError> {
-        let queries = self.heads(&self.query.forward(input)?, self.kv_heads * self.group)?;
-        let queries = rotate(&queries, &span.rotary)?.f_reshape([
-            1,
-            self.kv_heads,
-            self.group * span.tokens,
-            self.head_width,
-        ])?;
-        let keys = self.heads(&self.key.forward(input)?, self.kv_heads)?;
-        let keys = remember(&mut cache[0], &rotate(&keys, &span.rotary)?, span)?;
-        let values = self.heads(&self.value.forward(input)?, self.kv_heads)?;
-        let values = remember(&mut cache[1], &values, span)?;
-        let mask = span.mask.as_ref();
-        let attended = Tensor::f_scaled_dot_product_attention(
-            &queries, &keys, &values, mask, 0.0, false, None, false,
-        )?;
-        let heads = self.kv_heads * self.group;
-        let attended = attended
-            .f_reshape([heads, span.tokens, self.head_width])?
-            .f_transpose(0, 1)?
-            .f_reshape([span.tokens, heads * self.head_width])?;
-        self.output.forward(&attended)
-    }
-
-    /// `[tokens, heads * head_width]` to `[heads, tokens, head_width]`.
-    fn heads(&self, input: &Tensor, heads: i64) -> Result<Tensor, TchError> {
-        input
-            .f_reshape([-1, heads, self.head_width])?
-            .f_transpose(0, 1)
-    }
-}
-
-/// Adds keys or values `[kv_heads, tokens, head_width]` to the cache and gives
-/// all there are, with a batch dimension before.
-fn remember(cache: &mut Tensor, new: &Tensor, span: &Span) -> Result<Tensor, TchError> {
-    cache.f_narrow(1, span.start, span.tokens)?.f_copy_(new)?;
-    cache
-        .f_narrow(1, 0, span.start + span.tokens)?
-        .f_unsqueeze(0)
-}
-
-/// Cosines and sines of positions.
-#[derive(Debug)]
-struct Rotary {
-    /// f32 `[head_width / 2]`.
-    frequencies: Tensor,
-}
-
-impl Rotary {
-    fn new(config: &Config, device: Device) -> Result<Self, TchError> {
-        let options = (Kind::Float, Device::Cpu);
-        let width = config.head_width;
-        let exponents = Tensor::f_arange_start_step(0, width, 2, options)?.f_div_scalar(width)?;
-        let theta = Tensor::f_full([1], config.rope_theta, options)?;
-        let frequencies = theta.f_pow(&exponents)?.f_reciprocal()?;
-        Ok(Self {
-            frequencies: frequencies.f_to_device(device)?,
-        })
-    }
-
-    /// For `tokens` positions from `start` on: `[tokens, head_width]` each, both
-    /// halves of the width alike.
-    fn at(&self, start: i64, tokens: i64, kind: Kind) -> Result<[Tensor; 2], TchError> {
-        let options = (Kind::Float, self.frequencies.device());
-        let positions = Tensor::f_arange_start(start, start + tokens, options)?;
-        let angles = positions.f_outer(&self.frequencies)?;
-        let angles = Tensor::f_cat(&[&angles, &angles], 1)?;
-        Ok([
-            angles.f_cos()?.f_to_kind(kind)?,
-            angles.f_sin()?.f_to_kind(kind)?,
-        ])
-    }
-}
-
-/// Rotates heads `[heads, tokens, head_width]` by their positions.
-fn rotate(input: &Tensor, [cosines, sines]: &[Tensor; 2]) -> Result<Tensor, TchError> {
-    let half = input.size()[2] / 2;
-    let first = input.f_narrow(2, 0, half)?;
-    let second = input.f_narrow(2, half, half)?;
-    let turned = Tensor::f_cat(&[&second.f_neg()?, &first], 2)?;
-    input.f_mul(cosines)?.f_add(&turned.f_mul(sines)?)
 }
 
 #[derive(Debug)]
@@ -431,12 +238,6 @@ impl RmsNorm {
 
     /// Normed in f32, whatever the model's number format.
     fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
-        let exact = input.f_to_kind(Kind::Float)?;
-        let mean = exact
-            .f_square()?
-            .f_mean_dim([-1_i64].as_slice(), true, Kind::Float)?;
-        let scale = mean.f_add_scalar(self.epsilon)?.f_rsqrt()?;
-        let normed = exact.f_mul(&scale)?.f_to_kind(input.f_kind()?)?;
-        self.weight.f_mul(&normed)
+        input.f_rms_norm(self.weight.size(), Some(&self.weight), self.epsilon)
     }
 }

@@ -3,8 +3,8 @@
 use infernet_protocol::inference::TokenId;
 use serde_json::{Value as Json, json};
 
-use super::gguf::{Gguf, Value};
-use super::{damaged, unsupported};
+use super::header::Value;
+use super::{Gguf, damaged, unsupported};
 use crate::error::LoadError;
 
 /// ggml's token types, as far as they matter.
