@@ -28,8 +28,10 @@
 //! - A prompt and an answer are in memory only: no log and no file of ours holds them.
 
 mod answer;
+pub mod audit;
 mod client;
 mod error;
+pub mod history;
 mod market;
 mod options;
 pub mod record;

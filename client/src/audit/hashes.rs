@@ -1,0 +1,225 @@
+//! The checks that need a key: what was sealed is opened, hashed anew, and counted.
+
+use infernet_protocol::event::{Announcement, Award, Basis, Bid, JobResult, Signed};
+use infernet_protocol::inference::{EndReason, TokenId};
+use infernet_protocol::payload::{Input, Output, Payload, Work};
+use infernet_protocol::seal::{Domain, Sealed, salted_hash};
+use nostr::{Keys, PublicKey};
+
+use super::attempt::only_result;
+use super::{Found, not_proven, proven, wrong};
+use crate::record::Record;
+
+/// Why something sealed says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shut {
+    /// There is nothing.
+    Missing,
+    /// It is for others' eyes.
+    Foreign,
+    /// It does not open with the right key, or is not what it should be.
+    Broken,
+    /// It opens, and is not what its hash says.
+    WrongHash,
+}
+
+/// What this reader can open of one attempt.
+pub(super) struct Opened<'a> {
+    award: &'a Signed<Award>,
+    keys: Option<&'a Keys>,
+    input: Result<Input, Shut>,
+    output: Result<Output, Shut>,
+}
+
+impl<'a> Opened<'a> {
+    pub fn of(record: &Record, award: &'a Signed<Award>, keys: Option<&'a Keys>) -> Self {
+        Self {
+            award,
+            keys,
+            input: input(award, keys),
+            output: match only_result(record, award) {
+                Some(result) => output(award, result, keys),
+                None => Err(Shut::Missing),
+            },
+        }
+    }
+
+    pub fn input_hash(&self) -> Found {
+        match self.input {
+            Ok(_) => proven("the sealed input is what the award commits to"),
+            Err(shut) => said(shut, "input"),
+        }
+    }
+
+    pub fn output_hash(&self) -> Found {
+        match self.output {
+            Ok(_) => proven("the sealed output is what the result commits to"),
+            Err(shut) => said(shut, "output"),
+        }
+    }
+
+    /// The counts that the result claims against what was sealed.
+    pub fn usage(&self, result: &JobResult) -> Found {
+        let (Ok(input), Ok(output)) = (&self.input, &self.output) else {
+            return not_proven("only the buyer and the provider can count the tokens");
+        };
+        let (prefix, drawn) = (
+            prefix(input).len() as u64,
+            output.product.tokens().len() as u64,
+        );
+        let usage = &result.usage;
+        if usage.prefix_tokens != prefix || usage.output_tokens != drawn {
+            return wrong(format!(
+                "the result counts {} + {} tokens of answer, there are {prefix} + {drawn}",
+                usage.prefix_tokens, usage.output_tokens
+            ));
+        }
+        match self.ended_too_early(input, result, prefix + drawn) {
+            true => wrong("it ended by length, but neither the answer nor the context is full"),
+            false => proven(format!(
+                "{drawn} tokens drawn behind {prefix}, as the result says; the input's count is the provider's"
+            )),
+        }
+    }
+
+    fn ended_too_early(&self, input: &Input, result: &JobResult, answer: u64) -> bool {
+        let Work::TextGeneration(generate) = &input.work else {
+            return false;
+        };
+        let context_full = context(self.award).is_some_and(|context| {
+            result.usage.input_tokens.saturating_add(answer) >= u64::from(context)
+        });
+        let full = answer >= u64::from(generate.max_tokens) || context_full;
+        result.ended == EndReason::Length && !full
+    }
+
+    /// That this attempt goes on behind what earlier ones have brought; none for the first.
+    pub fn continuation(&self, record: &Record) -> Option<Found> {
+        let before = record
+            .awards()
+            .filter(|award| award.attempt < self.award.attempt);
+        let before = before.max_by_key(|award| award.attempt)?;
+        let Ok(input) = &self.input else {
+            return Some(not_proven(
+                "only the buyer and the provider can see what it goes on behind",
+            ));
+        };
+        let earlier = Opened::of(record, before, self.keys);
+        let Ok(earlier_input) = &earlier.input else {
+            return Some(not_proven(
+                "what the attempt before was given cannot be seen with this key",
+            ));
+        };
+        let (now, then) = (prefix(input), prefix(earlier_input));
+        let Some(more) = now.strip_prefix(then) else {
+            return Some(wrong(
+                "it does not go on behind what the attempt before was given",
+            ));
+        };
+        Some(match (&earlier.output, more) {
+            (_, []) => proven(format!(
+                "it begins where the attempt before began, behind {} tokens",
+                now.len()
+            )),
+            (Ok(output), more) if output.product.tokens().starts_with(more) => proven(format!(
+                "it goes on behind the {} tokens that earlier attempts brought",
+                now.len()
+            )),
+            (Ok(_), _) => wrong("it goes on behind tokens that the attempt before did not bring"),
+            (Err(_), _) => not_proven(format!(
+                "it goes on behind {} tokens; the provider before left no result to compare them with",
+                now.len()
+            )),
+        })
+    }
+}
+
+fn said(shut: Shut, what: &str) -> Found {
+    match shut {
+        Shut::Missing => not_proven(format!("there is no {what}")),
+        Shut::Foreign => not_proven(format!(
+            "the {what} is sealed; only the buyer and the provider can open it"
+        )),
+        Shut::Broken => wrong(format!("the {what} cannot be opened, or is not valid")),
+        Shut::WrongHash => wrong(format!("the {what} is not what its hash says")),
+    }
+}
+
+/// The other of the two whom an award is between, seen from this key.
+fn other(award: &Signed<Award>, keys: Option<&Keys>) -> Option<PublicKey> {
+    match keys?.public_key() {
+        own if own == award.author() => Some(award.provider),
+        own if own == award.provider => Some(award.author()),
+        _ => None,
+    }
+}
+
+fn open<P: Payload>(
+    sealed: &Sealed,
+    award: &Signed<Award>,
+    keys: Option<&Keys>,
+) -> Result<(P, Vec<u8>), Shut> {
+    let (Some(keys), Some(other)) = (keys, other(award, keys)) else {
+        return Err(Shut::Foreign);
+    };
+    let bytes = sealed
+        .open(keys.secret_key(), &other)
+        .map_err(|_| Shut::Broken)?;
+    let payload = P::from_bytes(&bytes).map_err(|_| Shut::Broken)?;
+    Ok((payload, bytes))
+}
+
+fn input(award: &Signed<Award>, keys: Option<&Keys>) -> Result<Input, Shut> {
+    let (input, bytes) = open::<Input>(&award.input, award, keys)?;
+    let about = award.basis.word().id;
+    let hash = salted_hash(Domain::Input, &input.salt, &about, &award.author(), &bytes);
+    match hash == award.input_hash {
+        true => Ok(input),
+        false => Err(Shut::WrongHash),
+    }
+}
+
+fn output(
+    award: &Signed<Award>,
+    result: &Signed<JobResult>,
+    keys: Option<&Keys>,
+) -> Result<Output, Shut> {
+    let (output, bytes) = open::<Output>(&result.output, award, keys)?;
+    let hash = salted_hash(
+        Domain::Output,
+        &output.salt,
+        &award.id(),
+        &award.provider,
+        &bytes,
+    );
+    match hash == result.output_hash {
+        true => Ok(output),
+        false => Err(Shut::WrongHash),
+    }
+}
+
+fn prefix(input: &Input) -> &[TokenId] {
+    match &input.work {
+        Work::TextGeneration(generate) => &generate.prefix,
+        Work::Embedding { .. } => &[],
+    }
+}
+
+/// The context that the provider's word names.
+fn context(award: &Signed<Award>) -> Option<u32> {
+    match &award.basis {
+        Basis::Auction { bid, .. } => {
+            let bid = Signed::<Bid>::from_verified((**bid).clone()).ok()?;
+            Some(bid.context)
+        }
+        Basis::Direct { announcement } => {
+            let announcement =
+                Signed::<Announcement>::from_verified((**announcement).clone()).ok()?;
+            let model = announcement
+                .models
+                .iter()
+                .find(|m| m.model == award.model)?;
+            Some(model.context)
+        }
+    }
+}
