@@ -88,12 +88,12 @@ fn open_cuda_half() -> Result<(), String> {
                 std::mem::forget(library);
                 return Ok(());
             }
-            Err(error) => {
-                failure = format!("{}: {}", path.display(), first_line(&error.to_string()))
-            }
+            Err(error) => failure = first_line(&error.to_string()),
         }
     }
-    Err(failure)
+    Err(format!(
+        "{failure}; set LIBTORCH to the torch folder of a full install of torch 2.11.0"
+    ))
 }
 
 /// What the chosen device is.

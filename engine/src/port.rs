@@ -12,7 +12,7 @@ use crate::sampling;
 
 /// The largest prompt taken, in bytes, all messages or texts together: a guard
 /// for the tokenizer, far above what the context of any model here holds.
-pub const MAX_PROMPT_BYTES: usize = 4 << 20;
+pub const MAX_PROMPT_BYTES: usize = 1 << 20;
 /// Stop strings in one request: other interfaces allow 4; every token's text
 /// is searched for each.
 pub const MAX_STOP_STRINGS: usize = 16;
