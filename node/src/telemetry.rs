@@ -2,6 +2,8 @@
 //!
 //! What never reaches a log: prompts, outputs, keys, preimages.
 
+use std::io::IsTerminal as _;
+
 use std::fmt;
 
 use tracing_subscriber::EnvFilter;
@@ -58,6 +60,7 @@ impl LogOptions {
     pub fn init(&self, default: &str) -> Result<(), Error> {
         let logs = tracing_subscriber::fmt()
             .with_env_filter(self.filter(default)?)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr);
         let set = if self.json {
             logs.json().flatten_event(true).try_init()
