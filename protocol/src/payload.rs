@@ -67,7 +67,7 @@ pub struct Input {
 
 /// One piece of work.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Work {
     /// Generate text.
     TextGeneration(Generate),
@@ -187,7 +187,7 @@ pub struct Output {
 
 /// The product of one attempt.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Product {
     /// This attempt's own part of an answer, without its prefix.
     TextGeneration {
