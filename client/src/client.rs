@@ -1,11 +1,12 @@
 //! The connection to the market that all jobs of a process share.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use infernet_node::clock;
 use infernet_node::link::{self, Delivery, Link, Subscription};
-use infernet_protocol::event::{Attestation, Body, Signed};
+use infernet_protocol::event::{Announcement, Attestation, Body, Signed};
 use infernet_protocol::kinds;
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey};
 use tokio::sync::watch;
@@ -132,6 +133,14 @@ impl Client {
             by_score.then_with(|| a.announcement.name.cmp(&b.announcement.name))
         });
         Ok(providers)
+    }
+
+    /// What the providers that are online call themselves.
+    pub async fn names(&self) -> HashMap<PublicKey, String> {
+        self.stocked().await;
+        let market = self.shared.market();
+        let name = |a: &Signed<Announcement>| (a.author(), a.name.clone());
+        market.open(clock::now()).map(name).collect()
     }
 
     /// Whose ratings do not count: they are only counted.

@@ -187,9 +187,8 @@ impl Record {
             strangers: Vec::new(),
             refused: Vec::new(),
         };
-        let mut seen = HashSet::new();
         for event in events {
-            if kinds::is_market(event.kind.as_u16()) && seen.insert(event.clone()) {
+            if kinds::is_market(event.kind.as_u16()) {
                 record.take(event);
             }
         }
@@ -204,7 +203,10 @@ impl Record {
             Ok(said) if said.job() == Some(self.job) => self.add(said, false),
             // It belongs to something else.
             Ok(_) => {}
-            Err(refusal) => self.refused.push((event, refusal)),
+            Err(refusal) if self.refused.iter().all(|(known, _)| *known != event) => {
+                self.refused.push((event, refusal));
+            }
+            Err(_) => {}
         }
     }
 

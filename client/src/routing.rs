@@ -26,7 +26,7 @@ pub(crate) enum Heard {
     /// A result.
     Result(Box<Signed<JobResult>>),
     /// Somebody gives an attempt up.
-    Cancel(Signed<Cancel>),
+    Cancel(Box<Signed<Cancel>>),
     /// An encrypted message.
     Progress {
         /// Who sent it.
@@ -48,7 +48,7 @@ impl Heard {
             JobResult::KIND => Signed::from_verified(event.clone())
                 .map(|result: Signed<JobResult>| (result.job, Self::Result(Box::new(result)))),
             Cancel::KIND => Signed::from_verified(event.clone())
-                .map(|cancel: Signed<Cancel>| (cancel.job, Self::Cancel(cancel))),
+                .map(|cancel: Signed<Cancel>| (cancel.job, Self::Cancel(Box::new(cancel)))),
             _ => Private::parse(event).map(|private| {
                 let progress = Self::Progress {
                     author: event.pubkey,

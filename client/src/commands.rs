@@ -1,0 +1,299 @@
+//! The subcommands, and what they share: arguments, settings, identity, exit codes.
+
+mod audit;
+mod embed;
+mod init;
+mod interrupt;
+mod job_id;
+mod jobs;
+mod providers;
+mod show;
+mod submit;
+mod table;
+mod terminal;
+mod work;
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use infernet_client::history::History;
+use infernet_client::{Client, Error, Options};
+use infernet_node::config;
+use infernet_node::keys::{self, Origin};
+use infernet_node::telemetry::LogOptions;
+use nostr::{Keys, PublicKey, ToBech32};
+
+use crate::settings::{DEFAULT_RELAY, Settings};
+
+/// Buys inference on an open market: your prompt goes to one provider, encrypted, and its answer streams back.
+///
+/// Nothing needs to be set up: a key is made at first use, and you are told where it lies.
+#[derive(Debug, Parser)]
+#[command(name = "infernet-client", version, after_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  infernet-client submit \"Why is the sky blue?\"
+  cat letter.txt | infernet-client submit --system \"Translate to French\"
+  infernet-client providers
+  infernet-client audit 1a2b3c4d
+
+Exit codes: 0 done; 1 it failed, or an audit found something wrong; 2 the command line or a setting cannot be
+understood; 130 interrupted.";
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// A relay to use; several if given several times [default: those of client.toml, else ws://127.0.0.1:7777]
+    #[arg(
+        long = "relay",
+        value_name = "URL",
+        env = "INFERNET_RELAYS",
+        value_delimiter = ',',
+        global = true,
+        hide_env_values = true
+    )]
+    relays: Vec<String>,
+
+    /// The folder with key, settings and list of jobs [default: ~/.local/share/infernet/client]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "INFERNET_CLIENT_HOME",
+        global = true,
+        hide_env_values = true
+    )]
+    home: Option<PathBuf>,
+
+    /// A settings file to use instead of client.toml in the home folder
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "INFERNET_CLIENT_CONFIG",
+        global = true,
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ask a model; the answer streams to standard output
+    Submit(Box<submit::Submit>),
+    /// Turn texts into vectors, one JSON array a line
+    Embed(Box<embed::Embed>),
+    /// List who sells what, the best score first
+    Providers(providers::Providers),
+    /// List the jobs of this machine, the newest first
+    Jobs(jobs::Jobs),
+    /// Show the life of a job as its signed events tell it
+    Show(show::Show),
+    /// Check a job's events anew: what is proven, what is not, what is wrong
+    Audit(audit::Audit),
+    /// Write a settings file with comments, and make a key (nothing needs this)
+    Init(init::Init),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is done.
+    Done,
+    /// It could not be done, or something is wrong.
+    Failed,
+    /// The command line or a setting cannot be understood.
+    Usage,
+    /// The user stopped it.
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+/// What was asked cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misunderstood(String);
+
+impl Exit {
+    /// The exit code of an error.
+    pub fn of(error: &anyhow::Error) -> Self {
+        match error.downcast_ref::<Error>() {
+            Some(Error::Invalid(_) | Error::RelayAddress(_) | Error::SeveralProviders { .. }) => {
+                Self::Usage
+            }
+            Some(Error::Stopped) => Self::Interrupted,
+            Some(_) => Self::Failed,
+            None if error.is::<Misunderstood>() || error.is::<config::Error>() => Self::Usage,
+            None => Self::Failed,
+        }
+    }
+}
+
+/// Does what was asked.
+pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let place = Place::of(arguments.global)?;
+    match arguments.command {
+        Command::Submit(submit) => submit.run(place).await,
+        Command::Embed(embed) => embed.run(place).await,
+        Command::Providers(providers) => providers.run(place).await,
+        Command::Jobs(jobs) => jobs.run(place).await,
+        Command::Show(show) => show.run(place).await,
+        Command::Audit(audit) => audit.run(place).await,
+        Command::Init(init) => init.run(&place),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "infernet-client",
+                &mut script,
+            );
+            print(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Where this user's things are, and what they are.
+struct Place {
+    home: PathBuf,
+    settings: Settings,
+    relays: Vec<String>,
+}
+
+impl Place {
+    fn of(global: Global) -> anyhow::Result<Self> {
+        let home = match global.home {
+            Some(home) => home,
+            None => config::home("client")?,
+        };
+        let settings: Settings = config::load(global.config.as_deref(), &home.join("client.toml"))?;
+        let relays = [
+            global.relays,
+            settings.relays.clone(),
+            vec![DEFAULT_RELAY.into()],
+        ];
+        let relays = relays.into_iter().find(|relays| !relays.is_empty());
+        Ok(Self {
+            home,
+            settings,
+            relays: relays.unwrap_or_default(),
+        })
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.home.join("client.key")
+    }
+
+    fn settings_file(&self) -> PathBuf {
+        self.home.join("client.toml")
+    }
+
+    /// The user's keys; who has none is given some, and told.
+    fn keys(&self) -> anyhow::Result<Keys> {
+        let identity = keys::load_or_make(&self.key_file())?;
+        if let Origin::Made(path) = &identity.origin {
+            eprintln!(
+                "Made a key for you. It is your name on the market; it lies in {}",
+                path.display()
+            );
+        }
+        Ok(identity.keys)
+    }
+
+    /// Connects as this user.
+    async fn client(&self) -> anyhow::Result<Client> {
+        let mut options = Options::new(&self.relays).keys(self.keys()?);
+        options.trust = self.trusted()?;
+        Client::connect(options).await.with_context(|| {
+            format!("cannot reach the market. Is the relay running? Others are named by --relay or in {}",
+                self.settings_file().display())
+        })
+    }
+
+    fn trusted(&self) -> anyhow::Result<Vec<PublicKey>> {
+        let parse = |text: &String| {
+            let unknown = || {
+                format!(
+                    "trust in {}: {text:?} is no npub",
+                    self.settings_file().display()
+                )
+            };
+            PublicKey::parse(text).map_err(|_| Misunderstood(unknown()).into())
+        };
+        self.settings.trust.iter().map(parse).collect()
+    }
+
+    async fn history(&self) -> anyhow::Result<History> {
+        make_folder(&self.home)?;
+        Ok(History::open(&self.home.join("client.sqlite")).await?)
+    }
+}
+
+/// Makes a folder for its owner alone, if it is not there.
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("cannot make {}", folder.display()))
+}
+
+/// Prints to standard output. Who closes it early (as `head` does) has seen enough.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+fn npub(key: &PublicKey) -> String {
+    let Ok(npub) = key.to_bech32();
+    npub
+}
+
+/// A public key short enough for a table.
+fn short(key: &PublicKey) -> String {
+    npub(key).chars().take(12).collect()
+}
+
+/// What to call somebody.
+fn who(key: &PublicKey, own: &PublicKey, names: &HashMap<PublicKey, String>) -> String {
+    match names.get(key) {
+        _ if key == own => "you".into(),
+        Some(name) => name.clone(),
+        None => short(key),
+    }
+}

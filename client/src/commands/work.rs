@@ -1,0 +1,160 @@
+//! Running one job for the user: streaming it, writing it down, stopping it.
+
+use infernet_client::history::{History, Job, Status};
+use infernet_client::{Answer, Client, Error, Outcome, Request, Route, Step};
+use infernet_node::clock;
+use nostr::EventId;
+
+use super::terminal::Terminal;
+use super::{Place, interrupt};
+use crate::settings::MaxPrice;
+
+/// How to find a provider, and within which limits; what `submit` and `embed` share.
+#[derive(Debug, clap::Args)]
+pub struct Terms {
+    /// The model, by name or by its manifest's hash [default: the best-ranked provider's]
+    #[arg(long, short, value_name = "NAME")]
+    pub model: Option<String>,
+
+    /// The highest price, in millisatoshis per million tokens of input and output [default: 0, free work only]
+    #[arg(long, value_name = "IN[:OUT]")]
+    max_price: Option<MaxPrice>,
+
+    /// How long the job may take in all, in seconds [default: 120]
+    #[arg(long, value_name = "SECONDS")]
+    deadline: Option<u64>,
+
+    /// Ask this provider first, by name or npub; others stand in if it fails
+    #[arg(long, value_name = "WHO", conflicts_with = "auction")]
+    provider: Option<String>,
+
+    /// Let nobody stand in for the provider
+    #[arg(long, requires = "provider")]
+    only: bool,
+
+    /// Ask everybody for bids, and take the best, instead of the best-ranked announcement
+    #[arg(long)]
+    auction: bool,
+
+    /// Print one JSON object at the end instead of the answer as it comes
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Terms {
+    /// Lays these terms, and the settings under them, over a request.
+    pub fn lay_over(&self, request: &mut Request, place: &Place) {
+        let defaults = &place.settings.defaults;
+        if let Some(MaxPrice(price)) = self.max_price.or(defaults.max_price) {
+            request.max_price = price;
+        }
+        if let Some(seconds) = self.deadline.or(defaults.deadline_s) {
+            request.deadline = std::time::Duration::from_secs(seconds);
+        }
+        request.route = match &self.provider {
+            Some(provider) => Route::To {
+                provider: provider.clone(),
+                only: self.only,
+            },
+            None if self.auction => Route::Auction,
+            None => Route::Direct,
+        };
+    }
+}
+
+/// A job that is over, and its id if it had one.
+pub struct Finished {
+    pub job: Option<EventId>,
+    pub outcome: Outcome,
+}
+
+/// Runs a job: shows its steps, writes it down, stops it on Ctrl-C.
+pub async fn run(
+    client: &Client,
+    history: &History,
+    request: Request,
+    terminal: &mut Terminal,
+) -> anyhow::Result<Finished> {
+    let stop = interrupt::on_signals()?;
+    let answer = tokio::select! {
+        answer = client.submit(request) => answer,
+        () = stop.cancelled() => Err(Error::Stopped),
+    };
+    let mut log = Log { history, job: None };
+    let outcome = match answer {
+        Ok(answer) => follow(answer, &mut log, terminal, stop).await?,
+        Err(error) => Err(error),
+    };
+    log.end(&outcome).await?;
+    Ok(Finished {
+        job: log.job.map(|job| job.id),
+        outcome,
+    })
+}
+
+async fn follow(
+    mut answer: Answer,
+    log: &mut Log<'_>,
+    terminal: &mut Terminal,
+    stop: tokio_util::sync::CancellationToken,
+) -> anyhow::Result<Outcome> {
+    loop {
+        let step = tokio::select! {
+            step = answer.step() => step,
+            () = stop.cancelled() => break,
+        };
+        let Some(step) = step else {
+            break;
+        };
+        if terminal.show(&step).is_err() {
+            // Whoever read the answer has seen enough.
+            break;
+        }
+        log.note(&step).await?;
+    }
+    // A job that is over does not mind.
+    answer.stop();
+    Ok(answer.finish().await)
+}
+
+/// Writes one job into the list.
+struct Log<'a> {
+    history: &'a History,
+    job: Option<Job>,
+}
+
+impl Log<'_> {
+    async fn note(&mut self, step: &Step) -> anyhow::Result<()> {
+        let (id, model, provider) = match step {
+            Step::Offered { job } => (*job, String::new(), String::new()),
+            Step::Awarded {
+                job, model, name, ..
+            } => (*job, model.clone(), name.clone()),
+            _ => return Ok(()),
+        };
+        let began = self.job.as_ref().map_or_else(clock::now, |job| job.began);
+        let job = Job {
+            id,
+            began,
+            model,
+            provider,
+            status: Status::Running,
+            tokens: 0,
+        };
+        self.history.put(&job).await?;
+        self.job = Some(job);
+        Ok(())
+    }
+
+    async fn end(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
+        let Some(job) = &mut self.job else {
+            return Ok(());
+        };
+        (job.status, job.tokens) = match outcome {
+            Ok(summary) => (Status::Done, summary.output_tokens),
+            Err(Error::Stopped) => (Status::Stopped, 0),
+            Err(_) => (Status::Failed, 0),
+        };
+        Ok(self.history.put(job).await?)
+    }
+}
