@@ -7,44 +7,34 @@ mod award;
 mod ending;
 mod inbox;
 mod pace;
+mod placing;
 mod results;
 mod tally;
+mod telling;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use infernet_node::{clock, link};
 use infernet_protocol::bounds::{MAX_ATTEMPTS, MAX_BIDS};
-use infernet_protocol::event::{Award, Body, Experience, Private, Signed};
-use infernet_protocol::inference::{ModelId, TokenId};
+use infernet_protocol::event::{Award, Experience, Signed};
+use infernet_protocol::inference::ModelId;
 use infernet_protocol::job::Millis;
-use infernet_protocol::job::buyer::{Account, Effect, End, Input, Job, Mode, Plan};
-use infernet_protocol::kinds;
-use infernet_protocol::payload::{Control, Payload, Wish};
-use infernet_protocol::seal::{Conversation, whisper};
-use nostr::secp256k1::rand::rngs::OsRng;
+use infernet_protocol::job::buyer::{Effect, End, Input, Job, Mode, Plan};
+use infernet_protocol::payload::Wish;
+use infernet_protocol::seal::Conversation;
 use nostr::{Event, EventId, RelayUrl, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Outcome, Step};
-use crate::client::{Client, Shared, sign};
+use crate::client::{Client, Shared};
 use crate::market::{Order, Word, bids_to_expect};
 use crate::routing::{Ear, Heard};
 use crate::{Request, Route};
 use pace::Pace;
 use tally::Tally;
-
-/// How long relays may be away before an award that is under way counts as failed; a provider would ignore one that
-/// is much older.
-const AWARD_PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long is tried to publish what is said about an attempt after it.
-const RECORD_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long the relays have to say whether there is a result.
-const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The driver of one job.
 pub(crate) struct Driver {
@@ -323,214 +313,6 @@ impl Driver {
             (false, true) | (true, false) => {}
         }
         self.adrift = !connected;
-    }
-
-    /// Signs an offer and sends it out; bids may come from now on.
-    fn offer(&mut self, window_ms: u64) {
-        let until = clock::unix_ms().saturating_add(window_ms).div_ceil(1_000);
-        let until = Timestamp::from_secs(until).min(self.deadline);
-        let offer = award::offer(&self.order, until, self.deadline, &self.relays)
-            .and_then(|offer| sign(self.shared().keys(), &offer));
-        let Some(offer) = offer else {
-            tracing::error!("the offer cannot be made; going on with announcements");
-            return;
-        };
-        self.job_id = Some(offer.id);
-        self.ear.listen(offer.id);
-        self.publish(offer.clone(), AWARD_PATIENCE, true);
-        self.tell(Step::Offered { job: offer.id });
-        self.offer = Some(offer);
-    }
-
-    /// Awards the next attempt.
-    fn place(&mut self, word: EventId, prefix: &[TokenId]) -> Input {
-        let failed = |name: &str, how: String| {
-            tracing::warn!(provider = name, how, "an award could not be made");
-            Input::AwardFailed
-        };
-        let Some(word) = self.words.get(&word).cloned() else {
-            return failed("?", "its bid is not known".into());
-        };
-        if !prefix.is_empty() && self.speaks.is_some_and(|model| model != word.model) {
-            return failed(
-                &word.name,
-                "it runs another model, with other tokens".into(),
-            );
-        }
-        match self.sign_award(&word, prefix) {
-            Ok(award) => self.awarded(word, award, prefix.len()),
-            Err(error) => failed(&word.name, error.to_string()),
-        }
-    }
-
-    fn sign_award(&self, word: &Word, prefix: &[TokenId]) -> Result<Signed<Award>, award::Error> {
-        let placing = award::Placing {
-            order: &self.order,
-            work: &self.request.work,
-            word,
-            offer: self.offer.as_ref(),
-            job: self.job_id,
-            attempt: self.attempts + 1,
-            prefix,
-            deadline: self.deadline,
-            relays: &self.relays,
-        };
-        placing.sign(self.shared().keys(), clock::now())
-    }
-
-    fn awarded(&mut self, word: Word, award: Signed<Award>, behind: usize) -> Input {
-        let own = self.shared().keys().secret_key();
-        let Ok(conversation) = Conversation::between(own, &word.provider) else {
-            return Input::AwardFailed;
-        };
-        let (id, job) = (award.id(), award.job_id());
-        if self.job_id.is_none() {
-            self.job_id = Some(job);
-            self.ear.listen(job);
-        }
-        self.attempts = award.attempt;
-        self.trouble = None;
-        self.publish(award.event().clone(), AWARD_PATIENCE, true);
-        tracing::info!(%job, award = %id, attempt = award.attempt, provider = %word.provider, "awarded");
-        self.tell(Step::Awarded {
-            job,
-            award: id,
-            attempt: award.attempt,
-            provider: word.provider,
-            name: word.name.clone(),
-            model: word.model_name.clone(),
-            behind,
-        });
-        self.current = Some(Current {
-            award,
-            word,
-            conversation,
-            accepted: false,
-            error: None,
-            delivered: None,
-        });
-        Input::Awarded { award: id }
-    }
-
-    /// Publishes in the background, and reports if no relay takes what the job rests on.
-    fn publish(&self, event: Event, patience: Duration, report: bool) {
-        let (link, reporter) = (self.shared().link.clone(), self.reporter.clone());
-        let by = Instant::now() + patience;
-        self.shared().tasks.spawn(async move {
-            let Err(error) = link.publish_until(&event, by).await else {
-                return;
-            };
-            tracing::warn!(event = %event.id, kind = event.kind.as_u16(), %error, "not published");
-            if report {
-                // The job may be over by now.
-                let _ = reporter.send(Report::Unpublished(event.id, error));
-            }
-        });
-    }
-
-    fn unpublished(&mut self, event: EventId, error: link::Error) -> Option<Input> {
-        let is_offer = self.offer.as_ref().is_some_and(|offer| offer.id == event);
-        let current = self
-            .current
-            .as_mut()
-            .filter(|current| current.award.id() == event);
-        match (is_offer, current) {
-            (true, _) => {
-                self.trouble = Some(error);
-                Some(Input::Stop)
-            }
-            // Some relay took it, whatever the others said.
-            (false, Some(current)) if current.accepted => None,
-            (false, Some(current)) => {
-                let name = current.word.name.clone();
-                let how = format!("the award did not get out: {error}");
-                self.tell(Step::Failed { name, how });
-                self.trouble = Some(error);
-                Some(Input::AwardFailed)
-            }
-            (false, None) => None,
-        }
-    }
-
-    fn show(&mut self, text: String, tokens: usize) -> Option<Input> {
-        self.speaks = self.current.as_ref().map(|current| current.word.model);
-        self.tally.add(self.real(), &text, tokens);
-        if !text.is_empty() {
-            self.tell(Step::Text(text));
-        }
-        None
-    }
-
-    /// Tells the provider something in private.
-    fn whisper(&self, award: EventId, wish: Wish) -> Option<Input> {
-        let current = self.current.as_ref()?;
-        let control = Control { award, wish };
-        let content = whisper(&current.conversation, &control.to_bytes(), &mut OsRng).ok()?;
-        let private = Private {
-            kind: kinds::CONTROL,
-            job: current.award.job_id(),
-            reader: current.word.provider,
-            content,
-        };
-        let keys = self.shared().keys();
-        let unsigned = private.to_unsigned(keys.public_key(), clock::now());
-        let event = unsigned.sign_with_keys(keys).ok()?;
-        if let Err(error) = self.shared().link.send(&event) {
-            tracing::debug!(%error, "a message was not sent");
-        }
-        None
-    }
-
-    /// Asks the relays whether there is a result, or a cancel.
-    fn look_up(&self, award: EventId) -> Option<Input> {
-        let current = self.current.as_ref()?;
-        let filter = nostr::Filter::new()
-            .kinds([kinds::RESULT, kinds::CANCEL].map(nostr::Kind::from))
-            .author(current.word.provider)
-            .event(award);
-        let (link, reporter) = (self.shared().link.clone(), self.reporter.clone());
-        self.shared().tasks.spawn(async move {
-            if let Ok(events) = link.fetch(vec![filter], LOOK_UP_TIMEOUT).await {
-                let _ = reporter.send(Report::Found(events));
-            }
-        });
-        None
-    }
-
-    fn record_cancel(
-        &self,
-        award: Option<EventId>,
-        provider: Option<nostr::PublicKey>,
-        reason: infernet_protocol::event::CancelReason,
-    ) -> Option<Input> {
-        let cancel = award::cancel(self.job_id?, award, provider, reason);
-        self.record(&cancel);
-        None
-    }
-
-    /// Tells the caller and the market how an attempt went.
-    fn attest(&self, account: &Account) -> Option<Input> {
-        let current = self.current.as_ref()?;
-        let word = &current.word;
-        if account.experience != Experience::Completed {
-            self.tell(Step::Failed {
-                name: word.name.clone(),
-                how: current.how(account.experience),
-            });
-        }
-        let is_own = word.provider == self.client.public_key();
-        if !is_own {
-            self.record(&award::attestation(self.job_id?, word, account));
-        }
-        None
-    }
-
-    /// Signs and publishes what is said about an attempt.
-    fn record(&self, body: &impl Body) {
-        match sign(self.shared().keys(), body) {
-            Some(event) => self.publish(event, RECORD_PATIENCE, false),
-            None => tracing::error!("an event cannot be signed"),
-        }
     }
 }
 

@@ -1,0 +1,149 @@
+//! Offers and awards: signing them, and getting them out.
+
+use std::time::Duration;
+
+use infernet_node::{clock, link};
+use infernet_protocol::event::{Award, Signed};
+use infernet_protocol::inference::TokenId;
+use infernet_protocol::job::buyer::Input;
+use infernet_protocol::seal::Conversation;
+use nostr::{Event, EventId, Timestamp};
+use tokio::time::Instant;
+
+use super::{Current, Driver, Report, award};
+use crate::answer::Step;
+use crate::client::sign;
+use crate::market::Word;
+
+/// How long relays may be away before an award that is under way counts as failed; a provider would ignore one that
+/// is much older.
+const AWARD_PATIENCE: Duration = Duration::from_secs(20);
+
+impl Driver {
+    /// Signs an offer and sends it out; bids may come from now on.
+    pub(super) fn offer(&mut self, window_ms: u64) {
+        let until = clock::unix_ms().saturating_add(window_ms).div_ceil(1_000);
+        let until = Timestamp::from_secs(until).min(self.deadline);
+        let offer = award::offer(&self.order, until, self.deadline, &self.relays)
+            .and_then(|offer| sign(self.shared().keys(), &offer));
+        let Some(offer) = offer else {
+            tracing::error!("the offer cannot be made; going on with announcements");
+            return;
+        };
+        self.job_id = Some(offer.id);
+        self.ear.listen(offer.id);
+        self.publish(offer.clone(), AWARD_PATIENCE, true);
+        self.tell(Step::Offered { job: offer.id });
+        self.offer = Some(offer);
+    }
+
+    /// Awards the next attempt.
+    pub(super) fn place(&mut self, word: EventId, prefix: &[TokenId]) -> Input {
+        let failed = |name: &str, how: String| {
+            tracing::warn!(provider = name, how, "an award could not be made");
+            Input::AwardFailed
+        };
+        let Some(word) = self.words.get(&word).cloned() else {
+            return failed("?", "its bid is not known".into());
+        };
+        if !prefix.is_empty() && self.speaks.is_some_and(|model| model != word.model) {
+            return failed(
+                &word.name,
+                "it runs another model, with other tokens".into(),
+            );
+        }
+        match self.sign_award(&word, prefix) {
+            Ok(award) => self.awarded(word, award, prefix.len()),
+            Err(error) => failed(&word.name, error.to_string()),
+        }
+    }
+
+    fn sign_award(&self, word: &Word, prefix: &[TokenId]) -> Result<Signed<Award>, award::Error> {
+        let placing = award::Placing {
+            order: &self.order,
+            work: &self.request.work,
+            word,
+            offer: self.offer.as_ref(),
+            job: self.job_id,
+            attempt: self.attempts + 1,
+            prefix,
+            deadline: self.deadline,
+            relays: &self.relays,
+        };
+        placing.sign(self.shared().keys(), clock::now())
+    }
+
+    fn awarded(&mut self, word: Word, award: Signed<Award>, behind: usize) -> Input {
+        let own = self.shared().keys().secret_key();
+        let Ok(conversation) = Conversation::between(own, &word.provider) else {
+            return Input::AwardFailed;
+        };
+        let (id, job) = (award.id(), award.job_id());
+        if self.job_id.is_none() {
+            self.job_id = Some(job);
+            self.ear.listen(job);
+        }
+        self.attempts = award.attempt;
+        self.trouble = None;
+        self.publish(award.event().clone(), AWARD_PATIENCE, true);
+        tracing::info!(%job, award = %id, attempt = award.attempt, provider = %word.provider, "awarded");
+        self.tell(Step::Awarded {
+            job,
+            award: id,
+            attempt: award.attempt,
+            provider: word.provider,
+            name: word.name.clone(),
+            model: word.model_name.clone(),
+            behind,
+        });
+        self.current = Some(Current {
+            award,
+            word,
+            conversation,
+            accepted: false,
+            error: None,
+            delivered: None,
+        });
+        Input::Awarded { award: id }
+    }
+
+    /// Publishes in the background, and reports if no relay takes what the job rests on.
+    pub(super) fn publish(&self, event: Event, patience: Duration, report: bool) {
+        let (link, reporter) = (self.shared().link.clone(), self.reporter.clone());
+        let by = Instant::now() + patience;
+        self.shared().tasks.spawn(async move {
+            let Err(error) = link.publish_until(&event, by).await else {
+                return;
+            };
+            tracing::warn!(event = %event.id, kind = event.kind.as_u16(), %error, "not published");
+            if report {
+                // The job may be over by now.
+                let _ = reporter.send(Report::Unpublished(event.id, error));
+            }
+        });
+    }
+
+    pub(super) fn unpublished(&mut self, event: EventId, error: link::Error) -> Option<Input> {
+        let is_offer = self.offer.as_ref().is_some_and(|offer| offer.id == event);
+        let current = self
+            .current
+            .as_mut()
+            .filter(|current| current.award.id() == event);
+        match (is_offer, current) {
+            (true, _) => {
+                self.trouble = Some(error);
+                Some(Input::Stop)
+            }
+            // Some relay took it, whatever the others said.
+            (false, Some(current)) if current.accepted => None,
+            (false, Some(current)) => {
+                let name = current.word.name.clone();
+                let how = format!("the award did not get out: {error}");
+                self.tell(Step::Failed { name, how });
+                self.trouble = Some(error);
+                Some(Input::AwardFailed)
+            }
+            (false, None) => None,
+        }
+    }
+}
