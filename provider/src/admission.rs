@@ -8,7 +8,7 @@ use infernet_protocol::job::Millis;
 use infernet_protocol::money::PaymentKind;
 use infernet_protocol::payload::{Decline, Generate, Input, Payload, Work};
 use infernet_protocol::seal::{Conversation, Domain, salted_hash};
-use nostr::{Event, EventId, Timestamp};
+use nostr::{Event, Timestamp};
 
 use crate::catalogue::Item;
 use crate::output;

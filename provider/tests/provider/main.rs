@@ -1,0 +1,15 @@
+//! A provider on a relay, with an engine that follows a script, and a buyer that
+//! tries it in every way.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod buyer;
+mod crash;
+mod declines;
+mod house;
+mod jobs;
+mod process;
+mod queue;
+mod relays;
+mod stopping;
+mod visible;
