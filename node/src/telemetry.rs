@@ -2,9 +2,8 @@
 //!
 //! What never reaches a log: prompts, outputs, keys, preimages.
 
-use std::io::IsTerminal as _;
-
 use std::fmt;
+use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
