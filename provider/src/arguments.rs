@@ -24,6 +24,7 @@ pub struct Arguments {
         value_name = "DIR",
         env = "INFERNET_PROVIDER_HOME",
         global = true,
+        help_heading = "Options of all commands",
         hide_env_values = true
     )]
     pub home: Option<PathBuf>,
@@ -34,11 +35,12 @@ pub struct Arguments {
         value_name = "FILE",
         env = "INFERNET_PROVIDER_CONFIG",
         global = true,
+        help_heading = "Options of all commands",
         hide_env_values = true
     )]
     pub config: Option<PathBuf>,
 
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options of all commands")]
     pub log: LogOptions,
 }
 

@@ -227,7 +227,12 @@ impl Driver {
     }
 
     fn failed(&self, error: &EngineError) -> Input {
-        tracing::warn!(award = %self.admitted.award.id(), error = public_words(error), "the engine failed");
+        let award = self.admitted.award.id();
+        match error {
+            // A template's words may quote the prompt.
+            EngineError::ChatTemplate(_) => tracing::warn!(%award, "the chat template fails"),
+            error => tracing::warn!(%award, %error, "the engine failed"),
+        }
         broke(&public_words(error))
     }
 

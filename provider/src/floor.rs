@@ -8,6 +8,8 @@
 mod awards;
 mod closing;
 mod standing;
+mod turns;
+mod voice;
 mod wishes;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -17,8 +19,7 @@ use std::time::Duration;
 use infernet_node::clock;
 use infernet_node::link::{Delivery, Error as LinkError, Published, RelayStatus, Subscription};
 use infernet_node::shutdown::Shutdown;
-use infernet_protocol::event::{Load, Offer, Signed, Status};
-use infernet_protocol::inference::EndReason;
+use infernet_protocol::event::{Offer, Signed};
 use infernet_protocol::job::Millis;
 use infernet_protocol::kinds;
 use infernet_protocol::seal::Conversation;
@@ -28,7 +29,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::admission::Verdict;
-use crate::announcing::{self, Bulletin, Schedule};
+use crate::announcing::Schedule;
 use crate::attempt::{Order, Report};
 use crate::bidding::Bidder;
 use crate::limits::{Bucket, Remembered};
@@ -49,17 +50,11 @@ const AWARDS_BURST: u64 = 200;
 /// Awards and cancels that are remembered without asking the store.
 const MAX_REMEMBERED: usize = 16_384;
 
-/// Ended attempts that still answer a buyer that missed something.
-const MAX_LINGERING: usize = 512;
-
 /// Reports that may wait; the loop takes them faster than attempts make them.
 const MAX_REPORTS: usize = 256;
 
 /// How often the store forgets what is over.
 const PURGE_EVERY: Duration = Duration::from_secs(3_600);
-
-/// How much the newest job's duration counts in their average.
-const NEWEST_SHARE: f64 = 0.2;
 
 /// A question of the owner's.
 #[derive(Debug)]
@@ -121,6 +116,8 @@ pub struct Floor {
     schedule: Schedule,
     announcements: JoinSet<Result<Published, LinkError>>,
     announced: watch::Sender<Vec<RelayUrl>>,
+    /// Whether the owner was told that no relay takes the announcement.
+    is_unheard: bool,
     reports: mpsc::Receiver<Report>,
     reporter: mpsc::Sender<Report>,
     heartbeat: Interval,
@@ -181,6 +178,7 @@ impl Floor {
             schedule: Schedule::new(at),
             announcements: JoinSet::new(),
             announced,
+            is_unheard: false,
             reports,
             reporter,
             heartbeat: every(visibility::HEARTBEAT_EVERY),
@@ -213,7 +211,9 @@ impl Floor {
             Some(checked) = self.admissions.join_next() => Happening::Checked(checked),
             delivery = self.ears.own.next(), if may_check => Happening::Own(delivery),
             delivery = self.ears.offers.next(), if !self.is_closing => Happening::Offer(delivery),
-            Some(Ok(announced)) = self.announcements.join_next() => Happening::Announced(announced),
+            Some(announced) = self.announcements.join_next() => {
+                Happening::Announced(announced.unwrap_or(Err(LinkError::Stopped)))
+            }
             () = sleep(Duration::from_millis(announce_in.unwrap_or(0))), if announce_in.is_some() => {
                 Happening::TimeToAnnounce
             }
@@ -292,151 +292,6 @@ impl Floor {
         };
         // A float cast saturates; neither factor is negative.
         (rounds as f64 * self.mean_job_ms) as u64
-    }
-
-    fn reported(&mut self, report: Report) {
-        match report {
-            Report::Halted {
-                award,
-                ended,
-                usage,
-            } => {
-                self.count(ended, usage.input_tokens, usage.output_tokens);
-                self.halted(award);
-            }
-            Report::Forgotten { award } => {
-                self.attempts.remove(&award);
-                self.lingering.retain(|lingering| *lingering != award);
-            }
-        }
-    }
-
-    fn count(&mut self, ended: Option<EndReason>, input_tokens: u64, output_tokens: u64) {
-        self.tally.input_tokens += input_tokens;
-        self.tally.output_tokens += output_tokens;
-        match ended {
-            Some(EndReason::Stop | EndReason::Length) => self.tally.completed += 1,
-            Some(EndReason::Cancelled) | None => self.tally.stopped += 1,
-            Some(EndReason::Failed) => self.tally.failed += 1,
-        }
-    }
-
-    /// An attempt needs its place no more: the next one begins.
-    fn halted(&mut self, award: EventId) {
-        self.queue.leave(&award);
-        if let Some(entry) = self.attempts.get_mut(&award) {
-            entry.phase = Phase::Over;
-            if let Some(begun_at) = entry.begun_at {
-                let took = now().since(begun_at) as f64;
-                let share = if self.mean_job_ms > 0.0 {
-                    NEWEST_SHARE
-                } else {
-                    1.0
-                };
-                self.mean_job_ms += share * (took - self.mean_job_ms);
-            }
-        }
-        self.lingering.push_back(award);
-        if self.lingering.len() > MAX_LINGERING
-            && let Some(oldest) = self.lingering.pop_front()
-        {
-            self.attempts.remove(&oldest);
-        }
-        self.begin();
-    }
-
-    /// Fills free slots, and tells those who still wait how many are ahead.
-    fn begin(&mut self) {
-        while let Some(award) = self.queue.begin_next() {
-            if let Some(entry) = self.attempts.get_mut(&award) {
-                entry.phase = Phase::Running;
-                entry.begun_at = Some(now());
-                entry.order(Order::Begin);
-            }
-        }
-        for (award, ahead) in self.queue.positions() {
-            if let Some(entry) = self.attempts.get(&award) {
-                entry.order(Order::Moved(ahead));
-            }
-        }
-        self.schedule.changed(self.bulletin());
-    }
-
-    fn bulletin(&self) -> Bulletin {
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Bulletin {
-            status: match self.is_closing || self.queue.is_full() {
-                true => Status::Busy,
-                false => Status::Online,
-            },
-            load: Load {
-                running: count(self.queue.running()),
-                queued: count(self.queue.queued()),
-            },
-        }
-    }
-
-    async fn announce(&mut self) {
-        let bulletin = self.bulletin();
-        let created_at = match self.shop.store.next_announcement(clock::now()).await {
-            Ok(created_at) => created_at,
-            Err(error) => {
-                tracing::error!(%error, "cannot write when it was announced");
-                clock::now()
-            }
-        };
-        let announcement = announcing::announcement(&self.shop, bulletin, created_at);
-        let event = self.shop.sign(&announcement, created_at);
-        self.schedule.says(now(), bulletin);
-        let link = self.shop.link.clone();
-        self.announcements
-            .spawn(async move { link.publish(&event).await });
-    }
-
-    fn was_announced(&mut self, announced: Result<Published, LinkError>) {
-        self.schedule.was_heard(now(), announced.is_ok());
-        match announced {
-            Ok(published) => {
-                for refused in &published.refused {
-                    tracing::warn!(relay = %refused.relay, reason = refused.reason, "refuses the announcement");
-                }
-                if self.announced.borrow().is_empty() {
-                    self.announced.send_replace(published.accepted);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "not announced yet"),
-        }
-    }
-
-    /// A relay that has come (back) is told who we are and what we sell.
-    fn relays_changed(&mut self) {
-        let sessions = self
-            .relays
-            .borrow_and_update()
-            .iter()
-            .map(|r| r.sessions)
-            .sum();
-        if sessions <= self.sessions {
-            return;
-        }
-        self.sessions = sessions;
-        self.schedule.reconnected(now());
-        let at = clock::now();
-        let mut events = visibility::introduction(&self.shop, at);
-        events.push(visibility::heartbeat(&self.shop, at));
-        self.publish(events);
-    }
-
-    /// Publishes what is nobody's loss if it fails.
-    fn publish(&self, events: Vec<Event>) {
-        let link = self.shop.link.clone();
-        tokio::spawn(async move {
-            for event in events {
-                if let Err(error) = link.publish(&event).await {
-                    tracing::debug!(kind = %event.kind, %error, "not published");
-                }
-            }
-        });
     }
 
     async fn purge(&self) {

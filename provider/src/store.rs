@@ -12,6 +12,10 @@ use sqlx::{Row, SqlitePool};
 /// that was switched off over the holidays; after that nobody waits for it.
 const OUTBOX_KEPT_S: u64 = 7 * 24 * 3_600;
 
+/// How far ahead of the clock an announcement may be dated, because several were
+/// made within a second.
+const MAX_AHEAD_S: i64 = 60;
+
 /// Events that are published again at a start; more than this were never made
 /// between two of them by honest work.
 const MAX_UNACKNOWLEDGED: i64 = 10_000;
@@ -269,15 +273,19 @@ impl Store {
     }
 
     /// The time to put on the next announcement: now, or just after the last
-    /// one, which it would otherwise not replace.
+    /// one, which it would otherwise not replace. A last one from far ahead was
+    /// made by a clock that was wrong, and runs out by itself.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn next_announcement(&self, now: Timestamp) -> Result<Timestamp, Error> {
         let row = sqlx::query(
-            "UPDATE announced SET created_s = max(created_s + 1, ?) RETURNING created_s",
+            "UPDATE announced
+             SET created_s = CASE WHEN created_s < ?1 + ?2 THEN max(created_s + 1, ?1) ELSE ?1 END
+             RETURNING created_s",
         )
         .bind(seconds(now))
+        .bind(MAX_AHEAD_S)
         .fetch_one(&self.pool)
         .await?;
         let created: i64 = row.try_get("created_s")?;
@@ -293,4 +301,101 @@ impl Store {
 /// Seconds as SQLite keeps them; no clock reaches 2^63.
 fn seconds(at: Timestamp) -> i64 {
     i64::try_from(at.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::{EventBuilder, Keys};
+
+    use super::*;
+
+    fn at(s: u64) -> Timestamp {
+        Timestamp::from_secs(s)
+    }
+
+    fn event(text: &str) -> Event {
+        let note = EventBuilder::text_note(text).custom_created_at(at(1_000));
+        note.sign_with_keys(&Keys::generate()).unwrap()
+    }
+
+    /// An attempt as the floor writes it, without an award to make it from.
+    async fn accepted(store: &Store, award: EventId, number: i64) -> PublicKey {
+        let buyer = Keys::generate().public_key;
+        sqlx::query(
+            "INSERT INTO attempts (award, job, buyer, number, state, arrived_s, forget_s)
+             VALUES (?1, ?1, ?2, ?3, 'accepted', 0, 500)",
+        )
+        .bind(award.as_bytes().as_slice())
+        .bind(buyer.as_bytes().as_slice())
+        .bind(number)
+        .execute(&store.pool)
+        .await
+        .unwrap();
+        buyer
+    }
+
+    #[tokio::test]
+    async fn an_attempt_ends_once_and_its_event_waits_for_a_relay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("provider.sqlite");
+        let store = Store::open(&path).await.unwrap();
+        let award = EventId::all_zeros();
+        let buyer = accepted(&store, award, 3).await;
+        assert_eq!(store.newest_attempt(&buyer, &award).await.unwrap(), 3);
+        let (result, cancel) = (event("result"), event("cancel"));
+        assert!(store.deliver(&award, &result).await.unwrap());
+        assert!(
+            !store.abandon(&award, &cancel).await.unwrap(),
+            "it has ended"
+        );
+        store.close().await;
+        let store = Store::open(&path).await.unwrap();
+        assert!(store.unfinished().await.unwrap().is_empty());
+        assert_eq!(
+            store.unacknowledged().await.unwrap(),
+            std::slice::from_ref(&result)
+        );
+        store.acknowledge(&result.id, at(1_001)).await.unwrap();
+        assert!(store.unacknowledged().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_forgotten_and_what_is_not_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("provider.sqlite"))
+            .await
+            .unwrap();
+        let (over, open) = (EventId::all_zeros(), EventId::from_byte_array([1; 32]));
+        accepted(&store, over, 1).await;
+        accepted(&store, open, 1).await;
+        store.deliver(&over, &event("result")).await.unwrap();
+        store.purge(at(1_000)).await.unwrap();
+        assert!(!store.knows(&over).await.unwrap());
+        assert!(
+            store.knows(&open).await.unwrap(),
+            "nobody was told of its end"
+        );
+        assert_eq!(store.unacknowledged().await.unwrap().len(), 1);
+        store.purge(at(1_001 + OUTBOX_KEPT_S)).await.unwrap();
+        assert!(store.unacknowledged().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn announcements_are_dated_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("provider.sqlite"))
+            .await
+            .unwrap();
+        for (now, expected) in [(100, 100), (100, 101), (100, 102), (200, 200), (199, 201)] {
+            assert_eq!(
+                store.next_announcement(at(now)).await.unwrap(),
+                at(expected)
+            );
+        }
+        store.next_announcement(at(9_000)).await.unwrap();
+        let corrected = store.next_announcement(at(300)).await.unwrap();
+        assert_eq!(corrected, at(300), "the clock was wrong and is set right");
+    }
 }

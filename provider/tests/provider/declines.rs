@@ -39,7 +39,7 @@ async fn an_answer_that_cannot_fit_in_an_event() {
 }
 
 #[tokio::test]
-async fn vectors_that_cannot_fit_in_an_event() {
+async fn but_not_the_most_texts_that_one_award_may_have() {
     let relay = Relay::start().await;
     let provider = Provider::start(&[&relay], quick(), |_| {}).await;
     let mut buyer = Buyer::connect(&[&relay]).await;
