@@ -2,6 +2,7 @@
 CREATE TABLE jobs (
     id       TEXT PRIMARY KEY NOT NULL,
     began    INTEGER NOT NULL,
+    deadline INTEGER NOT NULL,
     model    TEXT NOT NULL,
     provider TEXT NOT NULL,
     status   TEXT NOT NULL CHECK (status IN ('running', 'done', 'failed', 'stopped')),

@@ -22,6 +22,10 @@ use crate::{Answer, Error, Options, Request, record};
 /// How long [`Client::close`] waits for jobs to stop and for the last events to be acknowledged.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long to wait before coming back to a relay: shorter than a provider does, since somebody waits.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MOST: Duration = Duration::from_secs(5);
+
 /// How long a question to the relays may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -69,6 +73,8 @@ impl Client {
         let relays = options.relay_urls()?;
         let mut link_options = link::Options::new(relays, options.keys.clone());
         link_options.connect_timeout = options.connect_timeout;
+        link_options.retry_first = RETRY_FIRST;
+        link_options.retry_most = RETRY_MOST;
         let link = Link::connect(link_options).await?;
         let market = Market::new(options.trusted());
         let now = clock::now();

@@ -105,7 +105,7 @@ enum Command {
     /// Check a job's events anew: what is proven, what is not, what is wrong
     Audit(audit::Audit),
     /// Write a settings file with comments, and make a key (nothing needs this)
-    Init(init::Init),
+    Init,
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -167,7 +167,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Jobs(jobs) => jobs.run(place).await,
         Command::Show(show) => show.run(place).await,
         Command::Audit(audit) => audit.run(place).await,
-        Command::Init(init) => init.run(&place),
+        Command::Init => init::run(&place),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(

@@ -36,7 +36,7 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It runs, or the program that ran it was killed.
+    /// It runs.
     Running,
     /// It is done.
     Done,
@@ -44,6 +44,9 @@ pub enum Status {
     Failed,
     /// The user stopped it.
     Stopped,
+    /// The program that ran it was killed, and its deadline is over. Never stored: a job that still runs by then
+    /// is one.
+    Lost,
 }
 
 impl Status {
@@ -54,6 +57,7 @@ impl Status {
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Stopped => "stopped",
+            Self::Lost => "lost",
         }
     }
 
@@ -71,6 +75,8 @@ pub struct Job {
     pub id: EventId,
     /// When it began.
     pub began: Timestamp,
+    /// When it is over, done or not.
+    pub deadline: Timestamp,
     /// The model that was asked.
     pub model: String,
     /// Who was asked last.
@@ -116,12 +122,13 @@ impl History {
     /// # Errors
     /// A disk that refuses.
     pub async fn put(&self, job: &Job) -> Result<(), Error> {
-        let put = "INSERT INTO jobs (id, began, model, provider, status, tokens) VALUES (?, ?, ?, ?, ?, ?)
+        let put = "INSERT INTO jobs (id, began, deadline, model, provider, status, tokens) VALUES (?, ?, ?, ?, ?, ?, ?)
                    ON CONFLICT (id) DO UPDATE SET model = excluded.model, provider = excluded.provider,
                    status = excluded.status, tokens = excluded.tokens";
         sqlx::query(put)
             .bind(job.id.to_hex())
             .bind(signed(job.began.as_secs()))
+            .bind(signed(job.deadline.as_secs()))
             .bind(&job.model)
             .bind(&job.provider)
             .bind(job.status.as_str())
@@ -131,14 +138,20 @@ impl History {
         Ok(())
     }
 
-    /// The newest jobs, the newest first.
+    /// The newest jobs, the newest first, as they stand at `now`.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub async fn list(&self, limit: u32) -> Result<Vec<Job>, Error> {
+    pub async fn list(&self, limit: u32, now: Timestamp) -> Result<Vec<Job>, Error> {
         let list = "SELECT * FROM jobs ORDER BY began DESC, rowid DESC LIMIT ?";
         let rows = sqlx::query(list).bind(limit).fetch_all(&self.pool).await?;
-        rows.iter().map(read).collect()
+        let mut jobs = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        for job in &mut jobs {
+            if job.status == Status::Running && job.deadline < now {
+                job.status = Status::Lost;
+            }
+        }
+        Ok(jobs)
     }
 
     /// Jobs whose id begins so; two at most, since two are one too many.
@@ -174,6 +187,7 @@ fn read(row: &SqliteRow) -> Result<Job, Error> {
     Ok(Job {
         id: EventId::from_hex(&id).map_err(|e| sqlx::Error::Decode(Box::new(e)))?,
         began: Timestamp::from_secs(unsigned("began")?),
+        deadline: Timestamp::from_secs(unsigned("deadline")?),
         model: row.try_get("model")?,
         provider: row.try_get("provider")?,
         status: Status::named(&status).ok_or_else(|| sqlx::Error::Decode(status.into()))?,
@@ -193,6 +207,7 @@ mod tests {
         Job {
             id: EventId::from_byte_array(id),
             began: Timestamp::from_secs(u64::from(first)),
+            deadline: Timestamp::from_secs(1_000),
             model: "m".into(),
             provider: "ada".into(),
             status,
@@ -214,10 +229,11 @@ mod tests {
         history.put(&done).await.unwrap();
         history.close().await;
         let history = History::open(&path).await.unwrap();
-        assert_eq!(
-            history.list(10).await.unwrap(),
-            [job(0xac, Status::Running), done.clone()]
-        );
+        let at = Timestamp::from_secs;
+        let list = history.list(10, at(1_000)).await.unwrap();
+        assert_eq!(list, [job(0xac, Status::Running), done.clone()]);
+        let list = history.list(10, at(1_001)).await.unwrap();
+        assert_eq!(list, [job(0xac, Status::Lost), done.clone()]);
         assert_eq!(history.beginning("ab").await.unwrap(), [done]);
         assert_eq!(history.beginning("a").await.unwrap().len(), 2);
         assert!(history.beginning("%").await.unwrap().is_empty());

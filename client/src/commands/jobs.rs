@@ -1,6 +1,7 @@
 //! `jobs`: the list of this machine.
 
 use infernet_client::history::Job;
+use infernet_node::clock;
 
 use super::table::table;
 use super::{Exit, Place, print, print_json};
@@ -20,7 +21,7 @@ pub struct Jobs {
 impl Jobs {
     pub async fn run(self, place: Place) -> anyhow::Result<Exit> {
         let history = place.history().await?;
-        let jobs = history.list(self.limit).await?;
+        let jobs = history.list(self.limit, clock::now()).await?;
         history.close().await;
         if self.json {
             print_json(&jobs)?;

@@ -155,10 +155,11 @@ fn awards(award: &Signed<Award>, who: impl Fn(&PublicKey) -> String) -> String {
 }
 
 fn results(result: &JobResult) -> String {
-    let tokens = result.usage.output_tokens;
-    let behind = match result.usage.prefix_tokens {
-        0 => String::new(),
-        prefix => format!(" behind {prefix}"),
+    let usage = &result.usage;
+    let tokens = match (usage.output_tokens, usage.prefix_tokens) {
+        (0, 0) => format!("{} tokens read", usage.input_tokens),
+        (drawn, 0) => format!("{drawn} tokens"),
+        (drawn, prefix) => format!("{drawn} tokens behind {prefix}"),
     };
     let due = match result.due_msat {
         Msat::ZERO => String::new(),
@@ -173,7 +174,7 @@ fn results(result: &JobResult) -> String {
     };
     let seconds = result.timing.total_ms as f64 / 1_000.0;
     format!(
-        "attempt {}: {tokens} tokens{behind} in {seconds:.1} s, {ended}{due}",
+        "attempt {}: {tokens} in {seconds:.1} s, {ended}{due}",
         result.attempt
     )
 }

@@ -146,6 +146,14 @@ pub fn price_of(price: &Price) -> String {
 
 /// How fast it went, in a line.
 pub fn speed_of(summary: &Summary) -> String {
+    if !summary.vectors.is_empty() {
+        let (name, vectors) = (&summary.provider_name, summary.vectors.len());
+        let job = &summary.job.to_hex()[..8];
+        return format!(
+            "{name}: {vectors} vectors after {} ms. See: infernet-client show {job}",
+            summary.total_ms
+        );
+    }
     let speed = match summary.tokens_per_s {
         speed if speed > 0.0 => format!(", {speed:.1} tokens/s"),
         _ => String::new(),

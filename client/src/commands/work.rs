@@ -1,5 +1,7 @@
 //! Running one job for the user: streaming it, writing it down, stopping it.
 
+use std::time::Duration;
+
 use infernet_client::history::{History, Job, Status};
 use infernet_client::{Answer, Client, Error, Outcome, Request, Route, Step};
 use infernet_node::clock;
@@ -49,7 +51,7 @@ impl Terms {
             request.max_price = price;
         }
         if let Some(seconds) = self.deadline.or(defaults.deadline_s) {
-            request.deadline = std::time::Duration::from_secs(seconds);
+            request.deadline = Duration::from_secs(seconds);
         }
         request.route = match &self.provider {
             Some(provider) => Route::To {
@@ -76,11 +78,16 @@ pub async fn run(
     terminal: &mut Terminal,
 ) -> anyhow::Result<Finished> {
     let stop = interrupt::on_signals()?;
+    let within = request.deadline;
     let answer = tokio::select! {
         answer = client.submit(request) => answer,
         () = stop.cancelled() => Err(Error::Stopped),
     };
-    let mut log = Log { history, job: None };
+    let mut log = Log {
+        history,
+        within,
+        job: None,
+    };
     let outcome = match answer {
         Ok(answer) => follow(answer, &mut log, terminal, stop).await?,
         Err(error) => Err(error),
@@ -120,6 +127,8 @@ async fn follow(
 /// Writes one job into the list.
 struct Log<'a> {
     history: &'a History,
+    /// How long the job may take.
+    within: Duration,
     job: Option<Job>,
 }
 
@@ -136,6 +145,7 @@ impl Log<'_> {
         let job = Job {
             id,
             began,
+            deadline: began + self.within,
             model,
             provider,
             status: Status::Running,

@@ -1,5 +1,8 @@
 //! Who could do a job: the words of providers, announcements and bids, that meet what its buyer wants.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use infernet_protocol::event::{

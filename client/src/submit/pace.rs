@@ -6,8 +6,9 @@
 
 use infernet_protocol::job::Millis;
 
-/// How long providers have to come back to a relay after we have.
-const REJOIN_MS: u64 = 3_000;
+/// How long a provider has to come back to a relay after we have: it may be in a pause between two attempts that is
+/// as long as the relay was away.
+const REJOIN_MS: u64 = 10_000;
 
 /// A clock that can stand still, up to a deadline that does not move.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +133,7 @@ mod tests {
         pace.adrift(2_000);
         pace.moored(3_000);
         pace.adrift(3_500);
-        pace.tick(8_000);
-        assert_eq!(pace.at(8_000), Millis(2_000));
+        pace.tick(14_000);
+        assert_eq!(pace.at(14_000), Millis(2_000));
     }
 }

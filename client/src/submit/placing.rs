@@ -39,22 +39,23 @@ impl Driver {
 
     /// Awards the next attempt.
     pub(super) fn place(&mut self, word: EventId, prefix: &[TokenId]) -> Input {
-        let failed = |name: &str, how: String| {
-            tracing::warn!(provider = name, how, "an award could not be made");
+        let Some(word) = self.words.get(&word).cloned() else {
+            tracing::error!(%word, "the job awards to somebody who is not known");
+            return Input::AwardFailed;
+        };
+        let failed = |how: String| {
+            self.tell(Step::Failed {
+                name: word.name.clone(),
+                how: format!("cannot be given it: {how}"),
+            });
             Input::AwardFailed
         };
-        let Some(word) = self.words.get(&word).cloned() else {
-            return failed("?", "its bid is not known".into());
-        };
         if !prefix.is_empty() && self.speaks.is_some_and(|model| model != word.model) {
-            return failed(
-                &word.name,
-                "it runs another model, with other tokens".into(),
-            );
+            return failed("it runs another model, with other tokens".into());
         }
         match self.sign_award(&word, prefix) {
             Ok(award) => self.awarded(word, award, prefix.len()),
-            Err(error) => failed(&word.name, error.to_string()),
+            Err(error) => failed(error.to_string()),
         }
     }
 

@@ -112,3 +112,145 @@ pub(super) fn progress(
     let progress = Progress::from_bytes(&bytes).ok()?;
     (progress.award == award.id()).then_some(progress)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use infernet_protocol::event::Body;
+    use infernet_protocol::inference::{Prompt, Sampling};
+    use infernet_protocol::money::Msat;
+    use infernet_protocol::payload::{Generate, News};
+    use infernet_protocol::seal::{Digest, whisper};
+    use nostr::secp256k1::rand::rngs::OsRng;
+
+    use super::*;
+    use crate::audit::story::Story;
+
+    fn chat() -> Work {
+        Work::TextGeneration(Generate {
+            prompt: Prompt::Text("Hello".into()),
+            sampling: Sampling::default(),
+            max_tokens: 8,
+            stop: vec![],
+            prefix: vec![],
+        })
+    }
+
+    /// What is said of the result after `spoil`, signed by the provider all the same.
+    fn flaw(spoil: impl Fn(&mut JobResult)) -> Option<&'static str> {
+        let mut story = Story::direct();
+        spoil(&mut story.result);
+        match verdict(&story, &story.provider) {
+            Checked::Bad(flaw) => Some(flaw),
+            Checked::Good(_) => None,
+            Checked::Foreign => Some("foreign"),
+        }
+    }
+
+    fn verdict(story: &Story, signer: &Keys) -> Checked {
+        let unsigned = story.result.to_unsigned(signer.public_key(), story.at(2));
+        let result = Signed::verify(unsigned.sign_with_keys(signer).unwrap()).unwrap();
+        check(&result, &story.signed_award(), &chat(), &story.buyer)
+    }
+
+    #[test]
+    fn a_result_that_keeps_its_word_is_good() {
+        assert_eq!(flaw(|_| {}), None);
+    }
+
+    #[test]
+    fn every_broken_word_is_named() {
+        let hash = Digest::from_bytes([1; 32]);
+        assert_eq!(
+            flaw(|r| r.output_hash = hash),
+            Some("the output's hash is wrong")
+        );
+        assert_eq!(
+            flaw(|r| r.attempt = 2),
+            Some("it names another job, attempt or buyer")
+        );
+        assert_eq!(
+            flaw(|r| r.job = nostr::EventId::all_zeros()),
+            Some("it names another job, attempt or buyer")
+        );
+        assert_eq!(
+            flaw(|r| r.due_msat = Msat(1)),
+            Some("it asks for more than the price")
+        );
+        let altered = flaw(|r| r.output.body.replace_range(0..4, "AAAA"));
+        assert_eq!(altered, Some("the output cannot be opened"));
+    }
+
+    #[test]
+    fn somebody_elses_result_and_one_of_another_award_are_foreign() {
+        let mut story = Story::direct();
+        assert!(matches!(
+            verdict(&story, &Keys::generate()),
+            Checked::Foreign
+        ));
+        story.result.award = nostr::EventId::all_zeros();
+        assert!(matches!(verdict(&story, &story.provider), Checked::Foreign));
+    }
+
+    #[test]
+    fn vectors_must_be_as_many_as_the_texts_and_whole() {
+        let texts = Work::Embedding {
+            texts: vec!["a".into(), "b".into()],
+        };
+        let judge = |vectors: &[&[f32]], ended| {
+            let vectors = vectors.iter().map(|v| Vector(v.to_vec())).collect();
+            fits(&Product::Embedding { vectors }, &texts, ended).is_ok()
+        };
+        assert!(judge(&[&[0.1, 0.2], &[0.3, 0.4]], EndReason::Stop));
+        assert!(judge(&[], EndReason::Failed));
+        let wrong: [&[&[f32]]; 4] = [
+            &[],
+            &[&[0.1]],
+            &[&[0.1], &[0.1, 0.2]],
+            &[&[0.1], &[f32::NAN]],
+        ];
+        for vectors in wrong {
+            assert!(!judge(vectors, EndReason::Stop), "{vectors:?}");
+        }
+        let text = Product::TextGeneration {
+            text: String::new(),
+            tokens: vec![],
+        };
+        assert!(fits(&text, &texts, EndReason::Stop).is_err());
+    }
+
+    #[test]
+    fn only_the_providers_own_words_about_this_award_are_heard() {
+        let story = Story::direct();
+        let award = story.signed_award();
+        let provider = story.provider.public_key();
+        let theirs =
+            Conversation::between(story.provider.secret_key(), &story.buyer.public_key()).unwrap();
+        let ours = Conversation::between(story.buyer.secret_key(), &provider).unwrap();
+        let says = |award: nostr::EventId| {
+            let progress = Progress {
+                award,
+                news: News::Alive { ahead: 0 },
+            };
+            whisper(&theirs, &progress.to_bytes(), &mut OsRng).unwrap()
+        };
+        let heard =
+            |author: &PublicKey, content: &str| progress(author, content, &award, &ours).is_some();
+        let word = says(award.id());
+        assert!(heard(&provider, &word));
+        assert!(
+            !heard(&Keys::generate().public_key(), &word),
+            "an author who only repeats it"
+        );
+        assert!(
+            !heard(&provider, &says(nostr::EventId::all_zeros())),
+            "a replay from another attempt"
+        );
+        assert!(
+            !heard(&provider, &word.replacen(&word[40..44], "AAAA", 1)),
+            "an altered message"
+        );
+        assert!(!heard(&provider, ""), "nothing");
+    }
+}

@@ -131,7 +131,7 @@ async fn what_comes_from_somebody_else_is_dropped() {
 async fn a_bid_after_the_award_changes_nothing() {
     let scripts = [
         Script::new("prompt", Conduct::Slow).speed(10.0),
-        Script::new("late", Conduct::BidsLate(900)).speed(500.0),
+        Script::new("late", Conduct::BidsLate(2_500)).speed(500.0),
     ];
     let market = Market::of(scripts).await;
     let client = market.client().await;
@@ -194,7 +194,7 @@ async fn a_model_that_nobody_has_is_answered_with_what_there_is() {
             error.to_string(),
             "nobody sells gpt-9; on sale for text-generation: tiny"
         );
-        assert!(began.elapsed() < Duration::from_secs(4));
+        assert!(began.elapsed() < Duration::from_secs(5));
     }
     // An offer that led to nothing is withdrawn.
     let cancel =

@@ -18,7 +18,7 @@ use nostr_relay_builder::{LocalRelay, RelayBuilder};
 use fake::{Fake, Script};
 
 /// No test waits longer than this.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A relay, and providers.
 pub struct Market {
@@ -59,11 +59,11 @@ impl Market {
     pub fn options(&self) -> Options {
         let mut options = Options::new([self.url.to_string()]);
         options.patience = Patience {
-            ack_ms: 1_000,
-            silence_ms: 1_000,
+            ack_ms: 2_000,
+            silence_ms: 2_000,
             gap_ms: 60,
         };
-        options.auction_window = Duration::from_millis(700);
+        options.auction_window = Duration::from_millis(1_500);
         options
     }
 
