@@ -168,7 +168,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let word = rest.find(|c: char| !c.is_whitespace()).unwrap_or(0);
+        let word = rest
+            .find(|c: char| !c.is_whitespace())
+            .unwrap_or(rest.len());
         let length = rest[word..].find(char::is_whitespace);
         let (token, after) = rest.split_at(length.map_or(rest.len(), |length| word + length));
         rest = after;
@@ -390,5 +392,20 @@ impl Recital {
             }
             thread::sleep(left.min(GLANCE));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_the_sum_of_its_words() {
+        for text in ["", " ", "a", "a b", " a  b ", "a\n", "\n\n"] {
+            let words: Vec<_> = words(text).collect();
+            assert_eq!(words.concat(), text);
+            assert!(words.iter().all(|word| !word.is_empty()));
+        }
+        assert_eq!(words("one two ").count(), 3);
     }
 }
