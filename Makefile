@@ -2,7 +2,8 @@
 
 SHELL := bash
 CARGO ?= cargo
-PROMPT ?=
+# Whatever is asked, quotes and dollars too, reaches the demo as it is.
+export PROMPT ?=
 
 .DEFAULT_GOAL := help
 
@@ -20,7 +21,7 @@ build: fetch ## Build everything
 
 .PHONY: demo
 demo: build ## Watch the market do two jobs on a real model (PROMPT="…")
-	@PROMPT="$(PROMPT)" scripts/demo
+	@scripts/demo
 
 .PHONY: market
 market: build ## Start the same market and leave it up until Ctrl-C
