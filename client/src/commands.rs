@@ -49,11 +49,15 @@ Examples:
   infernet-client providers
   infernet-client audit 1a2b3c4d
 
-Exit codes: 0 done; 1 it failed, or an audit found something wrong; 2 the command line or a setting cannot be
-understood; 130 interrupted.";
+Exit codes:
+  0    done
+  1    it failed, or an audit found something wrong
+  2    the command line or a setting cannot be understood
+  130  interrupted";
 
 /// What every subcommand takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
 pub struct Global {
     /// A relay to use; several if given several times [default: those of client.toml, else ws://127.0.0.1:7777]
     #[arg(
