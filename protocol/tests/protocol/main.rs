@@ -2,6 +2,7 @@
 //! life on a virtual clock.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod awards;
 mod bounds;
 mod documents;
 mod examples;
