@@ -3,8 +3,9 @@
 //
 // usage: node read-market.mjs ws://127.0.0.1:7777
 
-import { Relay } from 'nostr-tools/relay'
+import { Relay, useWebSocketImplementation } from 'nostr-tools/relay'
 import { verifyEvent } from 'nostr-tools/pure'
+import WebSocket from 'ws'
 
 const STORED_KINDS = [0, 31990, 38500, 8600, 8601, 8602, 8603, 8604, 8605, 8606, 8607]
 const DEADLINE_MS = 20_000
@@ -14,6 +15,9 @@ if (!url) {
   console.error('usage: node read-market.mjs RELAY')
   process.exit(2)
 }
+
+// Node.js before 22 has none of its own.
+useWebSocketImplementation(WebSocket)
 
 const alarm = setTimeout(() => {
   console.error(`no answer from ${url} within ${DEADLINE_MS} ms`)

@@ -1,0 +1,72 @@
+//! Any Nostr client sees the market.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use infernet_tests::{Market, Process, skip};
+
+/// Installs nostr-tools into the cache, once; `None` if this machine cannot.
+fn nostr_tools(test: &str) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("nostr-tools");
+    let place = source.join("../../.cache/nostr-tools");
+    std::fs::create_dir_all(&place).unwrap();
+    for file in ["package.json", "package-lock.json", "read-market.mjs"] {
+        std::fs::copy(source.join(file), place.join(file)).unwrap();
+    }
+    if place.join("node_modules/nostr-tools").exists() {
+        return Some(place);
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--omit=optional", "--no-audit", "--no-fund"])
+        .current_dir(&place);
+    let Ok(mut install) = Process::start("npm", &mut npm) else {
+        skip(test, "there is no npm; install Node.js");
+        return None;
+    };
+    match install.ended(Duration::from_secs(120)) {
+        Ok(status) if status.success() => Some(place),
+        _ => {
+            skip(test, "npm could not install nostr-tools");
+            None
+        }
+    }
+}
+
+#[test]
+fn nostr_tools_reads_and_verifies_the_market() {
+    let test = "nostr_tools_reads_and_verifies_the_market";
+    let Some(place) = nostr_tools(test) else {
+        return;
+    };
+    let market = Market::open().unwrap();
+    let _provider = market.scripted_provider("alpha", &[]).unwrap();
+    let buyer = market.client("buyer");
+    buyer
+        .json(&["submit", "--json", "--auction", "hello"])
+        .unwrap();
+
+    let mut node = Command::new("node");
+    node.arg("read-market.mjs")
+        .arg(&market.relay.url)
+        .current_dir(&place);
+    let mut reader = Process::start("nostr-tools", &mut node).unwrap();
+    let status = reader.ended(Duration::from_secs(30)).unwrap();
+    assert!(status.success(), "{}", reader.stderr());
+
+    let lines: Vec<serde_json::Value> = reader
+        .stdout()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (summary, events) = lines.split_last().unwrap();
+    assert_eq!(summary["invalid"], 0);
+    for kind in [0, 31_990, 38_500, 8_600, 8_601, 8_602, 8_603, 8_606] {
+        let event = events
+            .iter()
+            .find(|event| event["kind"] == kind)
+            .unwrap_or_else(|| panic!("no event of kind {kind}"));
+        assert_eq!(event["verified"], true);
+        assert!(event["alt"].is_string(), "kind {kind} has no alt text");
+    }
+}
