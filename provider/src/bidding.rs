@@ -207,6 +207,7 @@ mod tests {
         let now_s = NOW.0 / 1_000;
         let mut offer = Offer {
             v: V1,
+            nonce: 1,
             task: Task::TextGeneration,
             accepts: vec![Accepts::Name("Small".into())],
             limits: Limits {

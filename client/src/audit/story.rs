@@ -119,6 +119,7 @@ fn verified<B: Body>(body: &B, keys: &Keys) -> Signed<B> {
 fn offer() -> Offer {
     Offer {
         v: V1,
+        nonce: 1,
         task: Task::TextGeneration,
         accepts: vec![Accepts::Name("m".into())],
         limits: LIMITS,

@@ -1,6 +1,8 @@
 //! Making what a buyer signs: offers, awards, and what is said about them later.
 
-use infernet_protocol::bounds::{MAX_EVENT_BYTES, MAX_RELAY_URL_BYTES, MAX_RELAYS};
+use infernet_protocol::bounds::{
+    MAX_EVENT_BYTES, MAX_RELAY_URL_BYTES, MAX_RELAYS, MAX_SAFE_INTEGER,
+};
 use infernet_protocol::event::{
     Attestation, Award, Basis, Body, Cancel, CancelReason, Checkers, Offer, Signed, V1, encoded_len,
 };
@@ -149,6 +151,7 @@ pub(super) fn offer(
     let price = order.max_price;
     Some(Offer {
         v: V1,
+        nonce: rand::random_range(0..=MAX_SAFE_INTEGER),
         task: order.task,
         accepts: vec![order.accepts.clone()],
         limits,

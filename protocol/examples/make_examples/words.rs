@@ -116,6 +116,7 @@ pub fn announcement_a() -> Announcement {
 pub fn offer() -> Offer {
     Offer {
         v: V1,
+        nonce: 3_141_592_653,
         task: Task::TextGeneration,
         accepts: vec![
             Accepts::Model(chat_model()),

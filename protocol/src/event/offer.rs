@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::announcement::{AnnouncedModel, validate_name, validate_price, validate_relays};
 use super::{Body, Refusal, V1, expiration, tag};
 use crate::bounds::{
-    MAX_ACCEPTED_MODELS, MAX_CONTEXT_TOKENS, MAX_OUTPUT_TOKENS, MAX_TERMS_BYTES, at_most, count,
-    instant,
+    MAX_ACCEPTED_MODELS, MAX_CONTEXT_TOKENS, MAX_OUTPUT_TOKENS, MAX_SAFE_INTEGER, MAX_TERMS_BYTES,
+    at_most, count, instant,
 };
 use crate::inference::{ModelId, Task};
 use crate::kinds;
@@ -18,6 +18,9 @@ use crate::money::{Msat, PaymentKind, Price};
 pub struct Offer {
     /// The protocol's version.
     pub v: V1,
+    /// A random number: without it, a buyer's two equal offers of the same
+    /// second would be one event, and so one job.
+    pub nonce: u64,
     /// The kind of work.
     pub task: Task,
     /// The models that will do.
@@ -124,6 +127,7 @@ impl Body for Offer {
                 validate_name("model name", name)?;
             }
         }
+        at_most("nonce", self.nonce, MAX_SAFE_INTEGER)?;
         self.limits.validate()?;
         validate_price(&self.max_price)?;
         at_most("budget_msat", self.budget_msat.0, Msat::MAX.0)?;

@@ -148,6 +148,7 @@ fn of_an_offer() {
         ..one(generate::offer())
     };
     let len = |n: u64| of_bytes(n as usize);
+    bound(&offer, &by, MAX_SAFE_INTEGER, |o, n| o.nonce = n);
     bound(&offer, &by, MAX_NAME_BYTES as u64, |o, n| {
         o.accepts = vec![Accepts::Name(len(n))]
     });

@@ -192,11 +192,13 @@ pub fn offer() -> impl Strategy<Value = Offer> {
     ];
     let what = (task(), vec(accepts, 1..5), limits(), price(), msat());
     let how = (vec(payment_kind(), 1..4), checkers(), relays());
-    (what, how, later(), 0..=10_000_u64).prop_map(|(what, how, bids_until, after)| {
+    let nonce = 0..=SAFE;
+    (what, how, later(), 0..=10_000_u64, nonce).prop_map(|(what, how, bids_until, after, nonce)| {
         let (task, accepts, limits, max_price, budget_msat) = what;
         let (terms, checkers, relays) = how;
         Offer {
             v: V1,
+            nonce,
             task,
             accepts,
             limits,

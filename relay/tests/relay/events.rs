@@ -18,6 +18,7 @@ pub fn from_now(seconds: i64) -> Timestamp {
 pub fn offer(keys: &Keys, seconds: i64) -> Event {
     let offer = Offer {
         v: V1,
+        nonce: 1,
         task: Task::TextGeneration,
         accepts: vec![Accepts::Name("smollm2-135m-instruct".to_owned())],
         limits: Limits {
