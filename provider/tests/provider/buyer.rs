@@ -332,7 +332,7 @@ impl Buyer {
     pub async fn offer(&self, change: impl FnOnce(&mut Offer)) -> Signed<Offer> {
         let mut offer = Offer {
             v: V1,
-            nonce: rand::random::<u32>().into(),
+            nonce: OsRng.next_u32().into(),
             task: Task::TextGeneration,
             accepts: vec![Accepts::Name("scripted".into())],
             limits: limits(),
