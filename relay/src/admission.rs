@@ -8,6 +8,10 @@ use nostr::{Event, EventId, Kind, Timestamp};
 /// ahead would shadow everything that replaces it.
 pub const MAX_AHEAD_SECS: u64 = 15 * 60;
 
+/// Bytes of an address's identifier (its `d` tag). The store's keys hold so many: of a longer one it would drop
+/// addresses that only begin alike, or fail, and with it whatever others publish in that moment.
+pub const MAX_IDENTIFIER_BYTES: usize = 182;
+
 /// Kinds that are not the market's own, but come with its announcements: profiles (NIP-01), deletions (NIP-09), relay
 /// lists (NIP-65), the NIP-90 heartbeat and NIP-89 handlers.
 pub const COMPANIONS: [u16; 5] = [0, 5, 10002, 11998, 31990];
@@ -27,6 +31,9 @@ pub enum Refusal {
     /// Evidence would go away by itself.
     #[error("kind {0} is evidence: it carries no expiration")]
     PassingEvidence(Kind),
+    /// Its address, or one that it deletes, is too long.
+    #[error("the identifier (d) of an address has {0} bytes, more than {MAX_IDENTIFIER_BYTES}")]
+    LongIdentifier(usize),
     /// It is neither the market's nor one of [`COMPANIONS`].
     #[error("kind {0} is not the market's; this relay takes no others")]
     ForeignKind(Kind),
@@ -65,7 +72,21 @@ pub fn check(event: &Event, general: bool, now: Timestamp) -> Result<(), Refusal
             return Err(Refusal::Expired(*expiration));
         }
     }
-    kind(event, general)
+    kind(event, general)?;
+    identifiers(event)
+}
+
+/// Checks the addresses that an event has or deletes.
+fn identifiers(event: &Event) -> Result<(), Refusal> {
+    let own = event.tags.identifier();
+    let own = own.filter(|_| event.kind.is_addressable());
+    let named = event.tags.coordinates();
+    let named = named.filter(|_| event.kind == Kind::EventDeletion);
+    let mut lengths = named.map(|address| address.identifier.len());
+    match own.map(str::len).into_iter().chain(&mut lengths).max() {
+        Some(longest) if longest > MAX_IDENTIFIER_BYTES => Err(Refusal::LongIdentifier(longest)),
+        _ => Ok(()),
+    }
 }
 
 fn kind(event: &Event, general: bool) -> Result<(), Refusal> {

@@ -8,7 +8,7 @@ use crate::options::{MAX_MESSAGE_BYTES, Options};
 use crate::session::MAX_SUBSCRIPTION_ID;
 
 /// What this relay promises to do: the protocol, deletions, this document and expiration. The session can more (45,
-/// 70, 77), but without the care that a promise would need.
+/// 70), but without the care that a promise would need.
 const SUPPORTED_NIPS: [u16; 4] = [1, 9, 11, 40];
 
 /// The document as JSON.

@@ -12,6 +12,8 @@ pub enum Farewell {
     TooLarge,
     /// A message could not be read.
     Unreadable(String),
+    /// A message asked for what this relay does not do.
+    Unsupported,
     /// The relay failed.
     Failed,
     /// The relay stops.
@@ -24,6 +26,7 @@ impl Farewell {
         match self {
             Self::Stopping => 1001,
             Self::Unreadable(_) => 1007,
+            Self::Unsupported => 1008,
             Self::TooLarge => 1009,
             Self::Failed => 1011,
         }
@@ -35,6 +38,7 @@ impl Farewell {
                 format!("invalid: a message may have {MAX_MESSAGE_BYTES} bytes at most")
             }
             Self::Unreadable(reason) => format!("invalid: unreadable message: {reason}"),
+            Self::Unsupported => "error: this relay neither searches nor reconciles".to_owned(),
             Self::Failed => "error: the relay failed to serve that; try again".to_owned(),
             Self::Stopping => "error: the relay is stopping".to_owned(),
         }
@@ -81,7 +85,12 @@ mod tests {
             &"x".repeat(70_000),
         ];
         let unreadable = reasons.map(|reason| Farewell::Unreadable(reason.to_owned()));
-        let others = [Farewell::TooLarge, Farewell::Failed, Farewell::Stopping];
+        let others = [
+            Farewell::TooLarge,
+            Farewell::Unsupported,
+            Farewell::Failed,
+            Farewell::Stopping,
+        ];
         for farewell in others.into_iter().chain(unreadable) {
             let stream = std::io::Cursor::new(farewell.frames());
             let mut client = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;

@@ -12,7 +12,7 @@ use nostr_relay_builder::LocalRelay;
 use nostr_relay_builder::builder::{
     PolicyResult, QueryPolicy, RateLimit, RelayBuilder, WritePolicy,
 };
-use nostr_relay_builder::prelude::{BoxedFuture, NostrDatabase};
+use nostr_relay_builder::prelude::{BoxedFuture, DatabaseError, NostrDatabase};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -69,9 +69,12 @@ impl Sessions {
         let ended = self.relay.take_connection(&mut guard, peer).await;
         let failure = ended.err().map(|error| {
             tracing::debug!(%peer, %error, "session failed");
-            match error.downcast_ref::<MessageHandleError>() {
-                Some(error) => Farewell::Unreadable(error.to_string()),
-                None => Farewell::Failed,
+            if let Some(error) = error.downcast_ref::<MessageHandleError>() {
+                return Farewell::Unreadable(error.to_string());
+            }
+            match error.downcast_ref::<DatabaseError>() {
+                Some(DatabaseError::NotSupported) => Farewell::Unsupported,
+                _ => Farewell::Failed,
             }
         });
         guard.part(failure).await;

@@ -25,7 +25,7 @@ use crate::lock::{self, Lock};
 /// Events read or dropped in one step, so that neither holds much memory nor the writer for long.
 const STEP: usize = 500;
 
-/// The most that a COUNT or a NIP-77 reconciliation looks at: neither has a limit of its own.
+/// The most that a COUNT looks at: it has no limit of its own.
 const MAX_SCANNED: usize = 100_000;
 
 /// Why a folder cannot be used as a store.
@@ -252,12 +252,10 @@ impl NostrDatabase for Store {
 
     fn negentropy_items(
         &self,
-        filter: Filter,
+        _: Filter,
     ) -> BoxedFuture<'_, Result<Vec<(EventId, Timestamp)>, DatabaseError>> {
-        Box::pin(async move {
-            self.purge(clock::now()).await?;
-            self.lmdb.negentropy_items(bounded(filter)?).await
-        })
+        // The session keeps the items of every NEG-OPEN until its connection ends, and takes any number of them.
+        Box::pin(async { Err(DatabaseError::NotSupported) })
     }
 
     fn delete(&self, filter: Filter) -> BoxedFuture<'_, Result<(), DatabaseError>> {

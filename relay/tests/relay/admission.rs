@@ -224,6 +224,34 @@ async fn an_address_can_be_deleted_by_its_author_only() {
 }
 
 #[tokio::test]
+async fn an_identifier_that_the_store_cannot_tell_apart_is_refused() {
+    let relay = Relay::start().await;
+    let keys = Keys::generate();
+    let mut client = relay.client().await;
+    let handler = |identifier: &str, ago: i64| {
+        plain(
+            &keys,
+            31990,
+            "",
+            [Tag::identifier(identifier)],
+            from_now(-ago),
+        )
+    };
+    let alike = "x".repeat(182);
+    let kept = handler(&alike, 1);
+    client.keep(&kept).await;
+    for longer in [format!("{alike}y"), "x".repeat(600)] {
+        client.refused(&handler(&longer, 0), "identifier").await;
+        let address = format!("31990:{}:{longer}", keys.public_key());
+        let named = [Tag::parse(["a", &address]).unwrap()];
+        let deletion = plain(&keys, 5, "", named, from_now(0));
+        client.refused(&deletion, "identifier").await;
+    }
+    let handlers = Filter::new().kind(Kind::from(31990));
+    assert_eq!(client.stored(&handlers).await, [kept]);
+}
+
+#[tokio::test]
 async fn ephemeral_events_are_passed_on_and_not_stored() {
     let relay = Relay::start().await;
     let keys = Keys::generate();

@@ -133,6 +133,15 @@ async fn a_search_is_refused_rather_than_read_through_the_store() {
 }
 
 #[tokio::test]
+async fn a_reconciliation_is_refused_rather_than_kept_in_memory() {
+    let relay = Relay::start().await;
+    let (notice, code) = answer(&relay, r#"["NEG-OPEN","n",{},"6100000200"]"#.to_owned()).await;
+    assert!(notice.starts_with("error: "), "{notice}");
+    assert_eq!(code, Some(CloseCode::Policy));
+    still_serves(&relay).await;
+}
+
+#[tokio::test]
 async fn subscriptions_are_bounded() {
     let relay = Relay::start_with(|options| options.limits.subscriptions = 3).await;
     let mut client = relay.client().await;
