@@ -7,6 +7,11 @@ use crate::money::{Msat, Price};
 /// says otherwise.
 pub const DEFAULT_MSAT_PER_S: f64 = 10.0;
 
+/// What a failed attempt costs a buyer, in seconds: noticing it, and beginning
+/// anew. A promise is only as good as who gives it: without this, a promise of no
+/// time at all would win against any record.
+const FAILURE_S: f64 = 10.0;
+
 /// What a provider would charge and how long it would take.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quote {
@@ -21,7 +26,8 @@ pub struct Quote {
 }
 
 /// How much a buyer wants a provider: minus what the job costs and what the wait
-/// is worth, divided by the score. The highest is asked first.
+/// is worth, a likely failure counted in, divided by the score. The highest is
+/// asked first.
 pub fn rank(quote: &Quote, limits: &Limits, msat_per_s: f64) -> f64 {
     let cost = quote
         .price
@@ -29,7 +35,8 @@ pub fn rank(quote: &Quote, limits: &Limits, msat_per_s: f64) -> f64 {
         .unwrap_or(Msat::MAX);
     // A score of exactly 0 would make everything equally bad.
     let score = quote.score.max(0.001);
-    -(cost.0 as f64 + msat_per_s * seconds(quote, limits)) / score
+    let wait = seconds(quote, limits) + FAILURE_S * (1.0 - score);
+    -(cost.0 as f64 + msat_per_s * wait) / score
 }
 
 /// How long the job would take, waiting for earlier ones counted in.

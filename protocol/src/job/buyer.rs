@@ -78,6 +78,9 @@ pub struct Candidate {
     pub is_bid: bool,
     /// How much the buyer wants it; the highest is asked first.
     pub rank: f64,
+    /// When its word runs out: then it is no candidate any more, until it gives
+    /// a newer one.
+    pub until: Millis,
     /// Whether waiting for a better one is not worth it.
     pub good_enough: bool,
 }
@@ -312,6 +315,14 @@ impl Job {
         &self.shown
     }
 
+    /// The announcements as they stand now, in place of all earlier ones: for the
+    /// next failover.
+    pub fn restock(&mut self, announcements: impl IntoIterator<Item = Candidate>) {
+        self.candidates.retain(|c| c.is_bid);
+        let announcements = announcements.into_iter().filter(|c| !c.is_bid);
+        self.candidates.extend(announcements.take(MAX_BIDS));
+    }
+
     /// Tells the job what happened; answers what to do. After the end, and for
     /// whatever a superseded attempt sends, that is nothing.
     ///
@@ -423,7 +434,7 @@ impl Job {
         if self.attempts >= self.plan.max_attempts.min(MAX_ATTEMPTS) {
             return self.end(End::Failed(Failure::TooManyAttempts), effects);
         }
-        let Some(candidate) = self.best() else {
+        let Some(candidate) = self.best(now) else {
             return self.end(End::Failed(self.nobody_left()), effects);
         };
         self.tried.push(candidate.provider);
@@ -445,9 +456,10 @@ impl Job {
 
     /// The best candidate who was not tried and can go on where we are: bidders
     /// first, then announcements.
-    fn best(&self) -> Option<Candidate> {
+    fn best(&self, now: Millis) -> Option<Candidate> {
         self.candidates
             .iter()
+            .filter(|c| c.until > now)
             .filter(|c| !self.tried.contains(&c.provider))
             .filter(|c| self.shown.is_empty() || c.continues)
             .max_by(|a, b| {
@@ -459,10 +471,10 @@ impl Job {
     }
 
     const fn nobody_left(&self) -> Failure {
-        match (self.last_decline, self.any_accepted, self.attempts) {
-            (_, _, 0) => Failure::NoProvider,
-            (Some(reason), false, _) => Failure::Declined(reason),
-            (None, false, _) | (_, true, _) => Failure::NobodyLeft,
+        match (self.last_decline, self.any_accepted) {
+            _ if self.tried.is_empty() => Failure::NoProvider,
+            (Some(reason), false) => Failure::Declined(reason),
+            (None, false) | (_, true) => Failure::NobodyLeft,
         }
     }
 
@@ -487,7 +499,9 @@ impl Job {
 
     fn award_failed(&mut self, now: Millis, effects: &mut Vec<Effect>) -> Result<(), Unexpected> {
         match &self.state {
+            // An award that nobody signed was no attempt, and its number is free.
             State::Placing(_) => {
+                self.attempts -= 1;
                 self.place_next(now, effects);
                 Ok(())
             }
@@ -637,6 +651,18 @@ impl Job {
         }
     }
 
+    /// Who was given time, and only ever said that it is alive, is not spared by
+    /// the deadline.
+    fn attest_fruitless(&self, now: Millis, effects: &mut Vec<Effect>) {
+        let had_time = |attempt: &Attempt| {
+            now.since(attempt.placed_at) >= self.plan.patience.silence_ms
+                && attempt.stream.is_empty()
+        };
+        if matches!(&self.state, State::Listening(attempt, _) if had_time(attempt)) {
+            self.attest(Experience::Silent, None, effects);
+        }
+    }
+
     fn cancel(&self, reason: CancelReason, effects: &mut Vec<Effect>) {
         if let State::Listening(attempt, award) = &self.state {
             effects.push(Effect::Cancel {
@@ -662,6 +688,7 @@ impl Job {
             return;
         }
         if now >= self.plan.deadline {
+            self.attest_fruitless(now, effects);
             let end = End::Failed(Failure::Deadline);
             return self.over(end, CancelReason::Deadline, effects);
         }

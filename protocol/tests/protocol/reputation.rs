@@ -193,9 +193,9 @@ fn ranks_of_the_document() {
     let rank = |quote| rank(&quote, &JOB, DEFAULT_MSAT_PER_S);
     // 200 tokens at 50,000 msat a million
     // they cost 10; 1 s + 200 / 50 s are 5 s, worth 50; and the score is 0.5.
-    near(rank(quote(50_000, 50.0, 0.0, 0.5)), -120.0);
+    near(rank(quote(50_000, 50.0, 0.0, 0.5)), -220.0);
     // One job ahead for each slot doubles the wait.
-    near(rank(quote(50_000, 50.0, 1.0, 0.5)), -220.0);
+    near(rank(quote(50_000, 50.0, 1.0, 0.5)), -320.0);
     near(rank(quote(0, 50.0, 0.0, 1.0)), -50.0);
 }
 
@@ -210,4 +210,20 @@ fn the_cheaper_the_faster_and_the_better_are_asked_first() {
     for odd in [quote(u64::MAX, 0.0, 0.0, 0.0), quote(0, f32::MAX, 1e9, 1.0)] {
         assert!(rank(odd).is_finite());
     }
+}
+
+#[test]
+fn no_promise_wins_against_a_bad_record() {
+    let rank = |quote| rank(&quote, &JOB, DEFAULT_MSAT_PER_S);
+    let absurd = |score| rank(quote(0, f32::MAX, 0.0, score));
+    let honest_newcomer = rank(quote(0, 50.0, 0.0, 0.5));
+    assert!(
+        absurd(1.0 / 7.0) < honest_newcomer,
+        "after one invalid answer"
+    );
+    let proven = rank(quote(0, 50.0, 0.0, 10.0 / 12.0));
+    assert!(
+        absurd(0.5) < proven,
+        "a newcomer's promise against a good record"
+    );
 }

@@ -69,6 +69,11 @@ impl Stream {
         self.tokens.len()
     }
 
+    /// Whether nothing has come.
+    pub const fn is_empty(&self) -> bool {
+        self.next_seq == 0
+    }
+
     /// Since when a piece is missing that later ones have overtaken.
     pub const fn gap_since(&self) -> Option<Millis> {
         self.gap_since

@@ -41,6 +41,7 @@ fn candidate(n: u8, rank: f64) -> Candidate {
         continues: true,
         is_bid: false,
         rank,
+        until: Millis(u64::MAX),
         good_enough: false,
     }
 }
@@ -398,6 +399,72 @@ fn who_never_got_the_award_is_not_blamed() {
     job.step(START, piece(&pieces(1)[0])).unwrap();
     let effects = job.step(START, Input::AwardFailed);
     assert_eq!(effects, Ok(vec![]), "it got there by another relay");
+}
+
+#[test]
+fn an_award_that_nobody_signed_is_no_attempt() {
+    let candidates = vec![candidate(1, 3.0), candidate(2, 2.0)];
+    let (mut job, _) = Job::begin(START, plan(Mode::Direct), candidates);
+    let effects = job.step(START, Input::AwardFailed);
+    assert_eq!(effects, Ok(vec![award(1, 2, &[])]));
+    let effects = job.step(START, Input::AwardFailed);
+    let end = Effect::End(End::Failed(Failure::NobodyLeft));
+    assert_eq!(effects, Ok(vec![end]), "they were there");
+}
+
+#[test]
+fn a_word_that_has_run_out_is_not_awarded_on() {
+    let stale = |candidate: Candidate| Candidate {
+        until: START.plus(1_000),
+        ..candidate
+    };
+    let mut job = listening();
+    job.step(START, Input::Candidate(stale(bid(2, 2.0))))
+        .unwrap();
+    let newer = Candidate {
+        word: id(33),
+        ..candidate(3, 1.0)
+    };
+    job.restock([stale(candidate(2, 2.0)), newer]);
+    let later = START.plus(1_000);
+    let effects = job
+        .step(later, Input::GivenUp { award: id(AWARD) })
+        .unwrap();
+    assert_eq!(
+        effects.last(),
+        Some(&award(2, 33, &[])),
+        "on its newer word"
+    );
+}
+
+#[test]
+fn who_only_ever_says_that_it_is_alive_is_rated_at_the_deadline() {
+    let stalls = |begins_ms: u64, pieces: &[Piece]| {
+        let (mut job, _) = Job::begin(
+            START.plus(begins_ms),
+            plan(Mode::Direct),
+            vec![candidate(1, 1.0)],
+        );
+        let at = START.plus(begins_ms);
+        job.step(at, Input::Awarded { award: id(AWARD) }).unwrap();
+        for one in pieces {
+            job.step(at, piece(one)).unwrap();
+        }
+        let mut effects = vec![];
+        for second in begins_ms / 1_000..=60 {
+            let alive = Input::Alive {
+                award: id(AWARD),
+                accepted: true,
+            };
+            effects.extend(job.step(START.plus(second * 1_000), alive).unwrap());
+        }
+        let end = Effect::End(End::Failed(Failure::Deadline));
+        assert_eq!(effects.last(), Some(&end));
+        attested(&effects)
+    };
+    assert_eq!(stalls(0, &[]), [Experience::Silent]);
+    assert_eq!(stalls(0, &pieces(1)), [], "it was slow, not idle");
+    assert_eq!(stalls(59_000, &[]), [], "it had no time");
 }
 
 #[test]

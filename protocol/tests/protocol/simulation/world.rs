@@ -90,6 +90,8 @@ struct World<'a> {
     current: Option<EventId>,
     /// Which provider each award went to.
     awarded: BTreeMap<EventId, usize>,
+    /// Who was to be given an attempt, signed or not.
+    asked: Vec<usize>,
     end: Option<(Millis, End)>,
     run: Run,
 }
@@ -130,6 +132,7 @@ fn candidate(scenario: &Scenario, provider: usize, is_bid: bool) -> Candidate {
         continues: script.continues,
         is_bid,
         rank: script.rank.into(),
+        until: Millis(u64::MAX),
         good_enough: script.good_enough,
     }
 }
@@ -178,6 +181,7 @@ impl<'a> World<'a> {
             stored: BTreeMap::new(),
             current: None,
             awarded: BTreeMap::new(),
+            asked: vec![],
             end: None,
             run: Run {
                 end: (start, End::Stopped),
@@ -369,13 +373,12 @@ impl<'a> World<'a> {
     fn place(&mut self, attempt: u32, word: EventId, prefix: Vec<TokenId>) {
         let index = provider_of(&word);
         assert_eq!(attempt as usize, self.run.awards.len() + 1);
-        assert!(!self.run.awards.contains(&index), "somebody is asked twice");
+        assert!(!self.asked.contains(&index), "somebody is asked twice");
+        self.asked.push(index);
         assert_eq!(prefix, self.job.shown(), "the prefix is what was shown");
         assert!(prefix.is_empty() || self.scenario.providers[index].continues);
         assert!(self.now < self.scenario.deadline(), "an award in vain");
         self.current = None;
-        self.run.continued |= !prefix.is_empty();
-        self.run.awards.push(index);
         let award = award_id(attempt);
         self.awarded.insert(award, index);
         let signed = Happening::Buyer(Input::Awarded { award });
@@ -387,6 +390,8 @@ impl<'a> World<'a> {
         let fails = self.rng.percent(self.scenario.award_failures);
         let signs = !fails || self.rng.percent(50);
         if signs {
+            self.run.continued |= !prefix.is_empty();
+            self.run.awards.push(index);
             self.later(after, signed);
         }
         match fails {
