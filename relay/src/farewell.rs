@@ -38,7 +38,9 @@ impl Farewell {
                 format!("invalid: a message may have {MAX_MESSAGE_BYTES} bytes at most")
             }
             Self::Unreadable(reason) => format!("invalid: unreadable message: {reason}"),
-            Self::Unsupported => "error: this relay neither searches nor reconciles".to_owned(),
+            Self::Unsupported => {
+                "error: this relay does not search, reconcile or count so broadly".to_owned()
+            }
             Self::Failed => "error: the relay failed to serve that; try again".to_owned(),
             Self::Stopping => "error: the relay is stopping".to_owned(),
         }

@@ -20,7 +20,7 @@ use crate::admission::{self, Refusal};
 use crate::farewell::Farewell;
 use crate::guard::Guard;
 use crate::options::{Limits, Options};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Characters of a subscription's id (NIP-01).
 pub const MAX_SUBSCRIPTION_ID: usize = 64;
@@ -44,7 +44,7 @@ impl Sessions {
         let builder = RelayBuilder::default()
             .database(store as Arc<dyn NostrDatabase>)
             .write_policy(admission)
-            .query_policy(NoSearch)
+            .query_policy(Frugal)
             .max_subid_length(MAX_SUBSCRIPTION_ID)
             .max_filter_limit(limits.stored_events)
             .default_filter_limit(limits.stored_events)
@@ -113,19 +113,26 @@ impl WritePolicy for Admission {
     }
 }
 
-/// Refuses searches (NIP-50): each would read through the whole store.
+/// Refuses searches (NIP-50), each of which would read through the whole store, and filters that are too broad.
 #[derive(Debug)]
-struct NoSearch;
+struct Frugal;
 
-impl QueryPolicy for NoSearch {
+impl QueryPolicy for Frugal {
     fn admit_query<'a>(
         &'a self,
         query: &'a Filter,
         _peer: &'a SocketAddr,
     ) -> BoxedFuture<'a, PolicyResult> {
+        let refused = match query.search {
+            Some(_) => Some("this relay does not search"),
+            None if store::is_too_broad(query) => {
+                Some("too many authors, kinds and tags at once: ask in parts")
+            }
+            None => None,
+        };
         Box::pin(async move {
-            match query.search {
-                Some(_) => PolicyResult::Reject("this relay does not search".to_owned()),
+            match refused {
+                Some(why) => PolicyResult::Reject(why.to_owned()),
                 None => PolicyResult::Accept,
             }
         })

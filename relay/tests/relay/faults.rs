@@ -1,7 +1,7 @@
 //! What clients do wrong, on purpose or not.
 
 use infernet_relay::MAX_MESSAGE_BYTES;
-use nostr::{Filter, JsonUtil, Keys};
+use nostr::{Filter, JsonUtil, Keys, Kind};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -130,6 +130,26 @@ async fn a_search_is_refused_rather_than_read_through_the_store() {
     assert!(closed[2].as_str().unwrap().contains("search"), "{closed}");
     let (notice, _) = answer(&relay, format!(r#"["COUNT","c",{search}]"#)).await;
     assert!(notice.starts_with("error: "), "{notice}");
+}
+
+#[tokio::test]
+async fn a_filter_with_too_many_combinations_is_refused() {
+    let relay = Relay::start().await;
+    let mut client = relay.client().await;
+    let authors: Vec<_> = (0..200).map(|_| Keys::generate().public_key()).collect();
+    let broad = |kinds| {
+        Filter::new()
+            .authors(authors.clone())
+            .kinds((0..kinds).map(Kind::from))
+    };
+    assert_eq!(client.stored(&broad(100)).await, []);
+    let broad = broad(101).as_json();
+    client.say(format!(r#"["REQ","s",{broad}]"#)).await;
+    let closed = client.hear().await;
+    assert_eq!(closed[0], "CLOSED");
+    assert!(closed[2].as_str().unwrap().contains("too many"), "{closed}");
+    let (notice, _) = answer(&relay, format!(r#"["COUNT","c",{broad}]"#)).await;
+    assert!(notice.contains("broadly"), "{notice}");
 }
 
 #[tokio::test]
