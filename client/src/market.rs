@@ -12,7 +12,7 @@ use infernet_protocol::reputation::{self, Standing};
 use nostr::{Event, EventId, Filter, Kind, PublicKey, Timestamp};
 
 pub(crate) use choice::{
-    Order, PAYABLE, Word, bids_to_expect, is_announced, no_such_model, on_bid, resolve,
+    Order, PAYABLE, Word, bids_to_expect, is_announced, no_such_model, on_bid, resolve, standing,
 };
 
 /// Announcements that are kept; a market of more providers than this needs an index of its own.

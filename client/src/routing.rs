@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use infernet_protocol::bounds::MAX_BIDS;
 use infernet_protocol::event::{Bid, Body, Cancel, JobResult, Private, Signed};
 use infernet_protocol::kinds;
 use nostr::{Event, EventId, Filter, Kind, PublicKey, Timestamp};
@@ -15,8 +16,13 @@ use tokio::sync::mpsc;
 /// like anything that was lost on the way.
 const MAX_WAITING: usize = 1_024;
 
-/// How far back to ask for: an answer can come as soon as we have asked, and clocks differ a little.
-const SINCE_S: u64 = 5;
+/// How far back to ask for. Relays apply it to live events too, and what a provider says is dated by its clock: one
+/// that is minutes behind ours must be heard all the same.
+const SINCE_S: u64 = 15 * 60;
+
+/// Stored events to ask for, those of the last minutes' jobs: enough for the bids on one offer. Live ones are not
+/// counted.
+const MAX_STORED: usize = MAX_BIDS;
 
 /// An event for one job.
 #[derive(Debug)]
@@ -71,6 +77,7 @@ pub(crate) fn filter(own: PublicKey, now: Timestamp) -> Filter {
     Filter::new()
         .kinds(kinds.map(Kind::from))
         .pubkey(own)
+        .limit(MAX_STORED)
         .since(Timestamp::from_secs(now.as_secs().saturating_sub(SINCE_S)))
 }
 

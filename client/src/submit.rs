@@ -30,11 +30,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Outcome, Step};
 use crate::client::{Client, Shared};
-use crate::market::{Order, Word, bids_to_expect};
+use crate::market::{Order, Word, bids_to_expect, standing};
 use crate::routing::{Ear, Heard};
 use crate::{Request, Route};
 use pace::Pace;
 use tally::Tally;
+
+/// How often a job looks anew at who could take it over: announcements are renewed, and providers come and go.
+const RESTOCK_EVERY_MS: u64 = 1_000;
 
 /// The driver of one job.
 pub(crate) struct Driver {
@@ -46,6 +49,8 @@ pub(crate) struct Driver {
     relays: Vec<RelayUrl>,
     /// What candidates rest on, by the word's id.
     words: HashMap<EventId, Word>,
+    /// When the announcements among the words were looked at last.
+    stocked_at: u64,
     ear: Ear,
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: mpsc::UnboundedSender<Report>,
@@ -153,6 +158,7 @@ impl Driver {
                 .map(|relay| relay.url)
                 .collect(),
             words: HashMap::new(),
+            stocked_at: now,
             ear: Ear::new(&shared.routes),
             reports,
             reporter,
@@ -198,10 +204,7 @@ impl Driver {
         while end.is_none() {
             let until = job.next_deadline().unwrap_or(self.plan.deadline);
             let wake = self.wake(&mut relays, until).await;
-            let inputs = self.inputs(wake);
-            end = inputs
-                .into_iter()
-                .find_map(|input| self.step(&mut job, input));
+            end = self.woken(&mut job, wake);
         }
         end.unwrap_or(End::Stopped)
     }
@@ -223,14 +226,21 @@ impl Driver {
         }
     }
 
-    /// What a wake means to the job; a job that is over hears nothing more.
-    fn inputs(&mut self, wake: Wake) -> Vec<Input> {
+    /// Tells the job what a wake means to it.
+    fn woken(&mut self, job: &mut Job, wake: Wake) -> Option<End> {
+        self.restock(job);
         let input = match wake {
             Wake::Stop => Some(Input::Stop),
             Wake::Heard(heard) => self.heard(heard),
+            // One after the other: what the first leads to decides what the next one means.
             Wake::Report(Report::Found(events)) => {
-                let heard = events.into_iter().filter_map(Heard::read);
-                return heard.filter_map(|(_, heard)| self.heard(heard)).collect();
+                return events
+                    .into_iter()
+                    .filter_map(Heard::read)
+                    .find_map(|found| {
+                        let input = self.heard(found.1)?;
+                        self.step(job, input)
+                    });
             }
             Wake::Report(Report::Unpublished(event, error)) => self.unpublished(event, error),
             Wake::Relays => {
@@ -242,7 +252,22 @@ impl Driver {
                 Some(Input::Tick)
             }
         };
-        input.into_iter().collect()
+        self.step(job, input?)
+    }
+
+    /// Looks anew at who could take over: an announcement from the job's beginning has run out when a long answer
+    /// breaks off.
+    fn restock(&mut self, job: &mut Job) {
+        let real = self.real();
+        if real.saturating_sub(self.stocked_at) < RESTOCK_EVERY_MS {
+            return;
+        }
+        self.stocked_at = real;
+        let words = standing(&self.shared().market(), &self.order, clock::now());
+        job.restock(words.iter().map(|word| word.candidate(false)));
+        self.words.retain(|_, word| word.is_bid);
+        self.words
+            .extend(words.into_iter().map(|word| (word.event.id, word)));
     }
 
     /// Tells the job, and does what it says, until there is nothing left to do or the job is over.

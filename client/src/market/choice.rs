@@ -9,6 +9,7 @@ use infernet_protocol::event::{
     Accepts, AnnouncedModel, Announcement, Bid, Limits, Promise, Signed, Status,
 };
 use infernet_protocol::inference::{ModelId, Task};
+use infernet_protocol::job::Millis;
 use infernet_protocol::job::buyer::Candidate;
 use infernet_protocol::money::{PaymentKind, PaymentTerms, Price};
 use infernet_protocol::selection::{DEFAULT_MSAT_PER_S, Quote, rank};
@@ -31,6 +32,16 @@ pub(crate) struct Order {
     pub accepts: Accepts,
     pub limits: Limits,
     pub max_price: Price,
+    /// Who is asked first, whatever its rank.
+    pub chosen: Option<Chosen>,
+}
+
+/// A provider that the user has chosen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chosen {
+    pub provider: PublicKey,
+    /// Whether nobody may stand in for it.
+    pub only: bool,
 }
 
 /// A provider's word that it would do a job: its announcement, or a bid.
@@ -49,6 +60,8 @@ pub(crate) struct Word {
     pub continues: bool,
     pub is_bid: bool,
     pub rank: f64,
+    /// When it runs out.
+    pub until: Timestamp,
 }
 
 impl Word {
@@ -60,6 +73,7 @@ impl Word {
             continues: self.continues,
             is_bid: self.is_bid,
             rank: self.rank,
+            until: Millis(self.until.as_secs().saturating_mul(1_000)),
             good_enough,
         }
     }
@@ -88,6 +102,7 @@ pub(crate) fn resolve(
         accepts: accepts(request.model.as_deref()),
         limits: request.limits(),
         max_price: request.max_price,
+        chosen: None,
     };
     let chosen = match &request.route {
         Route::To { provider, .. } => Some(find(market, provider, now)?),
@@ -95,8 +110,14 @@ pub(crate) fn resolve(
     };
     let mut words = on_sale(market, &order, request.model.is_none(), now);
     if let Some(chosen) = chosen {
-        let only = matches!(request.route, Route::To { only: true, .. });
-        prefer(&mut words, chosen.author(), only).ok_or_else(|| not_sold_by(chosen, request))?;
+        order.chosen = Some(Chosen {
+            provider: chosen.author(),
+            only: matches!(request.route, Route::To { only: true, .. }),
+        });
+        if words.iter().all(|word| word.provider != chosen.author()) {
+            return Err(not_sold_by(chosen, request));
+        }
+        prefer(&mut words, order.chosen);
     }
     match (words.first(), &request.model) {
         (Some(best), None) => {
@@ -112,6 +133,14 @@ pub(crate) fn resolve(
     Ok((order, words))
 }
 
+/// The announcements that an order could be awarded on as they stand now, the best first.
+pub(crate) fn standing(market: &Market, order: &Order, now: Timestamp) -> Vec<Word> {
+    let mut words = on_sale(market, order, false, now);
+    prefer(&mut words, order.chosen);
+    words.truncate(MAX_STANDING);
+    words
+}
+
 fn accepts(model: Option<&str>) -> Accepts {
     let name = model.unwrap_or_default();
     match name.parse() {
@@ -121,12 +150,7 @@ fn accepts(model: Option<&str>) -> Accepts {
 }
 
 /// The announcements that meet an order, the best first. With `any_model`, whichever model they are about.
-pub(crate) fn on_sale(
-    market: &Market,
-    order: &Order,
-    any_model: bool,
-    now: Timestamp,
-) -> Vec<Word> {
+fn on_sale(market: &Market, order: &Order, any_model: bool, now: Timestamp) -> Vec<Word> {
     let wanted = |model: &&AnnouncedModel| {
         model.task == order.task && (any_model || order.accepts.includes(model))
     };
@@ -175,6 +199,7 @@ fn standing_bid(
         continues: model.continues,
         is_bid: false,
         rank: rank(&quote, &order.limits, DEFAULT_MSAT_PER_S),
+        until: announcement.expires_at,
     })
 }
 
@@ -225,6 +250,7 @@ pub(crate) fn on_bid(
         continues: bid.continues,
         is_bid: true,
         rank: rank(&quote, &order.limits, DEFAULT_MSAT_PER_S),
+        until: bid.expires_at,
     })
 }
 
@@ -251,16 +277,16 @@ fn is_wanted(order: &Order, model: &AnnouncedModel) -> bool {
     model.task == order.task && order.accepts.includes(model)
 }
 
-/// Puts the chosen provider first, whatever the others' rank; answers none if it is not among them.
-fn prefer(words: &mut Vec<Word>, chosen: PublicKey, only: bool) -> Option<()> {
-    let chosen = words.iter().position(|word| word.provider == chosen)?;
-    let mut word = words.remove(chosen);
-    word.rank = f64::MAX;
-    words.insert(0, word);
-    if only {
-        words.truncate(1);
+/// Puts the chosen provider first, whatever the others' rank, or alone.
+fn prefer(words: &mut Vec<Word>, chosen: Option<Chosen>) {
+    let Some(Chosen { provider, only }) = chosen else {
+        return;
+    };
+    words.retain(|word| !only || word.provider == provider);
+    if let Some(at) = words.iter().position(|word| word.provider == provider) {
+        words[at].rank = f64::MAX;
+        words[..=at].rotate_right(1);
     }
-    Some(())
 }
 
 /// The provider of this name or public key.

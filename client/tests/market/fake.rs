@@ -78,6 +78,12 @@ pub struct Script {
     pub conduct: Conduct,
     pub direct: bool,
     pub keys: Keys,
+    /// Seconds that its clock is behind.
+    pub behind_s: u64,
+    /// Seconds that an announcement stands.
+    pub stands_s: u64,
+    /// Seconds that a bid stands.
+    pub bid_stands_s: u64,
 }
 
 impl Script {
@@ -88,7 +94,15 @@ impl Script {
             conduct,
             direct: true,
             keys: Keys::generate(),
+            behind_s: 0,
+            stands_s: 90,
+            bid_stands_s: 30,
         }
+    }
+
+    /// What its clock says.
+    fn now(&self) -> Timestamp {
+        clock::now() - self.behind_s
     }
 
     /// The same, promising this speed: more is asked first.
@@ -180,7 +194,12 @@ impl Fake {
     }
 
     pub async fn announce(&self, status: Status) {
-        let now = clock::now();
+        self.announce_for(status, self.script.stands_s).await;
+    }
+
+    /// Announces for so many seconds.
+    pub async fn announce_for(&self, status: Status, stands_s: u64) {
+        let now = self.script.now();
         let body = Announcement {
             v: V1,
             id: "infernet".into(),
@@ -198,9 +217,13 @@ impl Fake {
             direct: self.script.direct,
             engine: "scripted/1".into(),
             relays: vec![],
-            expires_at: now + 90,
+            expires_at: now + stands_s,
         };
         self.publish(&body).await;
+    }
+
+    fn sign(&self, body: &impl Body) -> Event {
+        sign_at(&self.script.keys, body, self.script.now())
     }
 
     pub fn key(&self) -> PublicKey {
@@ -208,7 +231,7 @@ impl Fake {
     }
 
     async fn publish(&self, body: &impl Body) -> Event {
-        let event = sign(&self.script.keys, body);
+        let event = self.sign(body);
         self.link.publish(&event).await.unwrap();
         event
     }
@@ -253,7 +276,7 @@ impl Fake {
             promise: model.promise,
             terms: PaymentTerms::Free,
             continues: model.continues,
-            expires_at: clock::now() + 30,
+            expires_at: self.script.now() + self.script.bid_stands_s,
         };
         self.publish(&bid).await;
         self.seen.lock().unwrap().bid = true;
@@ -388,7 +411,7 @@ impl Attempt {
             reader: self.award.author(),
             content: seal::whisper(conversation, &progress.to_bytes(), &mut OsRng).unwrap(),
         };
-        let unsigned = private.to_unsigned(keys.public_key(), clock::now());
+        let unsigned = private.to_unsigned(keys.public_key(), self.fake.script.now());
         unsigned.sign_with_keys(keys).unwrap()
     }
 
@@ -468,7 +491,7 @@ impl Attempt {
 
     async fn deliver(&self, drawn: u32, ended: EndReason) {
         let result = self.result(drawn, ended, &self.fake.script.keys);
-        let event = sign(&self.fake.script.keys, &result);
+        let event = self.fake.sign(&result);
         let by = tokio::time::Instant::now() + Duration::from_secs(20);
         self.fake.link.publish_until(&event, by).await.unwrap();
         if self.fake.script.conduct == Conduct::Stutters {
@@ -574,6 +597,10 @@ fn text_at(position: u32) -> String {
 }
 
 pub fn sign(keys: &Keys, body: &impl Body) -> Event {
-    let unsigned = body.to_unsigned(keys.public_key(), clock::now());
+    sign_at(keys, body, clock::now())
+}
+
+fn sign_at(keys: &Keys, body: &impl Body, at: Timestamp) -> Event {
+    let unsigned = body.to_unsigned(keys.public_key(), at);
     unsigned.sign_with_keys(keys).unwrap()
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use infernet_client::{Client, Error, Request, Route, Step};
+use infernet_node::clock;
 use infernet_protocol::event::{
-    Attestation, Award, Basis, Cancel, CancelReason, Experience, Signed,
+    Attestation, Award, Basis, Cancel, CancelReason, Experience, Signed, Status,
 };
 use infernet_protocol::job::buyer::Failure;
 use infernet_protocol::kinds;
@@ -342,4 +343,67 @@ async fn one_relay_of_two_that_stops_is_no_trouble() {
     };
     let summary = tokio::time::timeout(DEADLINE, lived).await.unwrap();
     assert_eq!((summary.text, summary.attempts), (answer(), 1));
+}
+
+#[tokio::test]
+async fn a_failover_rests_on_the_newest_announcement() {
+    let mut second = Script::new("second", Conduct::Honest);
+    second.stands_s = 3;
+    let first = Script::new("first", Conduct::Dies(3)).speed(500.0);
+    let market = Market::of([first, second]).await;
+    let client = market.client().await;
+    let answer_coming = client.submit(ask()).await.unwrap();
+    // The first one is dead, and the second one's word from the beginning is about to run out. It renews it: in a
+    // later second, as relays keep only one of a second.
+    let begun = clock::now();
+    while clock::now() <= begun {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    market.providers[1].announce_for(Status::Online, 90).await;
+    let summary = tokio::time::timeout(DEADLINE, answer_coming.finish()).await;
+    assert_eq!(summary.unwrap().unwrap().text, answer());
+    let newest = &market.stored(kinds::ANNOUNCEMENT).await;
+    let newest = newest
+        .iter()
+        .find(|a| a.pubkey == market.providers[1].key());
+    let award = market.providers[1].seen.lock().unwrap().awards[0].clone();
+    assert_eq!(award.basis.word().id, newest.unwrap().id);
+}
+
+#[tokio::test]
+async fn an_auctions_late_failover_rests_on_an_announcement() {
+    let first = Script::new("first", Conduct::Dies(3)).speed(500.0);
+    let mut second = Script::new("second", Conduct::Honest);
+    second.bid_stands_s = 2;
+    let market = Market::of([first, second]).await;
+    let client = market.client().await;
+    let life = live(&client, ask().route(Route::Auction)).await;
+    assert_eq!(life.awarded(), ["first", "second"]);
+    assert_eq!(life.text, answer());
+    let award = market.providers[1].seen.lock().unwrap().awards[0].clone();
+    assert!(
+        matches!(award.basis, Basis::Direct { .. }),
+        "its bid had run out"
+    );
+}
+
+#[tokio::test]
+async fn a_provider_whose_clock_is_behind_is_heard() {
+    let mut script = Script::new("late", Conduct::Honest);
+    script.behind_s = 75;
+    script.bid_stands_s = 120;
+    let market = Market::of([script]).await;
+    let client = market.client().await;
+    for route in [Route::Direct, Route::Auction] {
+        let life = live(&client, ask().route(route.clone())).await;
+        assert_eq!(life.text, answer(), "{route:?}: {:?}", life.outcome);
+        // What is not stored was heard too: nobody had to look the result up.
+        let accepted = |step: &Step| matches!(step, Step::Accepted { .. });
+        assert!(life.steps.iter().any(accepted), "{route:?}");
+        let bid = life
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Bid { .. }));
+        assert_eq!(bid, route == Route::Auction);
+    }
 }
