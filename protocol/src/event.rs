@@ -25,7 +25,7 @@ pub use announcement::{
     AnnouncedModel, Announcement, Capacity, DeviceKind, Hardware, Load, Promise, Status,
 };
 pub use attestation::{Attestation, Experience, Measured};
-pub use award::{Award, Basis};
+pub use award::{Agreed, Award, Basis};
 pub use bid::Bid;
 pub use cancel::{Cancel, CancelReason};
 pub use offer::{Accepts, Checkers, Limits, Offer};

@@ -82,6 +82,10 @@ fn result(record: &Record, award: &Signed<Award>) -> Found {
         ("attempt", result.attempt != award.attempt),
         ("buyer", result.buyer != award.author()),
         ("model", result.model != award.model),
+        (
+            "number format",
+            award.agreed().is_none_or(|word| word.dtype != result.dtype),
+        ),
     ];
     match differs.iter().find(|(_, differs)| *differs) {
         Some((what, _)) => wrong(format!("the result's {what} is not the award's")),
@@ -123,7 +127,7 @@ fn price(award: &Signed<Award>, result: &Signed<JobResult>) -> Found {
         ));
     }
     if result.due_msat > award.budget_msat {
-        return not_proven(format!(
+        return wrong(format!(
             "{} is due for the usage, over the budget of {}",
             result.due_msat, award.budget_msat
         ));

@@ -1,8 +1,8 @@
 //! The checks that need a key: what was sealed is opened, hashed anew, and counted.
 
-use infernet_protocol::event::{Announcement, Award, Basis, Bid, JobResult, Signed};
+use infernet_protocol::event::{Award, JobResult, Signed};
 use infernet_protocol::inference::{EndReason, TokenId};
-use infernet_protocol::payload::{Input, Output, Payload, Work};
+use infernet_protocol::payload::{Input, Output, Payload, Product, Work};
 use infernet_protocol::seal::{Domain, Sealed, salted_hash};
 use nostr::{Keys, PublicKey};
 
@@ -74,6 +74,9 @@ impl<'a> Opened<'a> {
                 usage.prefix_tokens, usage.output_tokens
             ));
         }
+        if let Some(found) = misfit(input, output, result, prefix + drawn) {
+            return found;
+        }
         match self.ended_too_early(input, result, prefix + drawn) {
             true => wrong("it ended by length, but neither the answer nor the context is full"),
             false => proven(format!(
@@ -86,8 +89,8 @@ impl<'a> Opened<'a> {
         let Work::TextGeneration(generate) = &input.work else {
             return false;
         };
-        let context_full = context(self.award).is_some_and(|context| {
-            result.usage.input_tokens.saturating_add(answer) >= u64::from(context)
+        let context_full = self.award.agreed().is_some_and(|word| {
+            result.usage.input_tokens.saturating_add(answer) >= u64::from(word.context)
         });
         let full = answer >= u64::from(generate.max_tokens) || context_full;
         result.ended == EndReason::Length && !full
@@ -131,6 +134,33 @@ impl<'a> Opened<'a> {
                 now.len()
             )),
         })
+    }
+}
+
+/// What the product is too much or too little of, for the input.
+fn misfit(input: &Input, output: &Output, result: &JobResult, answer: u64) -> Option<Found> {
+    match (&input.work, &output.product) {
+        (Work::TextGeneration(asked), Product::TextGeneration { .. }) => {
+            let most = u64::from(asked.max_tokens);
+            (answer > most).then(|| {
+                wrong(format!(
+                    "{answer} tokens of answer, and {most} were asked for"
+                ))
+            })
+        }
+        (Work::Embedding { .. }, Product::Embedding { .. })
+            if result.ended == EndReason::Failed =>
+        {
+            None
+        }
+        (Work::Embedding { texts }, Product::Embedding { vectors }) => {
+            let (texts, vectors) = (texts.len(), vectors.len());
+            (texts != vectors).then(|| wrong(format!("{vectors} vectors for {texts} texts")))
+        }
+        (Work::TextGeneration(_), Product::Embedding { .. })
+        | (Work::Embedding { .. }, Product::TextGeneration { .. }) => {
+            Some(wrong("the product is for another kind of work"))
+        }
     }
 }
 
@@ -202,24 +232,5 @@ fn prefix(input: &Input) -> &[TokenId] {
     match &input.work {
         Work::TextGeneration(generate) => &generate.prefix,
         Work::Embedding { .. } => &[],
-    }
-}
-
-/// The context that the provider's word names.
-fn context(award: &Signed<Award>) -> Option<u32> {
-    match &award.basis {
-        Basis::Auction { bid, .. } => {
-            let bid = Signed::<Bid>::from_verified((**bid).clone()).ok()?;
-            Some(bid.context)
-        }
-        Basis::Direct { announcement } => {
-            let announcement =
-                Signed::<Announcement>::from_verified((**announcement).clone()).ok()?;
-            let model = announcement
-                .models
-                .iter()
-                .find(|m| m.model == award.model)?;
-            Some(model.context)
-        }
     }
 }

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use infernet_protocol::event::{Body, Experience};
-use infernet_protocol::inference::EndReason;
+use infernet_protocol::inference::{Dtype, EndReason};
 use infernet_protocol::money::Msat;
 use infernet_protocol::seal::Digest;
 use nostr::Event;
 
-use super::story::Story;
+use super::story::{Story, result};
 use super::*;
 
 fn report(story: &Story, events: Vec<Event>, keys: Option<&Keys>) -> Report {
@@ -95,6 +95,16 @@ fn every_lie_is_named() {
     assert_eq!(spoilt(|s| s.result.ended = EndReason::Length), ["usage"]);
     assert_eq!(spoilt(|s| s.result.due_msat = Msat(1)), ["price"]);
     assert_eq!(spoilt(|s| s.result.attempt = 2), ["result"]);
+    assert_eq!(spoilt(|s| s.result.dtype = Dtype::Int4), ["result"]);
+    let too_much = |s: &mut Story| {
+        let (award, tokens) = (s.signed_award(), [7; 9]);
+        s.result = result(&award, &s.buyer, &s.provider, &tokens);
+    };
+    assert_eq!(
+        spoilt(too_much),
+        ["usage"],
+        "nine tokens where eight were asked for"
+    );
     assert_eq!(
         spoilt(|s| s.result.buyer = s.provider.public_key()),
         ["result"]

@@ -46,6 +46,9 @@ fn product(
     if result.model != award.model {
         return Err("another model ran");
     }
+    if award.agreed().is_none_or(|word| word.dtype != result.dtype) {
+        return Err("it was computed in another number format than agreed");
+    }
     let due = award.price.cost(
         result
             .usage
@@ -55,6 +58,9 @@ fn product(
     );
     if due.is_none_or(|due| result.due_msat > due) {
         return Err("it asks for more than the price");
+    }
+    if result.due_msat > award.budget_msat {
+        return Err("it asks for more than the budget");
     }
     let bytes = result
         .output
@@ -118,7 +124,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use infernet_protocol::event::Body;
-    use infernet_protocol::inference::{Prompt, Sampling};
+    use infernet_protocol::inference::{Dtype, Prompt, Sampling};
     use infernet_protocol::money::Msat;
     use infernet_protocol::payload::{Generate, News};
     use infernet_protocol::seal::{Digest, whisper};
@@ -177,6 +183,10 @@ mod tests {
         assert_eq!(
             flaw(|r| r.due_msat = Msat(1)),
             Some("it asks for more than the price")
+        );
+        assert_eq!(
+            flaw(|r| r.dtype = Dtype::Int4),
+            Some("it was computed in another number format than agreed")
         );
         let altered = flaw(|r| r.output.body.replace_range(0..4, "AAAA"));
         assert_eq!(altered, Some("the output cannot be opened"));

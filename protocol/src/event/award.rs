@@ -4,9 +4,11 @@ use nostr::{Event, EventId, PublicKey, RelayUrl, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::announcement::validate_relays;
-use super::{Announcement, Bid, Body, Checkers, Limits, Offer, Refusal, Signed, V1, tag};
+use super::{
+    AnnouncedModel, Announcement, Bid, Body, Checkers, Limits, Offer, Refusal, Signed, V1, tag,
+};
 use crate::bounds::{MAX_EVENT_BYTES, at_most, attempt, instant};
-use crate::inference::{ModelId, Task};
+use crate::inference::{Dtype, ModelId, Task};
 use crate::kinds;
 use crate::money::{Msat, PaymentKind, Price};
 use crate::seal::{Digest, Sealed};
@@ -85,6 +87,38 @@ impl Signed<Award> {
     pub fn job_id(&self) -> EventId {
         self.job.unwrap_or_else(|| self.id())
     }
+
+    /// What the provider's word says of the model that the award names. `None`
+    /// never comes from a valid award, whose word says something of it.
+    pub fn agreed(&self) -> Option<Agreed> {
+        let word = &self.basis.word().content;
+        match &self.basis {
+            Basis::Auction { .. } => {
+                let bid: Bid = serde_json::from_str(word).ok()?;
+                Some(Agreed {
+                    dtype: bid.dtype,
+                    context: bid.context,
+                })
+            }
+            Basis::Direct { .. } => {
+                let announcement: Announcement = serde_json::from_str(word).ok()?;
+                let model = announcement.models.iter().find(|model| self.names(model))?;
+                Some(Agreed {
+                    dtype: model.dtype,
+                    context: model.context,
+                })
+            }
+        }
+    }
+}
+
+/// What a provider's word says of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreed {
+    /// The number format it is computed in.
+    pub dtype: Dtype,
+    /// Tokens of its context, input and output together.
+    pub context: u32,
 }
 
 impl Award {
@@ -117,6 +151,11 @@ impl Award {
         Ok(())
     }
 
+    /// Whether the award is on this model of an announcement.
+    fn names(&self, announced: &AnnouncedModel) -> bool {
+        announced.model == self.model && announced.price == self.price
+    }
+
     /// The announcement is this provider's and says what the award says.
     fn validate_direct(&self, announcement: &Event) -> Result<(), Refusal> {
         let announcement = Signed::<Announcement>::verify(announcement.clone())?;
@@ -126,7 +165,7 @@ impl Award {
         let announced = announcement
             .models
             .iter()
-            .find(|model| model.model == self.model && model.price == self.price)
+            .find(|model| self.names(model))
             .ok_or(Refusal::Invalid("model or price is not the announcement's"))?;
         let terms = announcement.terms.iter().any(|t| t.kind() == self.terms);
         if announced.task != self.task || !terms {
