@@ -2,7 +2,7 @@
 //!
 //! The session's library bounds neither the size of a message nor, usefully, their rate, and it drops a connection
 //! without a word. So a [`Guard`] ends the stream at a message over the bound, reads a peer that sends too fast more
-//! slowly (it loses nothing, it waits), gives up a peer that does not read, ends the stream between two messages when
+//! slowly (it loses nothing, it waits), lets others have their turn after every read, gives up a peer that does not read, ends the stream between two messages when
 //! the relay stops, and says goodbye.
 
 use std::future::Future;
@@ -37,6 +37,9 @@ pub struct Guard<S> {
     /// Runs while a write hangs.
     hanging: Option<Pin<Box<Sleep>>>,
     farewell: Option<Farewell>,
+    /// Whether something was read since the last turn was given up: a message can be costly, and a peer that always
+    /// has the next one ready would keep the thread.
+    had_its_turn: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
@@ -49,6 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             stop: Box::pin(stop.cancelled_owned()),
             hanging: None,
             farewell: None,
+            had_its_turn: false,
         }
     }
 
@@ -85,9 +89,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
         if self.scanner.between_messages() && self.stop.as_mut().poll(context).is_ready() {
             return self.end(Farewell::Stopping);
         }
+        if std::mem::take(&mut self.had_its_turn) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         ready!(self.pace.poll_ready(context));
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(context, buffer))?;
+        self.had_its_turn = true;
         match self.scanner.advance(&buffer.filled()[before..]) {
             Ok(frames) => self.pace.spend(frames),
             Err(TooLarge) => {
@@ -161,6 +170,22 @@ mod tests {
         assert_eq!(taken.len(), 105 * SMALL.len(), "nothing is lost");
         let took = began.elapsed().as_secs_f64();
         assert!((9.5..=10.5).contains(&took), "took {took} s");
+    }
+
+    #[tokio::test]
+    async fn a_peer_with_much_to_say_lets_others_have_their_turn() {
+        let (mut peer, relay) = io::duplex(10 * SMALL.len());
+        peer.write_all(&SMALL.repeat(10)).await.unwrap();
+        let mut guard = Guard::new(relay, &Limits::default(), CancellationToken::new());
+        let mut taken = [0; SMALL.len()];
+        for _ in 0..10 {
+            guard.read_exact(&mut taken).await.unwrap();
+            let next = std::pin::pin!(guard.read_u8());
+            assert!(
+                futures::poll!(next).is_pending(),
+                "it took the next turn too"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]
