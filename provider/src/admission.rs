@@ -13,14 +13,20 @@ use nostr::{Event, Timestamp};
 use crate::catalogue::Item;
 use crate::output;
 use crate::shop::{Address, Shop, plain_reason};
+use crate::store::Answer;
 
-/// How old an award may be when it arrives. Its buyer has waited a few seconds
-/// for an answer; one that was made while we were away is somebody else's by now.
+/// How old an award may be that a relay had stored. Its buyer has waited a few
+/// seconds for an answer; one that was made while we were away is somebody
+/// else's by now.
 pub const MAX_AGE_S: u64 = 30;
 
-/// How far ahead of our clock an award may be dated: clocks drift by minutes.
-/// Its id is remembered at least that long, so that it cannot be replayed.
-pub const MAX_AHEAD_S: u64 = 15 * 60;
+/// How far a buyer's clock may differ from ours, either way: those of machines
+/// without NTP drift by minutes. An award's id is remembered at least that long,
+/// so that it cannot be replayed.
+pub const MAX_SKEW_S: u64 = 15 * 60;
+
+/// A difference of clocks that is worth telling whoever is declined for time.
+const TOLD_SKEW_S: u64 = 10;
 
 /// How far away a deadline may be. Award ids are remembered until then.
 pub const MAX_DEADLINE_S: u64 = 24 * 3_600;
@@ -72,19 +78,26 @@ fn no(reason: Decline, detail: impl Into<String>) -> No {
     No(reason, detail.into())
 }
 
-/// Whether an award is too old, or dated too far ahead, to be looked at.
-pub fn is_out_of_time(created_at: Timestamp, now: Timestamp) -> bool {
+/// Whether an award is too old, or dated too far ahead, to be looked at. What is
+/// heard live was made a moment ago, so that its date only tells how far apart
+/// the clocks are.
+pub fn is_out_of_time(created_at: Timestamp, now: Timestamp, is_live: bool) -> bool {
     let (created_s, now_s) = (created_at.as_secs(), now.as_secs());
-    created_s.saturating_add(MAX_AGE_S) < now_s || created_s > now_s.saturating_add(MAX_AHEAD_S)
+    let max_age_s = if is_live { MAX_SKEW_S } else { MAX_AGE_S };
+    created_s.saturating_add(max_age_s) < now_s || created_s > now_s.saturating_add(MAX_SKEW_S)
 }
 
 /// Until when an answered award is remembered: as long as a replay of it could
-/// be taken for new.
-pub fn remember_until(award: &Signed<Award>, now: Timestamp) -> Timestamp {
-    let replayable = award.created_at().as_secs().saturating_add(MAX_AGE_S + 1);
-    let deadline = award.deadline.as_secs();
-    let most = now.as_secs() + MAX_DEADLINE_S;
-    Timestamp::from_secs(replayable.max(deadline).min(most))
+/// be taken for new; one that was accepted until its deadline, so that no lower
+/// attempt of its job is taken on. Those that are declined come for nothing, and
+/// must not fill the disk.
+pub fn remember_until(award: &Signed<Award>, answer: Answer, now: Timestamp) -> Timestamp {
+    let replayable = award.created_at().as_secs().saturating_add(MAX_SKEW_S + 1);
+    let until = match answer {
+        Answer::Accepted => replayable.max(award.deadline.as_secs()),
+        Answer::Declined => replayable,
+    };
+    Timestamp::from_secs(until.min(now.as_secs() + MAX_DEADLINE_S))
 }
 
 /// Checks an award whose signature was checked. Costs three signatures, a
@@ -172,7 +185,17 @@ fn check_terms(shop: &Shop, award: &Award, item: &Item) -> Result<(), No> {
     }
 }
 
-fn check_times(shop: &Shop, award: &Award, now: Millis) -> Result<(), No> {
+/// A refusal for time, which may be due to clocks that differ.
+fn late(award: &Signed<Award>, now_s: u64, why: &str) -> No {
+    let apart = award.created_at().as_secs().abs_diff(now_s);
+    let clocks = match apart > TOLD_SKEW_S {
+        true => format!(" (your clock and ours are {apart} s apart)"),
+        false => String::new(),
+    };
+    no(Decline::Late, format!("{why}{clocks}"))
+}
+
+fn check_times(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<(), No> {
     let now_s = now.0 / 1_000;
     let word = award.basis.word();
     let stands_until = match &award.basis {
@@ -180,16 +203,16 @@ fn check_times(shop: &Shop, award: &Award, now: Millis) -> Result<(), No> {
         Basis::Direct { .. } => expiry::<Announcement>(word, |word| word.expires_at),
     };
     if stands_until.is_none_or(|until| until.as_secs() <= now_s) {
-        return Err(no(Decline::Late, "the bid or announcement has run out"));
+        return Err(late(award, now_s, "the bid or announcement has run out"));
     }
     let deadline_s = award.deadline.as_secs();
     if deadline_s > now_s + MAX_DEADLINE_S {
-        return Err(no(Decline::Late, "the deadline is more than a day away"));
+        return Err(late(award, now_s, "the deadline is more than a day away"));
     }
     let first_token = now.plus(shop.promises.of(&award.model).first_token_ms);
     match deadline_s.saturating_mul(1_000) > first_token.0 {
         true => Ok(()),
-        false => Err(no(Decline::Late, "the deadline cannot be met")),
+        false => Err(late(award, now_s, "the deadline cannot be met")),
     }
 }
 
@@ -304,12 +327,16 @@ mod tests {
     #[test]
     fn old_awards_and_those_from_the_future_are_out_of_time() {
         let now = Timestamp::from_secs(1_000_000);
-        let at = |s: u64| is_out_of_time(Timestamp::from_secs(s), now);
+        let at = |s: u64| is_out_of_time(Timestamp::from_secs(s), now, false);
+        let live = |s: u64| is_out_of_time(Timestamp::from_secs(s), now, true);
+        assert!(!live(1_000_000 - MAX_SKEW_S));
+        assert!(live(1_000_000 - MAX_SKEW_S - 1));
+        assert!(live(1_000_000 + MAX_SKEW_S + 1));
         assert!(!at(1_000_000));
         assert!(!at(1_000_000 - MAX_AGE_S));
         assert!(at(1_000_000 - MAX_AGE_S - 1));
-        assert!(!at(1_000_000 + MAX_AHEAD_S));
-        assert!(at(1_000_000 + MAX_AHEAD_S + 1));
+        assert!(!at(1_000_000 + MAX_SKEW_S));
+        assert!(at(1_000_000 + MAX_SKEW_S + 1));
         assert!(at(u64::MAX));
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use infernet_engine::{Embeddings, Error as EngineError, Step};
-use infernet_node::clock;
 use infernet_protocol::event::Usage;
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::Millis;
@@ -20,11 +19,8 @@ use crate::delivery;
 use crate::output::{Room, public_words};
 use crate::promise::{Pace, embedding_pace};
 use crate::shop::Shop;
+use crate::steady::Steady;
 use crate::work::{News, Running};
-
-/// Pieces that are sent again for one wish. A buyer that misses more asks again
-/// from where it stands by then; more at once would overrun its relay.
-const MAX_RESENT: usize = 128;
 
 /// What the loop tells an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +60,7 @@ pub enum Report {
 struct Driver {
     shop: Arc<Shop>,
     admitted: Admitted,
+    clock: Steady,
     machine: Attempt,
     running: Running,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -97,12 +94,14 @@ pub async fn drive(
 ) {
     let award = admitted.award.id();
     let deadline = Millis(admitted.award.deadline.as_secs().saturating_mul(1_000));
-    let (machine, effects) = Attempt::accept(now(), &award, ahead, deadline);
+    let clock = Steady::start();
+    let (machine, effects) = Attempt::accept(clock.now(), &award, ahead, deadline);
     let started = Instant::now();
     let driver = Driver {
         input_tokens: admitted.input_tokens.into(),
         shop,
         admitted,
+        clock,
         machine,
         running: Running::Nothing,
         orders,
@@ -120,10 +119,6 @@ pub async fn drive(
     driver.run(effects).await;
 }
 
-fn now() -> Millis {
-    Millis(clock::unix_ms())
-}
-
 /// Whether there is more to do.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
@@ -135,7 +130,7 @@ impl Driver {
     async fn run(mut self, effects: Vec<Effect>) {
         let mut next = self.perform(effects).await;
         while next == Next::GoOn {
-            let wake = self.machine.next_deadline().since(now());
+            let wake = self.machine.next_deadline().since(self.clock.now());
             let input = tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(order) => self.obey(order),
@@ -237,14 +232,8 @@ impl Driver {
     }
 
     async fn step(&mut self, input: Input) -> Next {
-        let is_resend = matches!(input, Input::Resend { .. });
-        match self.machine.step(now(), input) {
-            Ok(mut effects) => {
-                if is_resend {
-                    effects.truncate(MAX_RESENT);
-                }
-                self.perform(effects).await
-            }
+        match self.machine.step(self.clock.now(), input) {
+            Ok(effects) => self.perform(effects).await,
             Err(unexpected) => {
                 tracing::error!(award = %self.admitted.award.id(), %unexpected, "a mistake in the driver");
                 Next::GoOn

@@ -5,10 +5,12 @@ use infernet_protocol::job::Millis;
 use infernet_protocol::money::PaymentTerms;
 use nostr::{EventId, Timestamp};
 
+use crate::admission::MAX_SKEW_S;
 use crate::catalogue::{Catalogue, Item};
 use crate::limits::{Bucket, Remembered};
 use crate::output;
 use crate::promise::Promises;
+use crate::shop::Shop;
 
 /// Bids a second, sustained: each costs a signature here and a write at every
 /// relay, and offers cost their authors next to nothing.
@@ -54,6 +56,26 @@ pub enum Pass {
     Rate,
 }
 
+/// When an offer was heard.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The time.
+    pub now: Millis,
+    /// How long work that comes now would wait here.
+    pub wait_ms: u64,
+    /// Whether it was published a moment ago, whatever its buyer's clock says.
+    pub is_live: bool,
+}
+
+impl Moment {
+    /// When the bidding on an offer is over, in Unix seconds on our clock: nobody
+    /// publishes an offer that is over.
+    fn closes_s(&self, offer: &Offer) -> u64 {
+        let skew_s = if self.is_live { MAX_SKEW_S } else { 0 };
+        offer.bids_until.as_secs().saturating_add(skew_s)
+    }
+}
+
 /// Remembers what was bid on, and keeps the rate.
 #[derive(Debug)]
 pub struct Bidder {
@@ -70,29 +92,37 @@ impl Bidder {
         }
     }
 
-    /// The bid on an offer, if it is worth one. `wait_ms` is how long work that
-    /// comes now would wait here.
+    /// The bid on an offer, if it is worth one.
     ///
     /// # Errors
     /// Why there is none.
     pub fn consider(
         &mut self,
         offer: &Signed<Offer>,
+        shop: &Shop,
+        moment: Moment,
+    ) -> Result<Bid, Pass> {
+        self.weigh(offer, &shop.catalogue, &shop.promises, moment)
+    }
+
+    fn weigh(
+        &mut self,
+        offer: &Signed<Offer>,
         catalogue: &Catalogue,
         promises: &Promises,
-        wait_ms: u64,
-        now: Millis,
+        moment: Moment,
     ) -> Result<Bid, Pass> {
+        let now = moment.now;
         if self.answered.contains(&offer.id()) {
             return Err(Pass::Answered);
         }
         let now_s = now.0 / 1_000;
-        if offer.bids_until.as_secs() < now_s || offer.deadline.as_secs() <= now_s {
+        if moment.closes_s(offer) < now_s || offer.deadline.as_secs() <= now_s {
             return Err(Pass::Over);
         }
         let (item, terms) = choose(offer, catalogue, promises)?;
         let mut promise = promises.of(&item.model.id);
-        promise.first_token_ms = promise.first_token_ms.saturating_add(wait_ms);
+        promise.first_token_ms = promise.first_token_ms.saturating_add(moment.wait_ms);
         if now.plus(promise.first_token_ms).0 >= offer.deadline.as_secs().saturating_mul(1_000) {
             return Err(Pass::Late);
         }
@@ -156,7 +186,11 @@ fn bid(
     terms: PaymentTerms,
     now_s: u64,
 ) -> Bid {
-    let stands = offer.bids_until.as_secs().saturating_add(STANDS_S);
+    let stands = offer
+        .bids_until
+        .as_secs()
+        .max(now_s)
+        .saturating_add(STANDS_S);
     let until = stands.min(offer.deadline.as_secs()).max(now_s + 1);
     Bid {
         v: V1,
@@ -187,6 +221,11 @@ mod tests {
     use super::*;
 
     const NOW: Millis = Millis(1_000_000_000);
+    const STORED: Moment = Moment {
+        now: NOW,
+        wait_ms: 0,
+        is_live: false,
+    };
     const MODEL: ModelId = ModelId::from_bytes([7; 32]);
 
     fn catalogue(price: Price) -> Catalogue {
@@ -231,7 +270,7 @@ mod tests {
 
     fn consider(price: Price, offer: &Signed<Offer>) -> Result<Bid, Pass> {
         let promises = Promises::new(None, None);
-        Bidder::new(NOW).consider(offer, &catalogue(price), &promises, 0, NOW)
+        Bidder::new(NOW).weigh(offer, &catalogue(price), &promises, STORED)
     }
 
     #[test]
@@ -289,14 +328,30 @@ mod tests {
     }
 
     #[test]
+    fn an_offer_that_is_heard_live_is_open_whatever_its_buyers_clock_says() {
+        let now_s = NOW.0 / 1_000;
+        let behind = offer(|o| o.bids_until = Timestamp::from_secs(now_s - 40));
+        assert_eq!(consider(Price::FREE, &behind), Err(Pass::Over));
+        let live = Moment {
+            is_live: true,
+            ..STORED
+        };
+        let (catalogue, promises) = (catalogue(Price::FREE), Promises::new(None, None));
+        let bid = Bidder::new(NOW).weigh(&behind, &catalogue, &promises, live);
+        let stands = bid.unwrap().expires_at.as_secs();
+        assert!(
+            stands >= now_s + 10,
+            "long enough on our clock for the award"
+        );
+    }
+
+    #[test]
     fn an_offer_is_bid_on_once() {
         let (catalogue, promises) = (catalogue(Price::FREE), Promises::new(None, None));
         let mut bidder = Bidder::new(NOW);
         let offer = offer(|_| {});
-        bidder
-            .consider(&offer, &catalogue, &promises, 0, NOW)
-            .unwrap();
-        let again = bidder.consider(&offer, &catalogue, &promises, 0, NOW);
+        bidder.weigh(&offer, &catalogue, &promises, STORED).unwrap();
+        let again = bidder.weigh(&offer, &catalogue, &promises, STORED);
         assert_eq!(again, Err(Pass::Answered));
     }
 }

@@ -7,6 +7,7 @@
 
 mod awards;
 mod closing;
+mod ear;
 mod standing;
 mod turns;
 mod voice;
@@ -17,25 +18,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use infernet_node::clock;
-use infernet_node::link::{Delivery, Error as LinkError, Published, RelayStatus, Subscription};
+use infernet_node::link::{Error as LinkError, Published, RelayStatus};
 use infernet_node::shutdown::Shutdown;
 use infernet_protocol::event::{Offer, Signed};
 use infernet_protocol::job::Millis;
 use infernet_protocol::kinds;
 use infernet_protocol::seal::Conversation;
-use nostr::{Event, EventId, PublicKey, RelayUrl};
+use nostr::{EventId, PublicKey, RelayUrl};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
+pub use ear::{Ear, Heard};
+
 use crate::admission::Verdict;
 use crate::announcing::Schedule;
 use crate::attempt::{Order, Report};
-use crate::bidding::Bidder;
+use crate::bidding::{Bidder, Moment};
 use crate::limits::{Bucket, Remembered};
 use crate::queue::Queue;
 use crate::shop::Shop;
 use crate::status::{self, Tally};
+use crate::steady::{Steady, wall};
 use crate::visibility;
 
 /// Awards that are checked at the same time; each takes a core for some
@@ -67,9 +71,9 @@ pub enum Question {
 #[derive(Debug)]
 pub struct Ears {
     /// Offers.
-    pub offers: Subscription,
+    pub offers: Ear,
     /// Awards, cancels and wishes for us.
-    pub own: Subscription,
+    pub own: Ear,
     /// The owner's questions.
     pub questions: mpsc::Receiver<Question>,
 }
@@ -101,6 +105,7 @@ struct Entry {
 pub struct Floor {
     shop: Arc<Shop>,
     shutdown: Shutdown,
+    clock: Steady,
     ears: Ears,
     relays: watch::Receiver<Vec<RelayStatus>>,
     sessions: u64,
@@ -131,8 +136,8 @@ pub struct Floor {
 
 /// What happened.
 enum Happening {
-    Offer(Option<Delivery>),
-    Own(Option<Delivery>),
+    Offer(Option<Heard>),
+    Own(Option<Heard>),
     Checked(Result<(EventId, Verdict), JoinError>),
     Report(Report),
     TimeToAnnounce,
@@ -145,10 +150,6 @@ enum Happening {
     StopNow,
 }
 
-fn now() -> Millis {
-    Millis(clock::unix_ms())
-}
-
 impl Floor {
     /// A floor on which nothing runs.
     pub fn new(
@@ -158,12 +159,14 @@ impl Floor {
         announced: watch::Sender<Vec<RelayUrl>>,
     ) -> Self {
         let (reporter, reports) = mpsc::channel(MAX_REPORTS);
-        let at = now();
+        let clock = Steady::start();
+        let at = clock.now();
         let (slots, places) = (shop.options.slots, shop.options.queue);
         Self {
             relays: shop.link.changes(),
             shop,
             shutdown,
+            clock,
             ears,
             sessions: 0,
             queue: Queue::new(slots, places),
@@ -174,7 +177,7 @@ impl Floor {
             awards: Bucket::new(AWARDS_PER_S, AWARDS_BURST, at),
             answered: Remembered::new(MAX_REMEMBERED),
             cancelled: Remembered::new(MAX_REMEMBERED),
-            bidder: Bidder::new(at),
+            bidder: Bidder::new(wall()),
             schedule: Schedule::new(at),
             announcements: JoinSet::new(),
             announced,
@@ -202,15 +205,15 @@ impl Floor {
     }
 
     async fn next(&mut self) -> Happening {
-        let announce_in = self.schedule.due().map(|due| due.since(now()));
+        let announce_in = self.schedule.due().map(|due| due.since(self.clock.now()));
         let may_check = self.admissions.len() < MAX_ADMISSIONS;
         tokio::select! {
             () = self.shutdown.hard(), if !self.is_aborting => Happening::StopNow,
             () = self.shutdown.soft(), if !self.is_closing => Happening::StopSoon,
             Some(report) = self.reports.recv() => Happening::Report(report),
             Some(checked) = self.admissions.join_next() => Happening::Checked(checked),
-            delivery = self.ears.own.next(), if may_check => Happening::Own(delivery),
-            delivery = self.ears.offers.next(), if !self.is_closing => Happening::Offer(delivery),
+            heard = self.ears.own.next(), if may_check => Happening::Own(heard),
+            heard = self.ears.offers.next(), if !self.is_closing => Happening::Offer(heard),
             Some(announced) = self.announcements.join_next() => {
                 Happening::Announced(announced.unwrap_or(Err(LinkError::Stopped)))
             }
@@ -226,11 +229,8 @@ impl Floor {
 
     async fn handle(&mut self, happening: Happening) {
         match happening {
-            Happening::Offer(Some(Delivery::Event(event))) => self.offered(*event),
-            Happening::Own(Some(Delivery::Event(event))) => self.addressed(*event).await,
-            // Stored events come again by themselves, and a buyer whose wish
-            // was lost wishes again.
-            Happening::Offer(Some(_)) | Happening::Own(Some(_)) => {}
+            Happening::Offer(Some(heard)) => self.offered(heard),
+            Happening::Own(Some(heard)) => self.addressed(heard).await,
             Happening::Offer(None) | Happening::Own(None) => self.shutdown.stop_now(),
             Happening::Checked(checked) => self.checked(checked).await,
             Happening::Report(report) => self.reported(report),
@@ -251,28 +251,28 @@ impl Floor {
     }
 
     /// An event that names us.
-    async fn addressed(&mut self, event: Event) {
-        match event.kind.as_u16() {
-            kinds::AWARD => self.awarded(event).await,
-            kinds::CANCEL => self.cancelled(event),
-            kinds::CONTROL => self.wished(&event),
+    async fn addressed(&mut self, heard: Heard) {
+        match heard.event.kind.as_u16() {
+            kinds::AWARD => self.awarded(heard).await,
+            kinds::CANCEL => self.cancelled(heard.event),
+            kinds::CONTROL => self.wished(&heard.event),
             _ => {}
         }
     }
 
-    fn offered(&mut self, event: Event) {
+    fn offered(&mut self, Heard { event, is_live }: Heard) {
         let Ok(offer) = Signed::<Offer>::from_verified(event) else {
             return;
         };
         if self.queue.room_for(&offer.author()).is_err() {
             return tracing::debug!(job = %offer.id(), "no bid: the queue is full");
         }
-        let (catalogue, promises) = (&self.shop.catalogue, &self.shop.promises);
-        let wait_ms = self.wait_ms();
-        match self
-            .bidder
-            .consider(&offer, catalogue, promises, wait_ms, now())
-        {
+        let moment = Moment {
+            now: wall(),
+            wait_ms: self.wait_ms(),
+            is_live,
+        };
+        match self.bidder.consider(&offer, &self.shop, moment) {
             Ok(bid) => {
                 tracing::info!(job = %offer.id(), peer = %offer.author(), model = bid.name, "bids");
                 self.tally.bids += 1;

@@ -49,6 +49,7 @@ pub mod settings;
 mod shop;
 pub mod socket;
 pub mod status;
+mod steady;
 mod store;
 mod visibility;
 mod work;
@@ -66,19 +67,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use admission::MAX_SKEW_S;
 use announcing::Bulletin;
 use catalogue::Catalogue;
-use floor::{Ears, Floor, Question};
+use floor::{Ear, Ears, Floor, Question};
 pub use home::Home;
 pub use options::Options;
 use promise::Promises;
 use shop::{SharedEngine, Shop};
 use socket::Desk;
 use store::Store;
-
-/// How old a stored event may be that we still want to hear of: an offer or an
-/// award of the last minute may still be open.
-const LOOK_BACK_S: u64 = 60;
 
 /// Questions of the owner's that may wait.
 const MAX_QUESTIONS: usize = 16;
@@ -227,7 +225,8 @@ async fn open(
 
 /// Subscribes to the offers we could bid on, and to what is meant for us.
 fn listen(shop: &Shop, questions: mpsc::Receiver<Question>) -> Result<Ears, link::Error> {
-    let since = Timestamp::from_secs(clock::now().as_secs().saturating_sub(LOOK_BACK_S));
+    // Relays hold live events against this too.
+    let since = Timestamp::from_secs(clock::now().as_secs().saturating_sub(MAX_SKEW_S));
     let tasks = shop.catalogue.tasks().into_iter();
     let offers = Filter::new()
         .kind(Kind::from(kinds::OFFER))
@@ -239,8 +238,8 @@ fn listen(shop: &Shop, questions: mpsc::Receiver<Question>) -> Result<Ears, link
         .pubkey(shop.public_key())
         .since(since);
     Ok(Ears {
-        own: shop.link.subscribe(vec![own])?,
-        offers: shop.link.subscribe(vec![offers])?,
+        own: Ear::new(shop.link.subscribe(vec![own])?),
+        offers: Ear::new(shop.link.subscribe(vec![offers])?),
         questions,
     })
 }

@@ -68,7 +68,8 @@ impl Bucket {
     pub fn take(&mut self, now: Millis) -> bool {
         let filled = now.since(self.filled).saturating_mul(self.per_s);
         self.level = self.level.saturating_add(filled).min(self.burst * 1_000);
-        self.filled = self.filled.max(now);
+        // A clock that was set back fills it again from where it stands.
+        self.filled = now;
         match self.level.checked_sub(1_000) {
             Some(level) => {
                 self.level = level;
@@ -95,6 +96,11 @@ mod tests {
             taken(&mut bucket, NOW.plus(999)),
             0,
             "a clock that goes back fills nothing"
+        );
+        assert_eq!(
+            taken(&mut bucket, NOW.plus(1_999)),
+            20,
+            "and fills it from there on"
         );
     }
 

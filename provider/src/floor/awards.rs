@@ -4,34 +4,35 @@
 use infernet_node::clock;
 use infernet_protocol::event::{Award, Signed};
 use infernet_protocol::payload::{Decline, News};
-use nostr::{Event, EventId};
+use nostr::EventId;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
-use super::{Entry, Floor, Phase, now};
+use super::{Entry, Floor, Heard, Phase};
 use crate::admission::{self, Admitted, Declined, Verdict};
 use crate::attempt::{self, Order};
 use crate::queue::Full;
 use crate::shop::{Address, plain_reason};
+use crate::steady::wall;
 use crate::store::Answer;
 
 impl Floor {
     /// An award came. A replay, and one that nobody waits for any more, ends here.
-    pub(super) async fn awarded(&mut self, event: Event) {
+    pub(super) async fn awarded(&mut self, Heard { event, is_live }: Heard) {
         let award = event.id;
-        if admission::is_out_of_time(event.created_at, clock::now()) {
+        if admission::is_out_of_time(event.created_at, clock::now(), is_live) {
             return tracing::info!(%award, created_at = %event.created_at, "ignores an award that is out of time");
         }
         if self.is_known(&award).await {
             return tracing::debug!(%award, "ignores an award that it has seen");
         }
-        if !self.awards.take(now()) {
+        if !self.awards.take(self.clock.now()) {
             return tracing::warn!(%award, peer = %event.pubkey, "ignores an award: too many come");
         }
         self.checking.insert(award);
         let shop = self.shop.clone();
         self.admissions
-            .spawn_blocking(move || (award, admission::examine(&shop, event, now())));
+            .spawn_blocking(move || (award, admission::examine(&shop, event, wall())));
     }
 
     async fn is_known(&self, award: &EventId) -> bool {
@@ -116,7 +117,7 @@ impl Floor {
             conversation: admitted.address.conversation.clone(),
             phase: Phase::Waiting,
             begun_at: None,
-            wished_at: now(),
+            wished_at: self.clock.now(),
         };
         self.attempts.insert(id, entry);
         let (shop, reporter) = (self.shop.clone(), self.reporter.clone());
@@ -141,7 +142,7 @@ impl Floor {
         answer: Answer,
     ) -> Result<bool, crate::store::Error> {
         let at = clock::now();
-        let forget = admission::remember_until(award, at);
+        let forget = admission::remember_until(award, answer, at);
         self.shop.store.answer(award, answer, at, forget).await
     }
 

@@ -3,7 +3,7 @@
 use infernet_protocol::inference::EndReason;
 use nostr::EventId;
 
-use super::{Floor, Phase, now};
+use super::{Floor, Phase};
 use crate::attempt::{Order, Report};
 
 /// Ended attempts that still answer a buyer that missed something; each keeps
@@ -48,7 +48,7 @@ impl Floor {
         if let Some(entry) = self.attempts.get_mut(&award) {
             entry.phase = Phase::Over;
             if let Some(begun_at) = entry.begun_at {
-                let took = now().since(begun_at) as f64;
+                let took = self.clock.now().since(begun_at) as f64;
                 let share = if self.mean_job_ms > 0.0 {
                     NEWEST_SHARE
                 } else {
@@ -71,7 +71,7 @@ impl Floor {
         while let Some(award) = self.queue.begin_next() {
             if let Some(entry) = self.attempts.get_mut(&award) {
                 entry.phase = Phase::Running;
-                entry.begun_at = Some(now());
+                entry.begun_at = Some(self.clock.now());
                 entry.order(Order::Begin);
             }
         }

@@ -5,7 +5,7 @@ use infernet_node::link::{Error as LinkError, Published};
 use infernet_protocol::event::{Load, Status};
 use nostr::Event;
 
-use super::{Floor, now};
+use super::Floor;
 use crate::announcing::{self, Bulletin};
 use crate::visibility;
 
@@ -37,7 +37,7 @@ impl Floor {
         };
         let announcement = announcing::announcement(&self.shop, bulletin, created_at);
         let event = self.shop.sign(&announcement, created_at);
-        self.schedule.says(now(), bulletin);
+        self.schedule.says(self.clock.now(), bulletin);
         let link = self.shop.link.clone();
         self.announcements
             .spawn(async move { link.publish(&event).await });
@@ -45,7 +45,7 @@ impl Floor {
 
     /// It was said, and heard or not.
     pub(super) fn was_announced(&mut self, announced: Result<Published, LinkError>) {
-        self.schedule.was_heard(now(), announced.is_ok());
+        self.schedule.was_heard(self.clock.now(), announced.is_ok());
         match announced {
             Ok(published) => {
                 self.is_unheard = false;
@@ -77,7 +77,7 @@ impl Floor {
             return;
         }
         self.sessions = sessions;
-        self.schedule.reconnected(now());
+        self.schedule.reconnected(self.clock.now());
         let at = clock::now();
         let mut events = visibility::introduction(&self.shop, at);
         events.push(visibility::heartbeat(&self.shop, at));

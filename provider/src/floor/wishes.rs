@@ -5,7 +5,7 @@ use infernet_protocol::payload::{Control, Payload, Wish};
 use infernet_protocol::seal;
 use nostr::{Event, EventId, PublicKey};
 
-use super::{Entry, Floor, now};
+use super::{Entry, Floor};
 use crate::attempt::Order;
 
 /// How often one attempt repeats itself: a wish of 200 bytes may cost the whole
@@ -31,6 +31,7 @@ impl Floor {
     }
 
     fn wish(&mut self, control: &Control, buyer: &PublicKey) {
+        let at = self.clock.now();
         let entry = self.attempts.get_mut(&control.award);
         let Some(entry) = entry.filter(|entry| entry.buyer == *buyer) else {
             return;
@@ -38,7 +39,6 @@ impl Floor {
         match control.wish {
             Wish::Stop => entry.order(Order::Stop),
             Wish::Resend { from } => {
-                let at = now();
                 if at.since(entry.wished_at) >= WISH_EVERY_MS {
                     entry.wished_at = at;
                     entry.order(Order::Resend(from));

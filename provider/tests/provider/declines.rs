@@ -1,6 +1,6 @@
 //! Awards that are not taken on.
 
-use infernet_protocol::event::Status;
+use infernet_protocol::event::{Announcement, Signed, Status};
 use infernet_protocol::money::{PaymentKind, Price};
 use infernet_protocol::payload::{Decline, Work};
 use nostr::{Keys, Timestamp};
@@ -132,20 +132,50 @@ async fn an_award_that_rests_on_an_earlier_price() {
     assert_eq!((status.tally.accepted, status.tally.declined), (0, 1));
 }
 
+/// An award that is dated so many seconds ago.
+fn dated(buyer: &Buyer, word: &Signed<Announcement>, seconds_ago: u64) -> Draft {
+    let mut draft = buyer.draft(word, generate("Count", 100));
+    draft.created_at = Timestamp::from_secs(draft.created_at.as_secs() - seconds_ago);
+    draft
+}
+
 #[tokio::test]
-async fn an_award_that_was_made_long_ago_is_ignored() {
+async fn an_award_that_was_made_while_it_was_away_is_ignored() {
     let relay = Relay::start().await;
     let provider = Provider::start(&[&relay], quick(), |_| {}).await;
     let mut buyer = Buyer::connect(&[&relay]).await;
     let word = buyer.online(provider.handle.public_key()).await;
-    let mut draft = buyer.draft(&word, generate("Count", 100));
-    draft.created_at = Timestamp::from_secs(draft.created_at.as_secs() - 40);
-    let old = buyer.place(draft).await;
+    let (home, keys) = provider.stop().await;
+    let old = buyer.place(dated(&buyer, &word, 40)).await;
+    let provider = Provider::start_in(home, keys, &[&relay], quick(), |_| {}).await;
     let new = buyer.ask(&word, 100).await;
     buyer.result(&new).await;
     assert!(buyer.heard_nothing_of(old.id()));
     let status = provider.handle.status().await.unwrap();
     assert_eq!((status.tally.accepted, status.tally.declined), (1, 0));
+}
+
+#[tokio::test]
+async fn a_buyer_whose_clock_is_minutes_away_is_served() {
+    let relay = Relay::start().await;
+    let provider = Provider::start(&[&relay], quick(), |_| {}).await;
+    let mut buyer = Buyer::connect(&[&relay]).await;
+    let word = buyer.online(provider.handle.public_key()).await;
+    // The first shows that the provider has heard all that the relay had stored.
+    let now = buyer.ask(&word, 100).await;
+    buyer.result(&now).await;
+    for seconds_ago in [100, 600] {
+        let mut draft = dated(&buyer, &word, seconds_ago);
+        draft.body.deadline = in_seconds(20);
+        let behind = buyer.place(draft).await;
+        buyer.accepted(behind.id()).await;
+        buyer.result(&behind).await;
+    }
+    let mut ahead = buyer.draft(&word, generate("Count", 100));
+    ahead.created_at = in_seconds(600);
+    ahead.body.deadline = in_seconds(720);
+    let ahead = buyer.place(ahead).await;
+    buyer.result(&ahead).await;
 }
 
 #[tokio::test]
