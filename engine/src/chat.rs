@@ -1,16 +1,24 @@
 //! Chat templates: a model's own layout of a chat, as text with marks.
 
+use std::io;
+
 use infernet_protocol::inference::{Message, Role};
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, context};
 
 use crate::error::{Error, first_line};
+use crate::port::MAX_PROMPT_BYTES;
 
 /// The largest template taken, in bytes: the longest in use have about 20 KB.
 pub(crate) const MAX_TEMPLATE_BYTES: usize = 256 << 10;
 /// Template instructions that one chat may cost, so that a hostile template
 /// comes to an end; a long chat in a rich template costs some ten thousand.
 const FUEL: u64 = 2_000_000;
+/// The longest text that a template may make of a chat, in bytes: a prompt of
+/// the greatest length, and as much around it. What a template keeps in its
+/// variables meanwhile is not bounded: a model's author is trusted not to eat
+/// the operator's memory.
+const MAX_TEXT_BYTES: usize = 2 * MAX_PROMPT_BYTES;
 /// The name under which the one template is kept.
 const NAME: &str = "chat";
 
@@ -59,21 +67,52 @@ impl ChatTemplate {
     /// The chat as text, up to where the model's answer begins.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] when the template does not accept the messages.
+    /// [`Error::ChatTemplate`] when the template does not accept the messages,
+    /// or makes too much of them.
     pub(crate) fn render(&self, messages: &[Message]) -> Result<String, Error> {
         let template = self.environment.get_template(NAME).map_err(refusal)?;
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| context! { role => role(message.role), content => message.content.as_str() })
             .collect();
-        template
-            .render(context! {
+        let mut text = Bounded::default();
+        let rendered = template.render_captured_to(
+            context! {
                 messages,
                 add_generation_prompt => true,
                 bos_token => self.begin.as_str(),
                 eos_token => self.end.as_str(),
-            })
-            .map_err(refusal)
+            },
+            &mut text,
+        );
+        if text.is_full {
+            let reason = format!("it makes more than {MAX_TEXT_BYTES} bytes of them");
+            return Err(Error::ChatTemplate(reason));
+        }
+        rendered.map_err(refusal)?;
+        String::from_utf8(text.bytes).map_err(|_| Error::ChatTemplate("it makes no text".into()))
+    }
+}
+
+/// What a template has written, as long as it is not too much.
+#[derive(Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    is_full: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        self.is_full |= self.bytes.len() + more.len() > MAX_TEXT_BYTES;
+        if self.is_full {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -130,6 +169,17 @@ mod tests {
             template.render(&hello()),
             Err(Error::ChatTemplate("roles must alternate".into()))
         );
+    }
+
+    #[test]
+    fn a_template_that_makes_too_much_is_stopped() {
+        let template = template("{% for a in range(9999) %}{{ messages[0].content }}{% endfor %}");
+        let long = Message {
+            role: Role::User,
+            content: "x".repeat(MAX_PROMPT_BYTES),
+        };
+        let refusal = template.render(&[long]).unwrap_err().to_string();
+        assert!(refusal.contains("bytes"), "{refusal}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod quantized;
 pub(crate) mod safetensors;
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,6 +47,30 @@ pub(crate) fn map(path: &Path) -> Result<MappedFile, LoadError> {
     // models does.
     let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
     Ok(Arc::new(map))
+}
+
+/// The largest file other than weights, in bytes: large vocabularies have some
+/// ten million.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Reads a file that is no weights.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // Not by its size: of what is no plain file, that is 0.
+        let file = fs::File::open(path)?;
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let reason = format!("it has more than {MAX_FILE_BYTES} bytes");
+        return Err(damaged(path, reason));
+    }
+    Ok(bytes)
 }
 
 /// A damaged file, said shortly.

@@ -24,7 +24,9 @@ use crate::tokenizer::Tokenizer;
 pub struct ModelSource {
     /// A GGUF file, a folder that holds one, or a folder in Hugging Face's
     /// layout: `config.json`, `model.safetensors` or its index and shards,
-    /// `tokenizer.json`.
+    /// `tokenizer.json`. Its files are mapped into memory: replace them by new
+    /// ones (`mv`) and never write into them while the model is loaded, since
+    /// shortening one ends the process (SIGBUS).
     pub path: PathBuf,
     /// What to call it; else it is named after its file or folder.
     pub name: Option<String>,

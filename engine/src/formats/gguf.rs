@@ -119,9 +119,10 @@ impl Weights for Gguf {
         let failed = |error: tch::TchError| damaged(&self.path, format!("{name}: {error}"));
         let tensor = tensor.map_err(failed)?;
         let [heads, kv_heads] = self.heads()?;
-        if name.ends_with("attn_q.weight") {
+        // Weights and biases alike.
+        if name.contains(".attn_q.") {
             unpermute(&tensor, heads).map_err(failed)
-        } else if name.ends_with("attn_k.weight") {
+        } else if name.contains(".attn_k.") {
             unpermute(&tensor, kv_heads).map_err(failed)
         } else {
             Ok(tensor)

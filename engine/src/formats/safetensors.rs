@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{MappedFile, Weights, damaged, map, unsupported};
+use super::{MappedFile, Weights, damaged, map, read, unsupported};
 use crate::error::LoadError;
 
 /// Files that one index may name: the largest models come in some hundreds.
@@ -140,10 +140,7 @@ impl Shard {
 
 /// The files that an index names, each once. They must lie beside it.
 fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let text = std::fs::read(index).map_err(|source| LoadError::Unreadable {
-        path: index.to_owned(),
-        source,
-    })?;
+    let text = read(index)?;
     let parsed: Index = serde_json::from_slice(&text).map_err(|e| damaged(index, e.to_string()))?;
     let mut names: Vec<_> = parsed.weight_map.into_values().collect();
     names.sort_unstable();

@@ -12,13 +12,9 @@ use serde::de::DeserializeOwned;
 use super::Parts;
 use crate::error::LoadError;
 use crate::formats::safetensors::Shards;
-use crate::formats::{damaged, unsupported};
+use crate::formats::{damaged, read, unsupported};
 use crate::manifest::{Digest, File, FileRole};
 use crate::models::Placement;
-
-/// The largest file other than weights, in bytes: large vocabularies have some
-/// ten million.
-const MAX_FILE_BYTES: u64 = 64 << 20;
 
 pub(super) fn load(folder: &Path, placement: Placement) -> Result<Parts, LoadError> {
     let config = TextFile::require(folder.join("config.json"))?;
@@ -44,15 +40,7 @@ struct TextFile {
 
 impl TextFile {
     fn require(path: PathBuf) -> Result<Self, LoadError> {
-        let unreadable = |source| LoadError::Unreadable {
-            path: path.clone(),
-            source,
-        };
-        let size = std::fs::metadata(&path).map_err(unreadable)?.len();
-        if size > MAX_FILE_BYTES {
-            return Err(damaged(&path, format!("{size} bytes are too many for it")));
-        }
-        let bytes = std::fs::read(&path).map_err(unreadable)?;
+        let bytes = read(&path)?;
         Ok(Self { path, bytes })
     }
 

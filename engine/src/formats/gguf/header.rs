@@ -87,7 +87,25 @@ pub(super) fn parse(file: &[u8]) -> Result<Parsed, String> {
         .map(|(name, entry)| Ok((name.clone(), locate(entry, data, file.len()).ok_or(name)?)))
         .collect::<Result<_, String>>()
         .map_err(|name| format!("it is cut off: tensor {name} lies beyond its end"))?;
+    no_overlap(&tensors)?;
     Ok((entries, tensors))
+}
+
+/// Refuses tensors that share bytes: a small file could claim terabytes.
+fn no_overlap(tensors: &HashMap<String, TensorInfo>) -> Result<(), String> {
+    let mut places: Vec<_> = tensors
+        .iter()
+        .filter(|(_, info)| info.bytes > 0)
+        .map(|(name, info)| (info.start, info.start + info.bytes, name))
+        .collect();
+    places.sort_unstable();
+    match places.windows(2).find(|pair| pair[1].0 < pair[0].1) {
+        Some(pair) => Err(format!(
+            "its tensors {} and {} overlap",
+            pair[0].2, pair[1].2
+        )),
+        None => Ok(()),
+    }
 }
 
 /// A tensor as the header describes it, with its place in the data.
@@ -276,6 +294,24 @@ mod tests {
             file[place..place + 8].copy_from_slice(&u64::MAX.to_le_bytes());
             assert!(parse(&file).is_err(), "count at {place}");
         }
+    }
+
+    #[test]
+    fn tensors_that_share_bytes_are_refused() {
+        let (whole, at) = (whole(), 8);
+        let tensor = whole
+            .windows(9)
+            .position(|bytes| bytes == b"\x01\0\0\0\0\0\0\0t");
+        let tensor = tensor.unwrap();
+        let entry = tensor..tensor + 9 + 4 + 8 + 4 + 8;
+        let mut twice = whole[..entry.end].to_vec();
+        twice[at] = 2;
+        twice.extend(&whole[entry]);
+        let name = twice.len() - 25;
+        twice[name] = b'u';
+        twice.resize(twice.len().next_multiple_of(32) + 8, 0);
+        let refusal = parse(&twice).unwrap_err();
+        assert!(refusal.contains("overlap"), "{refusal}");
     }
 
     proptest! {

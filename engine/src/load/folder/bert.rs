@@ -65,12 +65,7 @@ pub(super) fn load(
 ) -> Result<Parts, LoadError> {
     let file: BertFile = config_file.parse()?;
     let tokenizer_file = TextFile::require(folder.join("tokenizer.json"))?;
-    let sentence = TextFile::find(folder.join("sentence_bert_config.json"))?;
-    let sentence: Option<SentenceFile> = sentence.map(|file| file.parse()).transpose()?;
-    let longest = sentence.and_then(|file| file.max_seq_length);
-    let context = longest
-        .unwrap_or(i64::MAX)
-        .min(file.max_position_embeddings);
+    let context = context(folder, file.max_position_embeddings)?;
     let (pooling, normalize, pooling_files) = pooling(folder)?;
     let config = bert_config(&config_file.path, file, pooling, normalize)?;
     let weights = Shards::open(folder)?;
@@ -93,7 +88,7 @@ pub(super) fn load(
             architecture: "bert".into(),
             task: Task::Embedding,
             chat_template: None,
-            context: u32::try_from(context).unwrap_or(0),
+            context,
             end_tokens: vec![],
             files,
         },
@@ -102,6 +97,19 @@ pub(super) fn load(
         parameters,
         embedding_width: width,
     })
+}
+
+/// The longest text, in tokens: what `sentence_bert_config.json` says, and no
+/// more than there are positions.
+fn context(folder: &Path, positions: i64) -> Result<u32, LoadError> {
+    let path = folder.join("sentence_bert_config.json");
+    let sentence = TextFile::find(path.clone())?;
+    let sentence: Option<SentenceFile> = sentence.map(|file| file.parse()).transpose()?;
+    let longest = sentence.and_then(|file| file.max_seq_length);
+    match u32::try_from(longest.unwrap_or(positions).min(positions)) {
+        Ok(context @ 1..) => Ok(context),
+        _ => Err(damaged(&path, "its texts can have no token")),
+    }
 }
 
 fn bert_config(
