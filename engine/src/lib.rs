@@ -56,6 +56,7 @@ mod philox;
 mod port;
 pub mod sampling;
 mod scripted;
+mod seam;
 pub mod threads;
 mod tokenizer;
 mod torch;

@@ -216,6 +216,8 @@ impl fmt::Debug for Step {
 pub struct Generation {
     steps: mpsc::Receiver<Step>,
     cancelled: Arc<AtomicBool>,
+    /// Whether its last step was given out.
+    ended: bool,
 }
 
 impl Generation {
@@ -232,14 +234,22 @@ impl Generation {
         let generation = Self {
             steps: receiver,
             cancelled,
+            ended: false,
         };
         (steps, generation)
     }
 
-    /// The next step; `None` after [`Step::Ended`] or [`Step::Failed`].
-    /// Nothing is lost when the future is dropped.
+    /// The next step; `None` after [`Step::Ended`] or [`Step::Failed`], one of
+    /// which always comes: [`Error::Stopped`] if the engine goes without a
+    /// word. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Step> {
-        self.steps.recv().await
+        if self.ended {
+            return None;
+        }
+        let gone = Step::Failed(Error::Stopped);
+        let step = self.steps.recv().await.unwrap_or(gone);
+        self.ended = matches!(step, Step::Ended { .. } | Step::Failed(_));
+        Some(step)
     }
 
     /// Asks the engine to stop before the next token. What was produced until

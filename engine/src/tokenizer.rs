@@ -1,11 +1,14 @@
 //! A model's tokenizer: text to tokens, and the bytes of a token.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use infernet_protocol::inference::{Prompt, TokenId};
 use serde_json::Value;
 use tokenizers::Tokenizer as Model;
 
 use crate::chat::ChatTemplate;
 use crate::error::Error;
+use crate::seam;
 
 /// Text to tokens and back, for one model.
 pub(crate) struct Tokenizer {
@@ -90,11 +93,17 @@ impl Tokenizer {
     /// When there is no template for a chat or it refuses the messages.
     pub(crate) fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<TokenId>, Error> {
         match prompt {
-            Prompt::Text(text) => self.encode(text, true),
+            Prompt::Text(text) => some(self.encode(text, true)?),
             Prompt::Chat(messages) => {
                 let template = self.template.as_ref().ok_or(Error::NoChatTemplate)?;
+                let (messages, seam) = seam::separate(messages, self.special_texts());
                 // The template writes the special tokens itself.
-                self.encode(&template.render(messages)?, false)
+                let text = template.render(&messages)?;
+                let mut tokens = Vec::new();
+                for piece in seam.split(&text) {
+                    tokens.extend(self.encode(piece, false)?);
+                }
+                some(tokens)
             }
         }
     }
@@ -104,19 +113,24 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer fails.
     pub(crate) fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, Error> {
-        self.encode(text, true)
+        some(self.encode(text, true)?)
     }
 
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<TokenId>, Error> {
-        let encoding = self
-            .model
-            .encode_fast(text, add_special_tokens)
-            .map_err(|_| Error::Computation("the tokenizer failed on this prompt".into()))?;
-        let tokens = encoding.get_ids().to_vec();
-        if tokens.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        Ok(tokens)
+        // Damaged tokenizer files are known to make the library panic.
+        let encode = || self.model.encode_fast(text, add_special_tokens);
+        catch_unwind(AssertUnwindSafe(encode))
+            .ok()
+            .and_then(Result::ok)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .ok_or_else(|| Error::Computation("the tokenizer failed on this prompt".into()))
+    }
+
+    /// The texts that become special tokens wherever they stand.
+    fn special_texts(&self) -> impl Iterator<Item = &str> {
+        let added = self.model.get_added_vocabulary().get_added_tokens_decoder();
+        let special = added.values().filter(|token| token.special);
+        special.map(|token| token.content.as_str())
     }
 
     /// The bytes that a token adds to an answer: none for a special token.
@@ -139,6 +153,13 @@ impl Tokenizer {
     /// Does the vocabulary put a space before every text?
     pub(crate) fn adds_first_space(&self) -> bool {
         self.spelling == Some(Spelling::SentencePiece)
+    }
+}
+
+fn some(tokens: Vec<TokenId>) -> Result<Vec<TokenId>, Error> {
+    match tokens.is_empty() {
+        true => Err(Error::EmptyPrompt),
+        false => Ok(tokens),
     }
 }
 
