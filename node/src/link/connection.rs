@@ -48,24 +48,24 @@ const MAX_CHALLENGE_BYTES: usize = 256;
 pub(super) async fn keep(desk: Arc<Desk>, relay: usize) {
     let mut failures = 0;
     while !desk.stop.is_cancelled() {
-        let begun = Instant::now();
+        let mut held = Duration::ZERO;
         let opened = tokio::select! {
             opened = socket::open(desk.url(relay)) => opened,
             () = desk.stop.cancelled() => return,
         };
         match opened {
-            Ok(socket) => session(&desk, relay, socket).await,
+            Ok(socket) => {
+                let begun = Instant::now();
+                session(&desk, relay, socket).await;
+                held = begun.elapsed();
+            }
             Err(why) => {
                 let why = plain(&why);
                 tracing::debug!(relay = %desk.url(relay), why, "cannot connect");
                 desk.failed(relay, &why);
             }
         }
-        failures = if begun.elapsed() >= STEADY {
-            0
-        } else {
-            failures + 1
-        };
+        failures = if held >= STEADY { 0 } else { failures + 1 };
         tokio::select! {
             () = sleep(pause(&desk.options, failures)) => {}
             () = desk.stop.cancelled() => return,
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
     }
 
     fn answered(&mut self, id: &EventId, accepted: bool, words: &str) {
-        if self.identified_by.as_ref() == Some(id) {
+        if self.identified_by.take_if(|answer| answer == id).is_some() {
             return match accepted {
                 true => self.ask_again(),
                 false => self.complain(&format!("does not know us: {}", plain(words))),
@@ -283,6 +283,10 @@ impl<'a> Reader<'a> {
         let Some(inbox) = self.desk.inbox(id) else {
             return;
         };
+        // A relay that has served all the ids that were asked for may say that it is done.
+        if words.is_empty() && inbox.is_served_by(self.relay) {
+            return;
+        }
         self.complain(&format!("closed a subscription: {}", plain(words)));
         inbox.refused(self.relay, plain(words));
         match prefix(words) {

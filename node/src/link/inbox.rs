@@ -136,6 +136,12 @@ impl Inbox {
         self.state().stored.refused.contains_key(&relay)
     }
 
+    /// Whether `relay` has sent all that it has stored.
+    pub(super) fn is_served_by(&self, relay: usize) -> bool {
+        let stored = &self.state().stored;
+        !stored.awaited.contains(&relay) && !stored.refused.contains_key(&relay)
+    }
+
     /// Whether all relays that were asked said no.
     pub(super) fn is_refused(&self) -> bool {
         let stored = &self.state().stored;

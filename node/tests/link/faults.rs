@@ -1,6 +1,7 @@
 //! Relays that lie, overdo it, or say no.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use infernet_node::link::Error;
 use nostr::message::{ClientMessage, RelayMessage};
@@ -172,6 +173,89 @@ async fn a_relay_that_asks_who_we_are_is_told_and_asked_again() {
     let link = link([relay.await.url]).await;
     let mut offers = link.subscribe(of(STORED)).unwrap();
     assert_eq!(next_event(&mut offers).await, stored);
+}
+
+/// A relay that answers each request with what `answers` says, and takes every event.
+async fn closing(
+    answers: impl Fn(SubscriptionId) -> Vec<String> + Send + Sync + 'static,
+) -> fake::FakeRelay {
+    fake::FakeRelay::start(move |message| match (message, fake::requested(message)) {
+        (_, Some(id)) => answers(id),
+        (ClientMessage::Event(event), _) => vec![RelayMessage::ok(event.id, true, "").as_json()],
+        _ => vec![],
+    })
+    .await
+}
+
+/// How often the relay was asked before it heard an event that was published after it answered the first request.
+async fn times_asked(relay: &mut fake::FakeRelay, link: &Link) -> usize {
+    let mut times = 0;
+    // What the first publication waits for comes behind the relay's answers, what they lead to before the second.
+    for content in ["first", "second"] {
+        link.publish(&event(STORED, content)).await.unwrap();
+    }
+    loop {
+        match timeout(DEADLINE, relay.heard.recv()).await.unwrap() {
+            Some(ClientMessage::Req { .. }) => times += 1,
+            Some(ClientMessage::Event(event)) if event.content == "second" => return times,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_relay_cannot_have_itself_asked_again_and_again() {
+    let answer = Arc::new(Mutex::new(None));
+    let known = answer.clone();
+    let mut relay = fake::FakeRelay::start(move |message| match message {
+        ClientMessage::Auth(event) => {
+            *known.lock().unwrap() = Some(event.id);
+            vec![RelayMessage::ok(event.id, true, "").as_json()]
+        }
+        ClientMessage::Event(event) => vec![RelayMessage::ok(event.id, true, "").as_json()],
+        ClientMessage::Req {
+            subscription_id, ..
+        } => {
+            let id = subscription_id.clone().into_owned();
+            let closed = RelayMessage::closed(id, "auth-required: who is there?").as_json();
+            let next = match *known.lock().unwrap() {
+                Some(answer) => RelayMessage::ok(answer, true, "").as_json(),
+                None => RelayMessage::auth("riddle").as_json(),
+            };
+            vec![closed, next]
+        }
+        _ => vec![],
+    })
+    .await;
+    let link = link([relay.url.clone()]).await;
+    let _offers = link.subscribe(of(STORED)).unwrap();
+    loop {
+        let heard = timeout(DEADLINE, relay.heard.recv()).await.unwrap();
+        if matches!(heard, Some(ClientMessage::Auth(_))) {
+            break;
+        }
+    }
+    link.publish(&event(STORED, "in between")).await.unwrap();
+    assert_eq!(times_asked(&mut relay, &link).await, 1);
+    assert!(answer.lock().unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_relay_that_has_served_every_id_may_say_that_it_is_done() {
+    let mut relay = closing(|id| {
+        let end = fake::end_of_stored(&id);
+        vec![end, RelayMessage::closed(id, "").as_json()]
+    })
+    .await;
+    let link = link([relay.url.clone()]).await;
+    let mut offers = link.subscribe(of(STORED)).unwrap();
+    assert_eq!(next(&mut offers).await, Delivery::EndOfStored);
+    link.publish(&event(STORED, "heard after that")).await.unwrap();
+    // Longer than a relay that refuses for the moment is left in peace.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    assert_eq!(times_asked(&mut relay, &link).await, 1);
 }
 
 #[tokio::test]
