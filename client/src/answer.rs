@@ -66,9 +66,9 @@ pub enum Step {
         /// How.
         how: String,
     },
-    /// No relay is connected: waiting for one.
+    /// No relay is connected, or none answers: waiting for one.
     Adrift,
-    /// A relay is connected again.
+    /// A relay is connected, or answers, again.
     Moored,
     /// The next part of the answer.
     Text(String),

@@ -65,6 +65,8 @@ pub(crate) struct Driver {
     speaks: Option<ModelId>,
     pace: Pace,
     adrift: bool,
+    /// Whether relays are connected, and none answers.
+    unanswered: bool,
     clock: (u64, Instant),
     tally: Tally,
     /// Why the last award was not published.
@@ -103,6 +105,8 @@ enum Report {
     Unpublished(EventId, link::Error),
     /// What the relays have.
     Found(Vec<Event>),
+    /// No relay says what it has of this award.
+    Unanswered(EventId),
 }
 
 /// What the driver waits for.
@@ -171,6 +175,7 @@ impl Driver {
             speaks: None,
             pace: Pace::new(deadline),
             adrift: false,
+            unanswered: false,
             clock: (now, Instant::now()),
             tally: Tally::new(now),
             trouble: None,
@@ -234,6 +239,7 @@ impl Driver {
             Wake::Heard(heard) => self.heard(heard),
             // One after the other: what the first leads to decides what the next one means.
             Wake::Report(Report::Found(events)) => {
+                self.answered();
                 return events
                     .into_iter()
                     .filter_map(Heard::read)
@@ -241,6 +247,10 @@ impl Driver {
                         let input = self.heard(found.1)?;
                         self.step(job, input)
                     });
+            }
+            Wake::Report(Report::Unanswered(award)) => {
+                self.unanswered(award);
+                None
             }
             Wake::Report(Report::Unpublished(event, error)) => self.unpublished(event, error),
             Wake::Relays => {
@@ -337,7 +347,30 @@ impl Driver {
             }
             (false, true) | (true, false) => {}
         }
+        self.unanswered &= connected;
         self.adrift = !connected;
+    }
+
+    /// Relays that are connected and do not answer bring no provider's words either: as good as none.
+    fn unanswered(&mut self, award: EventId) {
+        self.relays_changed();
+        let is_current = |current: &Current| current.award.id() == award;
+        if self.adrift || !self.current.as_ref().is_some_and(is_current) {
+            return;
+        }
+        if !std::mem::replace(&mut self.unanswered, true) {
+            self.pace.adrift(self.real());
+            self.tell(Step::Adrift);
+        }
+        self.look_up(award);
+    }
+
+    /// A relay answers again.
+    fn answered(&mut self) {
+        if std::mem::take(&mut self.unanswered) {
+            self.pace.moored(self.real());
+            self.tell(Step::Moored);
+        }
     }
 }
 

@@ -131,8 +131,8 @@ fn notice(step: &Step) -> Option<String> {
             detail,
         } => format!("{name} declined: {reason} ({detail})."),
         Step::Failed { name, how } => format!("{name} {how}."),
-        Step::Adrift => "No relay is connected; waiting for one to come back.".into(),
-        Step::Moored => "Connected again.".into(),
+        Step::Adrift => "No relay answers; waiting for one to come back.".into(),
+        Step::Moored => "A relay answers again.".into(),
     })
 }
 

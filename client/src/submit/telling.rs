@@ -18,8 +18,9 @@ use crate::client::sign;
 /// How long is tried to publish what is said about an attempt after it.
 const RECORD_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the relays have to say whether there is a result.
-const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the relays have to say whether there is a result. They are asked at half of a provider's time: whether
+/// they or the provider are silent must be known before it is over.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 impl Driver {
     pub(super) fn show(&mut self, text: String, tokens: usize) -> Option<Input> {
@@ -60,9 +61,11 @@ impl Driver {
             .event(award);
         let (link, reporter) = (self.shared().link.clone(), self.reporter.clone());
         self.shared().tasks.spawn(async move {
-            if let Ok(events) = link.fetch(vec![filter], LOOK_UP_TIMEOUT).await {
-                let _ = reporter.send(Report::Found(events));
-            }
+            let report = match link.fetch(vec![filter], LOOK_UP_TIMEOUT).await {
+                Ok(events) => Report::Found(events),
+                Err(_) => Report::Unanswered(award),
+            };
+            let _ = reporter.send(report);
         });
         None
     }

@@ -13,6 +13,7 @@ use infernet_protocol::money::Price;
 use infernet_protocol::payload::Decline;
 
 use crate::fake::{Conduct, Fake, Script, answer, text_model};
+use crate::proxy::Proxy;
 use crate::{DEADLINE, Market, ask, live, relay_on};
 
 /// A provider of this conduct is asked first, an honest one stands in: the text is the same as from one provider,
@@ -406,4 +407,29 @@ async fn a_provider_whose_clock_is_behind_is_heard() {
             .any(|step| matches!(step, Step::Bid { .. }));
         assert_eq!(bid, route == Route::Auction);
     }
+}
+
+#[tokio::test]
+async fn a_relay_that_hangs_is_not_the_providers_silence() {
+    let market = Market::of([Script::new("only", Conduct::Slow)]).await;
+    let proxy = Proxy::to(&market.url).await;
+    let mut options = market.options();
+    options.relays = vec![proxy.url()];
+    options.patience.silence_ms = 4_000;
+    let client = Client::connect(options).await.unwrap();
+    let mut answer_coming = client.submit(ask()).await.unwrap();
+    answer_coming.next().await.unwrap();
+    proxy.hold(true);
+    let adrift = async {
+        while let Some(step) = answer_coming.step().await {
+            if step == Step::Adrift {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, adrift).await.unwrap();
+    proxy.hold(false);
+    let summary = tokio::time::timeout(DEADLINE, answer_coming.finish()).await;
+    let summary = summary.unwrap().unwrap();
+    assert_eq!((summary.text, summary.attempts), (answer(), 1));
 }

@@ -6,6 +6,7 @@ mod command;
 mod fake;
 mod faults;
 mod jobs;
+mod proxy;
 
 use std::time::Duration;
 
