@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
@@ -114,6 +114,12 @@ async fn health(State(site): State<Arc<Site>>) -> Response {
 /// Answers 101 and hands the connection to a session.
 fn upgrade(site: Arc<Site>, connection: Connection, mut request: Request) -> Response {
     let headers = request.headers();
+    let is_handshake = request.method() == Method::GET
+        && request.version() >= Version::HTTP_11
+        && names(headers, header::CONNECTION, "upgrade");
+    if !is_handshake {
+        return (StatusCode::BAD_REQUEST, "no websocket handshake\n").into_response();
+    }
     if !names(headers, header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION) {
         let version = [(header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION)];
         return (StatusCode::UPGRADE_REQUIRED, version).into_response();

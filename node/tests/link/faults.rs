@@ -250,7 +250,9 @@ async fn a_relay_that_has_served_every_id_may_say_that_it_is_done() {
     let link = link([relay.url.clone()]).await;
     let mut offers = link.subscribe(of(STORED)).unwrap();
     assert_eq!(next(&mut offers).await, Delivery::EndOfStored);
-    link.publish(&event(STORED, "heard after that")).await.unwrap();
+    link.publish(&event(STORED, "heard after that"))
+        .await
+        .unwrap();
     // Longer than a relay that refuses for the moment is left in peace.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(31)).await;

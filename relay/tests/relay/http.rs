@@ -2,6 +2,8 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::Relay;
 use crate::client::soon;
@@ -60,4 +62,34 @@ async fn other_paths_are_not_found() {
     let relay = Relay::start().await;
     let response = get(relay.page("/admin"), "*/*").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
+}
+
+/// The status of the answer to a websocket handshake that begins with `line` and has `more` headers.
+async fn handshake(relay: &Relay, line: &str, more: &str) -> String {
+    let mut stream = TcpStream::connect(relay.handle.address()).await.unwrap();
+    let headers = "Host: x\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let request = format!("{line}\r\n{headers}\r\n{more}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = BufReader::new(stream).lines();
+    let status = soon(answer.next_line()).await.unwrap().unwrap();
+    status.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn only_a_websocket_handshake_opens_a_websocket() {
+    let relay = Relay::start().await;
+    let (upgrade, version) = (
+        "Connection: keep-alive, Upgrade",
+        "Sec-WebSocket-Version: 13",
+    );
+    let whole = format!("{upgrade}\r\n{version}");
+    for (line, more, status) in [
+        ("GET / HTTP/1.1", whole.as_str(), "101"),
+        ("POST / HTTP/1.1", &whole, "400"),
+        ("GET / HTTP/1.0", &whole, "400"),
+        ("GET / HTTP/1.1", version, "400"),
+        ("GET / HTTP/1.1", upgrade, "426"),
+    ] {
+        assert_eq!(handshake(&relay, line, more).await, status, "{line} {more}");
+    }
 }
