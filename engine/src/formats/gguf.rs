@@ -177,8 +177,45 @@ fn gguf_name(name: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::gguf_name;
+    use std::fs;
+
+    use tch::Tensor;
+
+    use super::{Gguf, Weights, gguf_name};
+
+    /// A Llama with one head of four, whose queries have a bias.
+    fn with_bias() -> Vec<u8> {
+        let mut file = b"GGUF\x03\0\0\0".to_vec();
+        let text = |text: &str, file: &mut Vec<u8>| {
+            file.extend((text.len() as u64).to_le_bytes());
+            file.extend(text.bytes());
+        };
+        file.extend([1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat());
+        text("llama.attention.head_count", &mut file);
+        file.extend([4_u32.to_le_bytes(), 1_u32.to_le_bytes()].concat());
+        text("blk.0.attn_q.bias", &mut file);
+        file.extend(1_u32.to_le_bytes());
+        file.extend(4_u64.to_le_bytes());
+        file.extend(0_u32.to_le_bytes());
+        file.extend(0_u64.to_le_bytes());
+        file.resize(file.len().next_multiple_of(32), 0);
+        file.extend([0.0_f32, 2.0, 1.0, 3.0].map(f32::to_le_bytes).concat());
+        file
+    }
+
+    #[test]
+    fn biases_are_put_back_as_their_weights_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        fs::write(&path, with_bias()).unwrap();
+        let gguf = Gguf::open(&path).unwrap();
+        let bias = gguf
+            .tensor("model.layers.0.self_attn.q_proj.bias", &[4])
+            .unwrap();
+        assert_eq!(bias, Tensor::from_slice(&[0.0_f32, 1.0, 2.0, 3.0]));
+    }
 
     #[test]
     fn knows_the_names_of_both_worlds() {

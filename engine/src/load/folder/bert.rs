@@ -34,6 +34,8 @@ struct BertFile {
 #[derive(Deserialize)]
 struct SentenceFile {
     max_seq_length: Option<i64>,
+    #[serde(default)]
+    do_lower_case: bool,
 }
 
 /// One module of `modules.json`.
@@ -105,6 +107,9 @@ fn context(folder: &Path, positions: i64) -> Result<u32, LoadError> {
     let path = folder.join("sentence_bert_config.json");
     let sentence = TextFile::find(path.clone())?;
     let sentence: Option<SentenceFile> = sentence.map(|file| file.parse()).transpose()?;
+    if sentence.as_ref().is_some_and(|file| file.do_lower_case) {
+        return Err(unsupported(&path, "lower case before the tokenizer"));
+    }
     let longest = sentence.and_then(|file| file.max_seq_length);
     match u32::try_from(longest.unwrap_or(positions).min(positions)) {
         Ok(context @ 1..) => Ok(context),
@@ -181,5 +186,29 @@ fn pooling_mode(file: &TextFile) -> Result<Pooling, LoadError> {
         (true, false, false) => Ok(Pooling::Mean),
         (false, true, false) => Ok(Pooling::First),
         _ => Err(unsupported(&file.path, "its way of pooling")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_text_has_a_token_and_no_more_than_there_are_positions() {
+        let folder = tempfile::tempdir().unwrap();
+        let with = |text: &str| {
+            std::fs::write(folder.path().join("sentence_bert_config.json"), text).unwrap();
+            context(folder.path(), 512)
+        };
+        assert_eq!(with(r#"{"max_seq_length": 256}"#).unwrap(), 256);
+        assert_eq!(with(r#"{"max_seq_length": 1000}"#).unwrap(), 512);
+        assert_eq!(with("{}").unwrap(), 512);
+        for length in [0, -1] {
+            let refused = with(&format!(r#"{{"max_seq_length": {length}}}"#));
+            assert!(matches!(refused, Err(LoadError::Damaged { .. })));
+        }
+        let refused = with(r#"{"do_lower_case": true}"#);
+        assert!(matches!(refused, Err(LoadError::Unsupported { .. })));
     }
 }
