@@ -3,7 +3,7 @@
 use nostr::EventId;
 
 use super::{Millis, Unexpected};
-use crate::bounds::{MAX_PAYLOAD_BYTES, MAX_REASON_BYTES};
+use crate::bounds::{MAX_PAYLOAD_BYTES, MAX_REASON_BYTES, MAX_STOP_BYTES};
 use crate::event::Timing;
 use crate::inference::{EndReason, TokenId};
 use crate::payload::{Chain, News, Piece};
@@ -29,6 +29,13 @@ const MAX_RESENT_PIECES: usize = 64;
 
 /// Bytes of an output's JSON beside its text and tokens: salt, names, brackets.
 const OUTPUT_FRAME_BYTES: usize = 256;
+
+/// Bytes kept free for text that the engine holds back until the end: a stop
+/// string's beginning, each byte escaped as `\u0000`.
+const HELD_BACK_BYTES: usize = 6 * MAX_STOP_BYTES;
+
+/// What a buyer is told whose answer is too long for the result that carries it.
+const TOO_LONG: &str = "the answer does not fit in an event; ask for fewer tokens";
 
 /// How long an ended attempt still answers a buyer that missed something.
 pub const LINGER_MS: u64 = 60_000;
@@ -278,8 +285,8 @@ impl Attempt {
     /// is goes out, and another attempt can go on behind it.
     fn token(&mut self, now: Millis, id: TokenId, text: &str) -> Vec<Effect> {
         let bytes = self.output_bytes + json_bytes(id, text);
-        if bytes > MAX_PAYLOAD_BYTES {
-            return self.fail(now, "the answer does not fit in one event");
+        if bytes > MAX_PAYLOAD_BYTES - HELD_BACK_BYTES {
+            return self.fail(now, TOO_LONG);
         }
         self.output_bytes = bytes;
         self.first_token_at.get_or_insert(now);
@@ -295,7 +302,7 @@ impl Attempt {
             EndReason::Stop | EndReason::Length => {
                 let bytes = self.output_bytes + json_bytes(0, held_back);
                 match bytes > MAX_PAYLOAD_BYTES {
-                    true => self.fail(now, "the answer does not fit in one event"),
+                    true => self.fail(now, TOO_LONG),
                     false => self.end(now, reason, None, held_back),
                 }
             }

@@ -1,6 +1,6 @@
 //! An attempt as its provider lives it.
 
-use infernet_protocol::bounds::{MAX_PAYLOAD_BYTES, MAX_REASON_BYTES};
+use infernet_protocol::bounds::{MAX_PAYLOAD_BYTES, MAX_REASON_BYTES, MAX_STOP_BYTES};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::Millis;
 use infernet_protocol::job::provider::{
@@ -220,11 +220,45 @@ fn pieces_and_results_fit_in_an_event() {
         };
         let bytes = output.to_bytes().len();
         assert!(bytes <= MAX_PAYLOAD_BYTES, "{text:?}: {bytes}");
+        let held_back = 6 * MAX_STOP_BYTES;
         assert!(
-            bytes > MAX_PAYLOAD_BYTES - 512,
+            bytes > MAX_PAYLOAD_BYTES - held_back - 512,
             "{text:?}: {bytes} wastes room"
         );
     }
+}
+
+/// As many tokens as there is room for, and then the longest beginning of a stop
+/// string that turned out to be none.
+#[test]
+fn text_that_was_held_back_still_fits() {
+    let draw = |attempt: &mut Attempt, most: usize| {
+        let mut drawn = 0;
+        while drawn < most && !attempt.has_ended() {
+            attempt.step(START, token(u32::MAX, "\u{1}")).unwrap();
+            drawn += 1;
+        }
+        drawn
+    };
+    // The last one found no room.
+    let most = draw(&mut running(), usize::MAX) - 1;
+    let mut attempt = running();
+    draw(&mut attempt, most);
+    let finished = Input::Finished {
+        reason: EndReason::Stop,
+        text: "\u{1}".repeat(MAX_STOP_BYTES),
+    };
+    let effects = attempt.step(START, finished).unwrap();
+    let delivery = delivery(&effects);
+    assert_eq!(delivery.ended, EndReason::Stop);
+    let output = Output {
+        salt: Salt::from_bytes([9; 32]),
+        product: Product::TextGeneration {
+            text: delivery.text.clone(),
+            tokens: delivery.tokens.clone(),
+        },
+    };
+    assert!(output.to_bytes().len() <= MAX_PAYLOAD_BYTES);
 }
 
 /// What a driver may say, with the milliseconds that pass before it.
