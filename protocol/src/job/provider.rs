@@ -284,7 +284,7 @@ impl Attempt {
     /// Takes a token, unless the result could no longer carry it: then what there
     /// is goes out, and another attempt can go on behind it.
     fn token(&mut self, now: Millis, id: TokenId, text: &str) -> Vec<Effect> {
-        let bytes = self.output_bytes + json_bytes(id, text);
+        let bytes = self.output_bytes + token_bytes(id) + text_bytes(text);
         if bytes > MAX_PAYLOAD_BYTES - HELD_BACK_BYTES {
             return self.fail(now, TOO_LONG);
         }
@@ -300,7 +300,7 @@ impl Attempt {
             EndReason::Failed => self.fail(now, "the engine failed"),
             EndReason::Cancelled => self.end(now, reason, None, ""),
             EndReason::Stop | EndReason::Length => {
-                let bytes = self.output_bytes + json_bytes(0, held_back);
+                let bytes = self.output_bytes + text_bytes(held_back);
                 match bytes > MAX_PAYLOAD_BYTES {
                     true => self.fail(now, TOO_LONG),
                     false => self.end(now, reason, None, held_back),
@@ -411,15 +411,19 @@ impl Attempt {
     }
 }
 
-/// Bytes that a token and its text add to an output's JSON.
-fn json_bytes(id: TokenId, text: &str) -> usize {
-    let digits = id.checked_ilog10().unwrap_or(0) as usize + 1;
-    let escaped = text.chars().map(|c| match c {
+/// Bytes that a token adds to an output's JSON: its digits and a comma.
+fn token_bytes(id: TokenId) -> usize {
+    id.checked_ilog10().unwrap_or(0) as usize + 2
+}
+
+/// Bytes that text adds to an output's JSON.
+fn text_bytes(text: &str) -> usize {
+    let escaped = |c: char| match c {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
         '\0'..='\u{1f}' => 6,
         other => other.len_utf8(),
-    });
-    digits + 1 + escaped.sum::<usize>()
+    };
+    text.chars().map(escaped).sum()
 }
 
 /// An error as a result may carry it: one short line, whatever a driver or a
