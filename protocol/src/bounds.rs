@@ -43,9 +43,10 @@ pub const MAX_RELAYS: usize = 8;
 /// Bytes of a relay's address.
 pub const MAX_RELAY_URL_BYTES: usize = 256;
 
-/// Attempts of one job, the first counted in. Each costs the buyer an award and
-/// a silence; a job that five providers could not do will not be done.
-pub const MAX_ATTEMPTS: u32 = 5;
+/// Attempts of one job, the first counted in. Most of a busy market's are
+/// declined within milliseconds; one that was taken on and failed costs the
+/// buyer a silence, and the deadline ends a job that nobody can do.
+pub const MAX_ATTEMPTS: u32 = 16;
 
 /// Bids a buyer looks at for one offer; the rest is spam or luxury.
 pub const MAX_BIDS: usize = 64;
