@@ -43,7 +43,10 @@ fn an_award_with_a_foreign_basis_is_refused() {
         ("/provider", json(&foreign_offer)["pubkey"].clone()),
         ("/model", flipped("/model")),
         ("/attempt", 0.into()),
-        ("/attempt", 6.into()),
+        (
+            "/attempt",
+            (infernet_protocol::bounds::MAX_ATTEMPTS + 1).into(),
+        ),
         ("/deadline", 1.into()),
     ];
     for (pointer, value) in altered {
