@@ -4,6 +4,7 @@
 //! [`config`], the identity by [`keys`], the two stages of stopping are [`shutdown::Shutdown`].
 
 pub mod clock;
+pub mod complaint;
 pub mod config;
 pub mod keys;
 pub mod link;

@@ -2,10 +2,12 @@
 //!
 //! What never reaches a log: prompts, outputs, keys, preimages.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Crates that are noisy, or that would print whole messages of the wire, unless the user asks for them by name.
 const QUIET: &str = "nostr_relay_pool=off,nostr_relay_builder=warn,tungstenite=warn,tokio_tungstenite=warn,\
@@ -59,7 +61,10 @@ impl LogOptions {
     pub fn init(&self, default: &str) -> Result<(), Error> {
         let logs = tracing_subscriber::fmt()
             .with_env_filter(self.filter(default)?)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_ansi(is_coloured(
+                std::io::stderr().is_terminal(),
+                std::env::var_os("NO_COLOR"),
+            ))
             .with_writer(std::io::stderr);
         let set = if self.json {
             logs.json().flatten_event(true).try_init()
@@ -71,11 +76,25 @@ impl LogOptions {
 
     fn filter(&self, default: &str) -> Result<EnvFilter, Error> {
         let filter = self.filter.as_deref().unwrap_or(default);
+        // A misspelt level would pass for the name of a target, and silence everything else.
+        let is_misspelt = |word: &&str| {
+            !word.is_empty()
+                && word.bytes().all(|b| b.is_ascii_alphabetic())
+                && word.parse::<LevelFilter>().is_err()
+        };
+        if let Some(word) = filter.split(',').find(is_misspelt) {
+            return Err(refused(filter, &format!("{word} is no level")));
+        }
         // A later directive for the same target replaces an earlier one, so the user's own come last.
         EnvFilter::builder()
             .parse(format!("{QUIET},{filter}"))
             .map_err(|reason| refused(filter, &reason))
     }
+}
+
+/// Whether logs have colours: on a terminal, unless the user wants none (no-color.org).
+fn is_coloured(is_terminal: bool, no_color: Option<OsString>) -> bool {
+    is_terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
 fn refused(filter: &str, reason: &dyn fmt::Display) -> Error {
@@ -131,5 +150,18 @@ mod tests {
     fn an_unreadable_filter_says_what_to_try() {
         let said = asked("infernet=loud").unwrap_err().to_string();
         assert!(said.contains("--log infernet=loud") && said.contains("Try a level"));
+        for misspelt in ["loud", "info,degub"] {
+            assert!(asked(misspelt).is_err(), "{misspelt}");
+        }
+        for filter in ["INFO", "off", "infernet_node", "hyper=trace"] {
+            assert!(asked(filter).is_ok(), "{filter}");
+        }
+    }
+
+    #[test]
+    fn logs_have_colours_on_a_terminal_that_wants_them() {
+        let no_color = |value: &str| Some(OsString::from(value));
+        assert!(is_coloured(true, None) && is_coloured(true, no_color("")));
+        assert!(!is_coloured(false, None) && !is_coloured(true, no_color("1")));
     }
 }
