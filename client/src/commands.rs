@@ -17,16 +17,20 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use infernet_client::history::History;
 use infernet_client::{Client, Error, Options};
 use infernet_node::config;
 use infernet_node::keys::{self, Origin};
+use infernet_node::link;
 use infernet_node::telemetry::LogOptions;
 use nostr::{Keys, PublicKey, ToBech32};
+use tokio::time::timeout;
 
 use crate::settings::{DEFAULT_RELAY, Settings};
 
@@ -49,11 +53,16 @@ Examples:
   infernet-client providers
   infernet-client audit 1a2b3c4d
 
+INFERNET_SECRET_KEY, if set, is the key to use (nsec or hex) instead of the one in the home folder.
+
 Exit codes:
   0    done
   1    it failed, or an audit found something wrong
   2    the command line or a setting cannot be understood
   130  interrupted";
+
+/// How long relays may take to answer before the user is told that they are waited for.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What every subcommand takes.
 #[derive(Debug, Args)]
@@ -189,6 +198,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 /// Where this user's things are, and what they are.
 struct Place {
     home: PathBuf,
+    settings_file: PathBuf,
     settings: Settings,
     relays: Vec<String>,
 }
@@ -199,7 +209,8 @@ impl Place {
             Some(home) => home,
             None => config::home("client")?,
         };
-        let settings: Settings = config::load(global.config.as_deref(), &home.join("client.toml"))?;
+        let usual = home.join("client.toml");
+        let settings: Settings = config::load(global.config.as_deref(), &usual)?;
         let relays = [
             global.relays,
             settings.relays.clone(),
@@ -208,6 +219,7 @@ impl Place {
         let relays = relays.into_iter().find(|relays| !relays.is_empty());
         Ok(Self {
             home,
+            settings_file: global.config.unwrap_or(usual),
             settings,
             relays: relays.unwrap_or_default(),
         })
@@ -215,10 +227,6 @@ impl Place {
 
     fn key_file(&self) -> PathBuf {
         self.home.join("client.key")
-    }
-
-    fn settings_file(&self) -> PathBuf {
-        self.home.join("client.toml")
     }
 
     /// The user's keys; who has none is given some, and told.
@@ -237,9 +245,20 @@ impl Place {
     async fn client(&self) -> anyhow::Result<Client> {
         let mut options = Options::new(&self.relays).keys(self.keys()?);
         options.trust = self.trusted()?;
-        Client::connect(options).await.with_context(|| {
-            format!("cannot reach the market. Is the relay running? Others are named by --relay or in {}",
-                self.settings_file().display())
+        let mut connecting = pin!(Client::connect(options));
+        let connected = match timeout(QUIET, &mut connecting).await {
+            Ok(connected) => connected,
+            Err(_) => {
+                eprintln!("Waiting for {} …", self.relays.join(", "));
+                connecting.await
+            }
+        };
+        connected.map_err(|error| match &error {
+            Error::Link(link::Error::Unreachable(_)) => anyhow!(
+                "{error}. Is the relay running? Others are named by --relay or in {}",
+                self.settings_file.display()
+            ),
+            _ => error.into(),
         })
     }
 
@@ -248,7 +267,7 @@ impl Place {
             let unknown = || {
                 format!(
                     "trust in {}: {text:?} is no npub",
-                    self.settings_file().display()
+                    self.settings_file.display()
                 )
             };
             PublicKey::parse(text).map_err(|_| Misunderstood(unknown()).into())

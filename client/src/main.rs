@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use commands::{Arguments, Exit};
+use infernet_node::complaint;
 
 /// What is logged by default: the program itself says what matters.
 const DEFAULT_LOG: &str = "error";
@@ -22,7 +23,7 @@ async fn main() -> ExitCode {
     match commands::run(arguments).await {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", complaint::told(&*error));
             Exit::of(&error).into()
         }
     }

@@ -11,7 +11,7 @@ use crate::settings::TEMPLATE;
 /// Writes a settings file, unless there is one, and makes a key, unless there is one.
 pub fn run(place: &Place) -> anyhow::Result<Exit> {
     make_folder(&place.home)?;
-    let path = place.settings_file();
+    let path = place.home.join("client.toml");
     let made = OpenOptions::new().write(true).create_new(true).open(&path);
     match made.and_then(|mut file| file.write_all(TEMPLATE.as_bytes())) {
         Ok(()) => print(&format!("Settings: {}\n", path.display()))?,

@@ -10,7 +10,7 @@ use super::{Exit, Place, print, print_json};
 #[derive(Debug, clap::Args)]
 pub struct Jobs {
     /// How many
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     limit: u32,
 
     /// Print JSON

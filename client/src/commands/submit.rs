@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, ensure};
 use infernet_client::{Outcome, Request};
+use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
 use infernet_protocol::inference::{Message, Prompt, Role};
 use infernet_protocol::payload::Work;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use super::work::{Finished, Terms, run};
 use super::{Exit, Misunderstood, Place, print_json};
 
 /// The most that is read from a file or from standard input: more than any job can carry, so that the error can
-/// tell by how much it is too long.
+/// mostly tell by how much it is too long.
 const MAX_READ_BYTES: u64 = 1 << 20;
 
 /// Ask a model
@@ -37,23 +38,23 @@ pub struct Submit {
     raw: bool,
 
     /// Tokens the answer may have [default: 256]
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<u32>,
 
     /// How freely tokens are drawn, 0 to 2; 0 always takes the most probable one [default: 0]
-    #[arg(long, short, value_name = "T")]
+    #[arg(long, short, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
 
     /// Draw from the most probable tokens that together have this probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
 
     /// Draw from this many of the most probable tokens
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<u32>,
 
     /// The seed of the draw, so that it can be repeated [default: a random one]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
 
     /// End the answer before this text; several if given several times
@@ -148,10 +149,15 @@ pub fn read_input() -> anyhow::Result<String> {
 }
 
 fn read(from: impl Read, what: &str) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let read = from.take(MAX_READ_BYTES).read_to_string(&mut text);
-    read.with_context(|| format!("cannot read {what} as UTF-8 text"))?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    let read = from.take(MAX_READ_BYTES + 1).read_to_end(&mut bytes);
+    read.with_context(|| format!("cannot read {what}"))?;
+    ensure!(
+        bytes.len() as u64 <= MAX_READ_BYTES,
+        "{what} holds more than {MAX_READ_BYTES} bytes and one job carries at most {MAX_PAYLOAD_BYTES}: make it \
+         shorter, or split it"
+    );
+    String::from_utf8(bytes).map_err(|_| anyhow!("{what} is not UTF-8 text"))
 }
 
 /// Tells how the job ended, and answers the exit code.

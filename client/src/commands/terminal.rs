@@ -119,6 +119,7 @@ fn notice(step: &Step) -> Option<String> {
             format!("{name} takes over behind {behind} tokens (attempt {attempt}).")
         }
         Step::Accepted { ahead: 0 } | Step::Text(_) => return None,
+        Step::Accepted { ahead: 1 } => "It waits behind another job.".into(),
         Step::Accepted { ahead } => format!("It waits behind {ahead} other jobs."),
         Step::Declined {
             name,
@@ -149,8 +150,9 @@ pub fn speed_of(summary: &Summary) -> String {
     if !summary.vectors.is_empty() {
         let (name, vectors) = (&summary.provider_name, summary.vectors.len());
         let job = &summary.job.to_hex()[..8];
+        let what = if vectors == 1 { "vector" } else { "vectors" };
         return format!(
-            "{name}: {vectors} vectors after {} ms. See: infernet-client show {job}",
+            "{name}: {vectors} {what} after {} ms. See: infernet-client show {job}",
             summary.total_ms
         );
     }

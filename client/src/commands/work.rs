@@ -19,11 +19,11 @@ pub struct Terms {
     pub model: Option<String>,
 
     /// The highest price, in millisatoshis per million tokens of input and output [default: 0, free work only]
-    #[arg(long, value_name = "IN[:OUT]")]
+    #[arg(long, value_name = "IN[:OUT]", allow_negative_numbers = true)]
     max_price: Option<MaxPrice>,
 
     /// How long the job may take in all, in seconds [default: 120]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     deadline: Option<u64>,
 
     /// Ask this provider first, by name or npub; others stand in if it fails

@@ -315,7 +315,10 @@ async fn an_interrupt_stops_the_job_and_tells_the_provider() {
 async fn what_cannot_be_understood_is_usage() {
     let market = Market::of([Script::new("ada", Conduct::Honest)]).await;
     let user = User::on(&market);
-    let wrong: [&[&str]; 6] = [
+    let wrong: [&[&str]; 9] = [
+        &["submit", "--seed", "-1", "x"],
+        &["submit", "--temperature", "-1", "x"],
+        &["jobs", "-n", "0"],
         &["submit", "--temprature", "1", "x"],
         &["submit", "--temperature", "9", "x"],
         &["submit", "--auction", "--provider", "ada", "x"],
@@ -328,6 +331,8 @@ async fn what_cannot_be_understood_is_usage() {
         assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.err);
         assert!(ran.err.contains("error: "), "{arguments:?}: {}", ran.err);
     }
+    let ran = user.run(&["submit", "--seed", "-1", "x"]).await;
+    assert!(ran.err.contains("invalid value '-1'"), "{}", ran.err);
     std::fs::write(user.home().join("client/client.toml"), "relay = []\n").unwrap();
     let ran = user.run(&["jobs"]).await;
     assert_eq!(ran.code, Some(2));
@@ -374,4 +379,77 @@ async fn completions_name_the_subcommands() {
     let market = Market::of([]).await;
     let ran = User::on(&market).run(&["completions", "bash"]).await;
     assert!(ran.code == Some(0) && ran.out.contains("audit"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_is_too_long_or_no_text_is_called_that() {
+    let market = Market::of([]).await;
+    let user = User::on(&market);
+    let file = user.home().join("prompt");
+    let path = file.to_str().unwrap();
+    // A multiple of no character's length lies at the end of what is read.
+    std::fs::write(&file, format!("x{}", "é".repeat(1 << 20))).unwrap();
+    let long = user.run(&["submit", "--file", path]).await;
+    assert!(
+        long.code == Some(1) && long.err.contains("40960"),
+        "{}",
+        long.err
+    );
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    let binary = user.run(&["submit", "--file", path]).await;
+    assert!(
+        binary.code == Some(1) && binary.err.contains("not UTF-8"),
+        "{}",
+        binary.err
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_away_is_waited_for_and_then_named() {
+    let market = Market::of([]).await;
+    let user = User::on(&market);
+    let nowhere = "ws://127.0.0.1:1";
+    let ran = user.run(&["providers", "--relay", nowhere]).await;
+    assert_eq!(ran.code, Some(1));
+    let (waiting, error) = ran.err.split_once("error: ").unwrap();
+    assert!(
+        waiting.ends_with(&format!("Waiting for {nowhere} …\n")),
+        "{waiting}"
+    );
+    assert!(
+        error.starts_with(&format!("no relay can be reached: {nowhere}")),
+        "{error}"
+    );
+    assert!(error.contains("--relay"), "{error}");
+
+    let ran = user.run(&["providers", "--relay", "nonsense"]).await;
+    assert!(
+        ran.err
+            .contains("error: \"nonsense\" is no relay's address"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_names_the_settings_file_that_is_used_and_says_its_cause_once() {
+    let market = Market::of([]).await;
+    let user = User::on(&market);
+    let missing = user.run(&["jobs", "--config", "/nonexistent.toml"]).await;
+    assert_eq!(
+        missing.err.matches("No such file").count(),
+        1,
+        "{}",
+        missing.err
+    );
+    let file = user.home().join("other.toml");
+    std::fs::write(&file, "trust = [\"x\"]").unwrap();
+    let trust = user
+        .run(&["providers", "--config", file.to_str().unwrap()])
+        .await;
+    assert!(
+        trust.err.contains("other.toml") && trust.code == Some(2),
+        "{}",
+        trust.err
+    );
 }
