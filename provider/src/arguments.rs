@@ -49,7 +49,9 @@ Examples:
   infernet-provider start --model ./smollm2-135m-instruct
   infernet-provider start --model ./small.gguf=small --relay wss://relay.example.com --slots 2
   infernet-provider status
-  infernet-provider stop";
+  infernet-provider stop
+
+INFERNET_SECRET_KEY, if set, is the key to use (nsec or hex) instead of the one in the home folder.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -227,15 +229,12 @@ impl Start {
     }
 }
 
-/// Prints completions for a shell.
-pub fn complete(shell: Shell) {
+/// Completions for a shell.
+pub fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
     let mut command = Arguments::command();
-    clap_complete::generate(
-        shell,
-        &mut command,
-        "infernet-provider",
-        &mut std::io::stdout(),
-    );
+    clap_complete::generate(shell, &mut command, "infernet-provider", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 #[cfg(test)]

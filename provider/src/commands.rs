@@ -4,6 +4,7 @@ mod engine;
 mod owner;
 mod start;
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -30,21 +31,21 @@ pub fn init(home: &Path) -> anyhow::Result<()> {
     let path = Home::settings(home);
     match std::fs::File::create_new(&path) {
         Ok(mut file) => {
-            use std::io::Write;
             file.write_all(TEMPLATE.as_bytes())
                 .with_context(|| format!("cannot write {}", path.display()))?;
-            println!("settings: {} (edit it)", path.display());
+            print(&format!("settings: {} (edit it)\n", path.display()))?;
         }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            println!("settings: {} (left as it is)", path.display());
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            print(&format!("settings: {} (left as it is)\n", path.display()))?;
         }
         Err(error) => {
             return Err(error).with_context(|| format!("cannot write {}", path.display()));
         }
     }
-    println!("provider: {}", identity.keys.public_key.to_bech32()?);
-    println!("next: infernet-provider start --model PATH");
-    Ok(())
+    print(&format!(
+        "provider: {}\nnext: infernet-provider start --model PATH\n",
+        identity.keys.public_key.to_bech32()?
+    ))
 }
 
 /// The provider's key, which is made at first use; then the user is told.
@@ -57,6 +58,20 @@ fn identity(home: &Path) -> anyhow::Result<keys::Identity> {
         );
     }
     Ok(identity)
+}
+
+/// Prints to standard output. Who closes it early (as `head` does) has seen enough.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 fn settings(home: &Path, config: Option<&Path>) -> anyhow::Result<Settings> {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
+use infernet_node::complaint;
 
 /// What is logged by default.
 const DEFAULT_LOG: &str = "info";
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", complaint::told(&*error));
             ExitCode::FAILURE
         }
     }
@@ -31,8 +32,7 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Command::Completions { shell } = arguments.command {
-        arguments::complete(shell);
-        return Ok(());
+        return commands::print(&arguments::completions(shell));
     }
     arguments.log.init(DEFAULT_LOG)?;
     let home = commands::home(arguments.home)?;

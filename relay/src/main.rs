@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::{CommandFactory, Parser};
 use clap_complete::{Shell, generate};
+use infernet_node::complaint;
 use infernet_node::config;
 use infernet_node::shutdown::Shutdown;
 use infernet_node::telemetry::LogOptions;
@@ -87,13 +88,15 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(shell) = arguments.completions {
         let mut command = Arguments::command();
-        generate(shell, &mut command, "infernet-relay", &mut io::stdout());
+        let mut script = Vec::new();
+        generate(shell, &mut command, "infernet-relay", &mut script);
+        print(&script);
         return ExitCode::SUCCESS;
     }
     match serve(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", complaint::told(&*error));
             ExitCode::FAILURE
         }
     }
@@ -105,9 +108,15 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         Shutdown::on_signals().map_err(|error| anyhow!("cannot listen for signals: {error}"))?;
     let relay = run(options(arguments)?, shutdown).await?;
     // Scripts read this line; it is the only one on standard output.
-    writeln!(io::stdout(), "listening on {}", relay.url())?;
+    print(format!("listening on {}\n", relay.url()).as_bytes());
     relay.ended().await;
     Ok(())
+}
+
+/// Prints to standard output. Who closes it early (as `head` does) has seen enough.
+fn print(text: &[u8]) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text).and_then(|()| out.flush());
 }
 
 /// The file's settings, with the arguments (and the environment) laid over them.

@@ -1,13 +1,16 @@
 //! `infernet-provider status | models | stop`: what the owner asks of the one
 //! that runs.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use infernet_protocol::event::Status as Announced;
 use infernet_protocol::money::Price;
 use infernet_provider::Home;
 use infernet_provider::socket::{Error, Visitor};
-use infernet_provider::status::{Model, Status};
+use infernet_provider::status::{Attempt, Model, Relay, Status, Tally};
+
+use super::{print, print_json};
 
 /// Shows how the running provider stands.
 pub async fn status(home: &Path, json: bool) -> anyhow::Result<()> {
@@ -16,10 +19,9 @@ pub async fn status(home: &Path, json: bool) -> anyhow::Result<()> {
         .status()
         .await?;
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&status)?),
-        false => print(&status),
+        true => print_json(&status),
+        false => print(&standing(&status)),
     }
-    Ok(())
 }
 
 /// Lists the models on sale, or, if nothing runs, those that the settings name.
@@ -31,61 +33,88 @@ pub async fn models(home: &Path, config: Option<&Path>, json: bool) -> anyhow::R
     };
     let models = visitor.status().await?.models;
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&models)?),
-        false => models.iter().for_each(print_model),
+        true => print_json(&models),
+        false => print(&models.iter().map(model_line).collect::<String>()),
     }
-    Ok(())
 }
 
 fn configured(home: &Path, config: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let settings = super::settings(home, config)?;
-    eprintln!("No provider is running; these are the models in its settings.");
     let paths: Vec<_> = settings.models.iter().map(|model| &model.path).collect();
-    match json {
-        true => println!("{}", serde_json::to_string_pretty(&paths)?),
-        false => paths.iter().for_each(|path| println!("{}", path.display())),
+    match paths.is_empty() {
+        true => eprintln!("No provider is running, and its settings name no model."),
+        false => eprintln!("No provider is running; these are the models in its settings."),
     }
-    Ok(())
+    match json {
+        true => print_json(&paths),
+        false => print(&lines(paths.iter().map(|path| path.display()))),
+    }
 }
 
 /// Stops the running provider, and waits until it has.
 pub async fn stop(home: &Path, now: bool) -> anyhow::Result<()> {
     let mut visitor = Visitor::connect(&Home::socket(home)).await?;
     let load = visitor.status().await?.load;
-    if !now && load.running + load.queued > 0 {
-        eprintln!(
-            "Waits for {} jobs to finish (--now stops at once).",
-            load.running + load.queued
-        );
+    match load.running + load.queued {
+        0 => {}
+        _ if now => {}
+        1 => eprintln!("Waits for a job to finish (--now stops at once)."),
+        jobs => eprintln!("Waits for {jobs} jobs to finish (--now stops at once)."),
     }
     visitor.stop(now).await?;
-    println!("stopped");
-    Ok(())
+    print("stopped\n")
 }
 
-fn print(status: &Status) {
+fn lines(of: impl Iterator<Item = impl Display>) -> String {
+    of.map(|line| format!("{line}\n")).collect()
+}
+
+/// How a provider stands, in lines.
+fn standing(status: &Status) -> String {
     let said = match (status.closing, status.status) {
         (true, _) => "stopping: finishes what it has",
         (false, Announced::Online) => "online",
         (false, Announced::Busy) => "busy: the queue is full",
         (false, Announced::Offline) => "not announced yet: no relay has taken the announcement",
     };
-    println!("{} ({})", status.name, status.npub);
-    println!("  {said}; process {}", status.pid);
-    println!("  {} on {}", status.engine, status.hardware);
-    for relay in &status.relays {
-        match (&relay.trouble, relay.connected) {
-            (_, true) => println!("  relay {}: connected", relay.url),
-            (Some(trouble), false) => println!("  relay {}: {trouble}", relay.url),
-            (None, false) => println!("  relay {}: connecting", relay.url),
-        }
-    }
-    println!(
-        "  {} of {} slots run, {} of {} places wait",
-        status.load.running, status.slots, status.load.queued, status.queue
-    );
-    let tally = &status.tally;
-    println!(
+    let attempts = match status.attempts.is_empty() {
+        true => String::new(),
+        false => format!("jobs:\n{}", lines(status.attempts.iter().map(attempt_line))),
+    };
+    format!(
+        "{} ({})\n  {said}; process {}\n  {} on {}\n{}  {} of {} slots run, {} of {} places wait\n{}\n\
+         models:\n{}{attempts}",
+        status.name,
+        status.npub,
+        status.pid,
+        status.engine,
+        status.hardware,
+        lines(status.relays.iter().map(relay_line)),
+        status.load.running,
+        status.slots,
+        status.load.queued,
+        status.queue,
+        tally_line(&status.tally),
+        status.models.iter().map(model_line).collect::<String>(),
+    )
+}
+
+fn relay_line(relay: &Relay) -> String {
+    let stands = match (&relay.trouble, relay.connected) {
+        (_, true) => "connected",
+        (Some(trouble), false) => trouble,
+        (None, false) => "connecting",
+    };
+    // A relay chooses its words itself: nothing in them steers the terminal.
+    format!(
+        "  relay {}: {}",
+        relay.url,
+        stands.replace(char::is_control, " ")
+    )
+}
+
+fn tally_line(tally: &Tally) -> String {
+    format!(
         "  since the start: {} bids, {} awards accepted, {} declined; {} completed, {} stopped, {} failed; \
          {} tokens read, {} drawn",
         tally.bids,
@@ -96,21 +125,17 @@ fn print(status: &Status) {
         tally.failed,
         tally.input_tokens,
         tally.output_tokens
-    );
-    println!("models:");
-    status.models.iter().for_each(print_model);
-    if !status.attempts.is_empty() {
-        println!("jobs:");
-    }
-    for attempt in &status.attempts {
-        let doing = if attempt.running { "runs" } else { "waits" };
-        println!("  {} attempt {} {doing}", attempt.job, attempt.number);
-    }
+    )
 }
 
-fn print_model(model: &Model) {
-    println!(
-        "  {} ({}, {}, {} tokens of context): {}, first token in {} ms, {} tokens/s",
+fn attempt_line(attempt: &Attempt) -> String {
+    let doing = if attempt.running { "runs" } else { "waits" };
+    format!("  {} attempt {} {doing}", attempt.job, attempt.number)
+}
+
+fn model_line(model: &Model) -> String {
+    format!(
+        "  {} ({}, {}, {} tokens of context): {}, first token in {} ms, {} tokens/s\n",
         model.name,
         model.task,
         model.dtype,
@@ -118,7 +143,7 @@ fn print_model(model: &Model) {
         price(&model.price),
         model.promise.first_token_ms,
         model.promise.tokens_per_s
-    );
+    )
 }
 
 fn price(price: &Price) -> String {

@@ -1,6 +1,5 @@
 //! `infernet-provider start`.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -35,13 +34,12 @@ pub async fn start(home: &Path, config: Option<&Path>, start: Start) -> anyhow::
     if !relays.is_empty() {
         let relays: Vec<_> = relays.iter().map(RelayUrl::as_str).collect();
         // Scripts wait for this line; it is the only one on standard output.
-        writeln!(
-            std::io::stdout(),
-            "ready: {} sells {} on {}",
+        super::print(&format!(
+            "ready: {} sells {} on {}\n",
             provider.public_key().to_bech32()?,
             models.join(", "),
             relays.join(", ")
-        )?;
+        ))?;
     }
     provider.ended().await;
     Ok(())

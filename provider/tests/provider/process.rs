@@ -203,3 +203,49 @@ fn completions_are_printed() {
     let (ok, script, _) = said(program(home.path()).args(["completions", "bash"]));
     assert!(ok && script.contains("infernet-provider"), "{script}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_has_seen_enough_breaks_nothing() {
+    let relay = Relay::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let _process = Process::start(home.path(), &relay);
+    let commands: [&[&str]; 5] = [
+        &["status"],
+        &["status", "--json"],
+        &["models"],
+        &["init"],
+        &["completions", "zsh"],
+    ];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = program(home.path())
+            .args(arguments)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn an_error_says_its_cause_once() {
+    let home = tempfile::tempdir().unwrap();
+    let missing = ["start", "--model", "/nonexistent/model.gguf"];
+    let (_, _, error) = said(program(home.path()).args(missing));
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
+}
+
+#[test]
+fn settings_without_a_model_are_said_to_have_none() {
+    let home = tempfile::tempdir().unwrap();
+    let (ok, models, error) = said(program(home.path()).arg("models"));
+    assert!(
+        ok && models.is_empty() && error.contains("name no model"),
+        "{models}{error}"
+    );
+}

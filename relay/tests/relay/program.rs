@@ -201,4 +201,8 @@ async fn shells_get_completions() {
             "{script}"
         );
     }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = command(&["--completions", "bash"]).stdout(writer).status();
+    assert!(soon(unread).await.unwrap().success());
 }
