@@ -2,8 +2,10 @@
 
 SHELL := bash
 CARGO ?= cargo
-# Whatever is asked, quotes and dollars too, reaches the demo as it is.
-export PROMPT ?=
+# Whatever is asked, quotes and dollars too, reaches the demo as it is: make
+# itself would expand $5 and $(shell …).
+override PROMPT := $(value PROMPT)
+export PROMPT
 
 .DEFAULT_GOAL := help
 
@@ -24,7 +26,7 @@ demo: build ## Watch the market do two jobs on a real model (PROMPT="…")
 	@scripts/demo
 
 .PHONY: market
-market: build ## Start the same market and leave it up until Ctrl-C
+market: build ## Start the same market and leave it up until Ctrl-C (PORT=7777)
 	@scripts/market
 
 .PHONY: test
