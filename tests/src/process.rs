@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 
 #[derive(Default)]
 struct Output {
-    stdout: String,
-    stderr: String,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
     /// How many of the two streams have ended.
     ended: u8,
 }
@@ -58,12 +58,12 @@ impl Process {
 
     /// What it has written to standard output.
     pub fn stdout(&self) -> String {
-        lock(&self.output).stdout.clone()
+        text(&lock(&self.output).stdout)
     }
 
     /// What it has written to standard error.
     pub fn stderr(&self) -> String {
-        lock(&self.output).stderr.clone()
+        text(&lock(&self.output).stderr)
     }
 
     /// Waits until standard output fulfils a condition; answers what was found.
@@ -71,7 +71,7 @@ impl Process {
     /// # Errors
     /// If it has not by the deadline, or the process ended without.
     pub fn wait_stdout<T>(&self, within: Duration, found: impl Fn(&str) -> Option<T>) -> Result<T> {
-        self.wait(within, |output| found(&output.stdout))
+        self.wait(within, |output| found(&text(&output.stdout)))
     }
 
     /// The same for standard error.
@@ -79,7 +79,7 @@ impl Process {
     /// # Errors
     /// As [`Process::wait_stdout`].
     pub fn wait_stderr<T>(&self, within: Duration, found: impl Fn(&str) -> Option<T>) -> Result<T> {
-        self.wait(within, |output| found(&output.stderr))
+        self.wait(within, |output| found(&text(&output.stderr)))
     }
 
     fn wait<T>(&self, within: Duration, found: impl Fn(&Output) -> Option<T>) -> Result<T> {
@@ -94,8 +94,8 @@ impl Process {
                 bail!(
                     "{} did not say what was waited for; it said:\n{}\n{}",
                     self.name,
-                    output.stdout,
-                    output.stderr
+                    text(&output.stdout),
+                    text(&output.stderr)
                 );
             }
             output = match self.output.1.wait_timeout(output, left) {
@@ -148,6 +148,12 @@ impl Drop for Process {
     }
 }
 
+/// What a stream has said so far. A character of which only a part has come shows
+/// as �, until the rest is there.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, Output> {
     shared
         .0
@@ -160,7 +166,7 @@ fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, Output> {
 fn gather(
     stream: impl Read + Send + 'static,
     shared: Shared,
-    field: impl Fn(&mut Output) -> &mut String + Send + 'static,
+    field: impl Fn(&mut Output) -> &mut Vec<u8> + Send + 'static,
 ) {
     std::thread::spawn(move || {
         let mut stream = BufReader::new(stream);
@@ -170,10 +176,33 @@ fn gather(
                 Ok(bytes) => bytes.to_vec(),
             };
             stream.consume(bytes.len());
-            field(&mut lock(&shared)).push_str(&String::from_utf8_lossy(&bytes));
+            field(&mut lock(&shared)).extend(bytes);
             shared.1.notify_all();
         }
         lock(&shared).ended += 1;
         shared.1.notify_all();
     });
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_character_that_comes_in_two_parts_is_whole() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let heard = folder.path().join("heard");
+        let script = "printf '\\303'; until [ -e \"$0\" ]; do sleep 0.01; done; printf '\\251'";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(&heard);
+        let process = Process::start("sh", &mut command).unwrap();
+        let soon = Duration::from_secs(10);
+        let some = |said: &str| (!said.is_empty()).then_some(());
+        process.wait_stdout(soon, some).unwrap();
+        std::fs::write(&heard, "").unwrap();
+        let whole = |said: &str| (said == "é").then_some(());
+        process.wait_stdout(soon, whole).unwrap();
+    }
 }

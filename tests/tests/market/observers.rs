@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use infernet_tests::{Market, Process, skip};
 
-/// Installs nostr-tools into the cache, once; `None` if this machine cannot.
+/// Installs nostr-tools into the cache, once for each lockfile; `None` if this machine cannot.
 fn nostr_tools(test: &str) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("nostr-tools");
     let place = source.join("../../.cache/nostr-tools");
@@ -14,7 +14,10 @@ fn nostr_tools(test: &str) -> Option<PathBuf> {
     for file in ["package.json", "package-lock.json", "read-market.mjs"] {
         std::fs::copy(source.join(file), place.join(file)).unwrap();
     }
-    if place.join("node_modules/nostr-tools").exists() {
+    // Written last: an installation that was broken off, or an older one, is made anew.
+    let mark = place.join("installed");
+    let lock = std::fs::read(source.join("package-lock.json")).unwrap();
+    if std::fs::read(&mark).is_ok_and(|installed| installed == lock) {
         return Some(place);
     }
     let mut npm = Command::new("npm");
@@ -25,9 +28,14 @@ fn nostr_tools(test: &str) -> Option<PathBuf> {
         return None;
     };
     match install.ended(Duration::from_secs(120)) {
-        Ok(status) if status.success() => Some(place),
+        Ok(status) if status.success() => {
+            std::fs::write(mark, lock).unwrap();
+            Some(place)
+        }
         _ => {
-            skip(test, "npm could not install nostr-tools");
+            let said = install.stderr();
+            let why = said.lines().next().unwrap_or("it did not end in time");
+            skip(test, &format!("npm could not install nostr-tools: {why}"));
             None
         }
     }
