@@ -1,7 +1,9 @@
 //! Running one job for the user: streaming it, writing it down, stopping it.
 
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use anyhow::Context;
 use infernet_client::history::{History, Job, Status};
 use infernet_client::{Answer, Client, Error, Outcome, Request, Route, Step};
 use infernet_node::clock;
@@ -88,24 +90,32 @@ pub async fn run(
         within,
         job: None,
     };
-    let outcome = match answer {
+    let (outcome, shown) = match answer {
         Ok(answer) => follow(answer, &mut log, terminal, stop).await?,
-        Err(error) => Err(error),
+        Err(error) => (Err(error), Ok(())),
     };
     log.end(&outcome).await?;
+    // Who closes the output early (as `head` does) has seen enough.
+    let shown = shown.or_else(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    });
+    shown.context("cannot write to standard output")?;
     Ok(Finished {
         job: log.job.map(|job| job.id),
         outcome,
     })
 }
 
+/// How the job ended, and whether all of it could be shown.
 async fn follow(
     mut answer: Answer,
     log: &mut Log<'_>,
     terminal: &mut Terminal,
     stop: tokio_util::sync::CancellationToken,
-) -> anyhow::Result<Outcome> {
-    loop {
+) -> anyhow::Result<(Outcome, io::Result<()>)> {
+    let mut shown = Ok(());
+    while shown.is_ok() {
         let step = tokio::select! {
             step = answer.step() => step,
             () = stop.cancelled() => break,
@@ -113,15 +123,12 @@ async fn follow(
         let Some(step) = step else {
             break;
         };
-        if terminal.show(&step).is_err() {
-            // Whoever read the answer has seen enough.
-            break;
-        }
+        shown = terminal.show(&step);
         log.note(&step).await?;
     }
     // A job that is over does not mind.
     answer.stop();
-    Ok(answer.finish().await)
+    Ok((answer.finish().await, shown))
 }
 
 /// Writes one job into the list.

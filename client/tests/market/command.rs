@@ -39,7 +39,12 @@ impl User {
     }
 
     fn start(&self, arguments: &[&str]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_infernet-client"))
+        self.command(arguments).spawn().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_infernet-client"));
+        command
             .args(arguments)
             .env_clear()
             .env("INFERNET_HOME", self.home())
@@ -47,9 +52,8 @@ impl User {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap()
+            .kill_on_drop(true);
+        command
     }
 
     async fn run(&self, arguments: &[&str]) -> Ran {
@@ -452,4 +456,24 @@ async fn an_error_names_the_settings_file_that_is_used_and_says_its_cause_once()
         "{}",
         trust.err
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_be_written_says_why() {
+    let market = Market::of([Script::new("ada", Conduct::Slow)]).await;
+    let user = User::on(&market);
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let child = user.command(&["submit", "Say words"]).stdout(full).spawn();
+    let output = child.unwrap().wait_with_output();
+    let output = tokio::time::timeout(DEADLINE, output)
+        .await
+        .unwrap()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write to standard output"), "{said}");
+    assert_eq!(user.json(&["jobs", "--json"]).await[0]["status"], "stopped");
 }
