@@ -14,15 +14,18 @@ pub fn binary(name: &str) -> PathBuf {
 
 fn build() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--workspace", "--bins"])
-        .current_dir(&workspace)
-        .status();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--workspace", "--bins"]);
+    // Benchmarks are built for release, and so is what they measure.
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let status = build.current_dir(&workspace).status();
     assert!(
         status.is_ok_and(|status| status.success()),
         "the binaries do not build"
     );
-    // A test binary lies in <target>/debug/deps.
+    // A test's own binary lies in <target>/<profile>/deps.
     let own = std::env::current_exe().unwrap_or_default();
     own.ancestors()
         .nth(2)
