@@ -1,0 +1,260 @@
+//! The NIP-47 service: hears requests on its relays, checks who asks for what, and answers.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use infernet_node::link::{Delivery, Link, Subscription};
+use nostr::{Event, EventBuilder, Filter, PublicKey, Timestamp};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::nip47::{
+    Cipher, Code, ENCRYPTIONS, Envelope, INFO, Method, NOTIFICATIONS, REQUEST, Refusal, Request, envelope,
+};
+use crate::record::{Connection, Seen};
+use crate::relay::Services;
+use crate::wallet::{News, Wallet, now};
+use crate::{history, holding, pay, receive};
+
+/// How many requests are worked on at once, those that wait for their payment included.
+const MAX_AT_WORK: usize = 512;
+
+/// How old a request may be, or how far ahead its client's clock; its event is remembered for longer.
+const MAX_AGE_S: u64 = 3_600;
+const REMEMBERED_S: u64 = 3 * MAX_AGE_S;
+
+/// How long the relays are tried for what must be stored there.
+const PUBLISHING: Duration = Duration::from_secs(60);
+
+/// Serves the wallet's connections.
+pub struct Service {
+    wallet: Arc<Wallet>,
+    link: Link,
+    services: Services,
+    seats: Arc<Semaphore>,
+    at_work: Mutex<HashSet<String>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// A service over these relays; `services` is what the wallet's own relay lets through.
+    pub fn new(wallet: Arc<Wallet>, link: Link, services: Services) -> Arc<Self> {
+        let seats = Arc::new(Semaphore::new(MAX_AT_WORK));
+        let at_work = Mutex::default();
+        Arc::new(Self { wallet, link, services, seats, at_work })
+    }
+
+    /// Serves until the wallet stops. `connections` changes with them.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub async fn run(
+        self: Arc<Self>,
+        mut connections: watch::Receiver<u64>,
+        mut news: mpsc::Receiver<News>,
+    ) -> Result<(), Refusal> {
+        let mut requests = self.listen()?;
+        loop {
+            tokio::select! {
+                delivery = next(&mut requests) => match delivery {
+                    Some(Delivery::Event(event)) => self.clone().take(*event),
+                    Some(Delivery::EndOfStored | Delivery::Gap) => {}
+                    None => return Ok(()),
+                },
+                Ok(()) = connections.changed() => requests = self.listen()?,
+                Some(news) = news.recv() => self.notify(&news)?,
+                () = self.wallet.stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Listens for requests to all connections, revoked ones too (they are told), and says what each can do.
+    fn listen(self: &Arc<Self>) -> Result<Option<Subscription>, Refusal> {
+        let all = self.wallet.records.connections()?;
+        self.wallet.records.forget_requests_before(now().saturating_sub(REMEMBERED_S))?;
+        let keys: Vec<PublicKey> = all.iter().map(|one| one.service.public_key()).collect();
+        self.services.set(keys.iter().copied());
+        for one in all.iter().filter(|one| one.revoked_at.is_none()) {
+            self.announce(one);
+        }
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        let since = Timestamp::from_secs(now().saturating_sub(MAX_AGE_S));
+        let filter = Filter::new().kind(REQUEST).pubkeys(keys).since(since);
+        self.link
+            .subscribe(vec![filter])
+            .map(Some)
+            .map_err(|error| Refusal::new(Code::Internal, error.to_string()))
+    }
+
+    /// Publishes what a connection can do, so that clients find it on every relay.
+    fn announce(&self, connection: &Connection) {
+        let Some(event) = info(connection) else { return };
+        let link = self.link.clone();
+        tokio::spawn(async move {
+            let deadline = tokio::time::Instant::now() + PUBLISHING;
+            if let Err(error) = link.publish_until(&event, deadline).await {
+                tracing::warn!(%error, "no relay takes what a connection can do");
+            }
+        });
+    }
+
+    fn notify(&self, news: &News) -> Result<(), Refusal> {
+        let connection = self.wallet.records.connection(news.connection)?;
+        let Some(connection) = connection.filter(|one| one.revoked_at.is_none() && history::hears(one, news.kind))
+        else {
+            return Ok(());
+        };
+        let text = json!({ "notification_type": news.kind, "notification": news.transaction }).to_string();
+        let cipher = if connection.legacy { Cipher::Nip04 } else { Cipher::Nip44 };
+        let to = connection.client;
+        self.send(Envelope { from: &connection.service, to, cipher }.notification(&text));
+        Ok(())
+    }
+
+    fn send(&self, event: Option<Event>) {
+        match event.map(|event| self.link.send(&event)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(%error, "a message to a client is lost"),
+            None => tracing::warn!("a message to a client cannot be encrypted"),
+        }
+    }
+
+    /// Works on one request, beside others.
+    fn take(self: Arc<Self>, event: Event) {
+        let Some((connection, cipher, text)) = self.open(&event) else {
+            return;
+        };
+        let Ok(seat) = self.seats.clone().try_acquire_owned() else {
+            let busy = Refusal::new(Code::RateLimited, "too many requests wait: try again in a few seconds");
+            self.reply(&event, &connection, cipher, &response(&text, Err(busy)));
+            return;
+        };
+        tokio::spawn(async move {
+            let _seat = seat;
+            let id = event.id.to_hex();
+            if self.lock().insert(id.clone()) {
+                if let Some(answer) = self.answer(&id, &connection, &text).await {
+                    self.reply(&event, &connection, cipher, &answer);
+                }
+                self.lock().remove(&id);
+            }
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reply(&self, request: &Event, connection: &Connection, cipher: Cipher, answer: &str) {
+        let from = &connection.service;
+        self.send(Envelope { from, to: request.pubkey, cipher }.response(answer, request.id));
+    }
+
+    /// Who asks, how it is to be answered, and what it says; nothing if it is not for us to answer.
+    fn open(&self, event: &Event) -> Option<(Connection, Cipher, String)> {
+        let service = PublicKey::from_hex(envelope::value(event, "p")?).ok()?;
+        let connection = self.wallet.records.connection_of(&service).ok().flatten()?;
+        if event.pubkey != connection.client || !is_timely(event, now()) {
+            return None;
+        }
+        let cipher = match Cipher::of(event) {
+            Ok(cipher) => cipher,
+            Err(refusal) => {
+                self.reply(event, &connection, Cipher::Nip44, &response("", Err(refusal)));
+                return None;
+            }
+        };
+        let text = cipher.open(&connection.service, &event.pubkey, &event.content)?;
+        Some((connection, cipher, text))
+    }
+
+    /// The answer to a request; nothing while there is none. The same event is acted on once.
+    async fn answer(&self, id: &str, connection: &Connection, text: &str) -> Option<String> {
+        // It may have been revoked while the request waited.
+        let connection = self.wallet.records.connection(connection.id).ok().flatten()?;
+        if connection.revoked_at.is_some() {
+            let gone = Refusal::new(Code::Unauthorized, "this connection has been revoked");
+            return Some(response(text, Err(gone)));
+        }
+        match self.wallet.records.see_request(id, connection.id, now()) {
+            Ok(Seen::Answered(answer)) => return Some(answer),
+            Ok(Seen::Never | Seen::Unanswered) => {}
+            Err(error) => return Some(response(text, Err(error.into()))),
+        }
+        let done = self.act(&connection, text).await.transpose()?;
+        let passing = matches!(&done, Err(Refusal { code: Code::RateLimited | Code::Internal, .. }));
+        let answer = response(text, done);
+        if !passing && let Err(error) = self.wallet.records.answer_request(id, &answer) {
+            tracing::error!(%error, "an answer cannot be recorded");
+        }
+        Some(answer)
+    }
+
+    async fn act(&self, by: &Connection, text: &str) -> Result<Option<Value>, Refusal> {
+        let request = Request::read(text)?;
+        let method = request.method()?;
+        if !by.methods.contains(&method) {
+            let message = format!("this connection may not {method}");
+            return Err(Refusal::new(Code::Restricted, message));
+        }
+        let wallet = &self.wallet;
+        match method {
+            Method::GetInfo => Ok(Some(history::info(wallet, by))),
+            Method::GetBalance => Ok(Some(history::balance(wallet))),
+            Method::MakeInvoice => receive::make(wallet, by, &request.params()?).await.map(Some),
+            Method::PayInvoice => pay::pay(wallet, by, &request.params()?).await,
+            Method::LookupInvoice => history::lookup(wallet, by, &request.params()?).map(Some),
+            Method::ListTransactions => history::list(wallet, by, &request.params()?).map(Some),
+            Method::MakeHoldInvoice => holding::make(wallet, by, &request.params()?).await.map(Some),
+            Method::SettleHoldInvoice => holding::settle(wallet, by, &request.params()?).await.map(Some),
+            Method::CancelHoldInvoice => holding::cancel(wallet, by, &request.params()?).await.map(Some),
+        }
+    }
+}
+
+async fn next(requests: &mut Option<Subscription>) -> Option<Delivery> {
+    match requests {
+        Some(requests) => requests.next().await,
+        // No connection, nobody to listen to.
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a request still means something: neither expired nor of another time.
+fn is_timely(event: &Event, now: u64) -> bool {
+    let expires = envelope::value(event, "expiration").and_then(|at| at.parse::<u64>().ok());
+    let age = now.abs_diff(event.created_at.as_secs());
+    expires.is_none_or(|at| now <= at) && age <= MAX_AGE_S
+}
+
+/// `{"result_type": …, "error": …, "result": …}`.
+fn response(request: &str, done: Result<Value, Refusal>) -> String {
+    let method = Request::read(request).map(|request| request.method).unwrap_or_default();
+    let answer = match done {
+        Ok(result) => json!({ "result_type": method, "error": null, "result": result }),
+        Err(refusal) => json!({ "result_type": method, "error": refusal, "result": null }),
+    };
+    answer.to_string()
+}
+
+/// What a connection can do, as an event.
+fn info(connection: &Connection) -> Option<Event> {
+    let heard: Vec<&str> = NOTIFICATIONS.into_iter().filter(|kind| history::hears(connection, kind)).collect();
+    let mut words: Vec<&str> = connection.methods.iter().map(|method| method.name()).collect();
+    if !heard.is_empty() {
+        words.push("notifications");
+    }
+    EventBuilder::new(INFO, words.join(" "))
+        .tag(envelope::tag(["encryption", ENCRYPTIONS])?)
+        .tag(envelope::tag(["notifications", &heard.join(" ")])?)
+        .sign_with_keys(&connection.service)
+        .ok()
+}

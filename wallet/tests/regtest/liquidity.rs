@@ -1,0 +1,1 @@
+//! Buying a channel from a seller that speaks LSPS2.
