@@ -12,6 +12,7 @@ mod invoice;
 pub mod ledger;
 pub mod nip47;
 pub mod rail;
+pub mod tab;
 pub mod test_rail;
 
 pub use self::cashier::Cashier;

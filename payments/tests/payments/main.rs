@@ -4,3 +4,4 @@
 mod benches;
 mod conformance;
 mod faults;
+mod tab;
