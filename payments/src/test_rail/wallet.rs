@@ -7,7 +7,7 @@ use infernet_protocol::money::Msat;
 use nostr::Timestamp;
 use nostr::secp256k1::PublicKey;
 
-use super::fault::Call;
+use super::fault::{Call, Plan};
 use super::world::World;
 use super::{Fault, Network};
 use crate::rail::{Ask, Direction, Error, Hold, Notices, Order, Payment, PaymentRail, State};
@@ -59,6 +59,11 @@ impl Wallet {
     /// Plans a misbehaviour.
     pub fn misbehave(&self, fault: Fault) {
         self.network.world().accounts[self.index].faults.add(fault);
+    }
+
+    /// Takes back all misbehaviour that was planned and has not happened.
+    pub fn behave(&self) {
+        self.network.world().accounts[self.index].faults = Plan::default();
     }
 
     /// Stops answering; what comes for it meanwhile goes back.

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod benches;
+mod cashier;
 mod conformance;
 mod faults;
+mod ledger;
 mod tab;
