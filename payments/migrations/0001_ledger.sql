@@ -103,3 +103,27 @@ WHEN (OLD.state, NEW.state) NOT IN (VALUES
     ('under-way', 'planned'), ('under-way', 'settled'), ('under-way', 'failed'),
     ('failed', 'settled'))
 BEGIN SELECT raise(ABORT, 'an intent cannot change like that'); END;
+
+-- The last totals that each side has signed for a job: what a restart goes on
+-- from, and what a dispute is settled by.
+CREATE TABLE statements (
+    award         BLOB    NOT NULL CHECK (length(award) = 32),
+    author        BLOB    NOT NULL CHECK (length(author) = 32),
+    buyer         BLOB    NOT NULL CHECK (length(buyer) = 32),
+    provider      BLOB    NOT NULL CHECK (length(provider) = 32),
+    input_tokens  INTEGER NOT NULL CHECK (input_tokens >= 0),
+    output_tokens INTEGER NOT NULL CHECK (output_tokens >= 0),
+    due_msat      INTEGER NOT NULL CHECK (due_msat >= 0),
+    tab_due_msat  INTEGER NOT NULL CHECK (tab_due_msat >= 0),
+    tab_paid_msat INTEGER NOT NULL CHECK (tab_paid_msat >= 0),
+    signature     BLOB    NOT NULL CHECK (length(signature) = 64),
+    PRIMARY KEY (award, author),
+    CHECK (author = buyer OR author = provider)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER statements_never_go BEFORE DELETE ON statements
+BEGIN SELECT raise(ABORT, 'what was signed stays'); END;
+
+CREATE TRIGGER statements_only_grow BEFORE UPDATE ON statements
+WHEN NEW.output_tokens < OLD.output_tokens
+BEGIN SELECT raise(ABORT, 'what was signed stays'); END;

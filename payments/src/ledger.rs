@@ -14,6 +14,7 @@ mod intent;
 mod journal;
 mod posting;
 mod reconcile;
+mod signed;
 
 use std::path::Path;
 
@@ -26,6 +27,7 @@ pub use self::intent::{Budget, Due, Intent, Planned, Reason, Standing};
 pub use self::journal::{Line, Tabs};
 pub use self::posting::{Account, Posted, Posting};
 pub use self::reconcile::{Difference, Report};
+pub use self::signed::Signed;
 
 /// Why the ledger does not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! Reading the ledger: balances, tabs and what happened.
 
+use infernet_protocol::event::ReceiptSide;
 use nostr::{PublicKey, Timestamp};
+
+use crate::tab::Carried;
 
 use super::{Account, Error, Ledger, instant, key, seconds};
 
@@ -68,22 +71,42 @@ impl Ledger {
             .collect()
     }
 
-    /// What a counterparty has paid us in top-ups, and we have paid it, in msat; refunds not counted in.
+    /// What the tab with a counterparty has seen so far, on which we are the buyer or the provider.
     ///
     /// # Errors
-    /// [`Error::Sqlite`].
-    pub async fn topped_up(&self, counterparty: &PublicKey) -> Result<(i64, i64), Error> {
+    /// [`Error::Sqlite`]; [`Error::Damaged`] if more was paid back than was paid.
+    pub async fn carried(
+        &self,
+        counterparty: &PublicKey,
+        our_side: ReceiptSide,
+    ) -> Result<Carried, Error> {
         let counterparty = counterparty.as_bytes().to_vec();
         let row = sqlx::query!(
-            r#"SELECT coalesce(sum(-amount_msat) FILTER (WHERE leg = 'accepted'), 0) AS "to_us!: i64",
-                      coalesce(sum(amount_msat) FILTER (WHERE leg = 'credited'), 0) AS "by_us!: i64"
+            r#"SELECT
+                coalesce(sum(amount_msat) FILTER (WHERE
+                    (leg = 'credited' AND reason = 'top-up') OR (leg = 'accepted' AND reason = 'refund')), 0)
+                    AS "paid_by_us!: i64",
+                coalesce(sum(-amount_msat) FILTER (WHERE leg = 'charged' AND amount_msat < 0), 0)
+                    AS "due_by_us!: i64",
+                coalesce(sum(-amount_msat) FILTER (WHERE
+                    (leg = 'accepted' AND reason = 'top-up') OR (leg = 'credited' AND reason = 'refund')), 0)
+                    AS "paid_to_us!: i64",
+                coalesce(sum(amount_msat) FILTER (WHERE leg = 'charged' AND amount_msat > 0), 0)
+                    AS "due_to_us!: i64"
                FROM entries JOIN postings ON postings.id = entries.posting
-               WHERE account = 'tab' AND counterparty = ? AND reason = 'top-up'"#,
+               WHERE account = 'tab' AND counterparty = ?"#,
             counterparty
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok((row.to_us, row.by_us))
+        let (paid, due) = match our_side {
+            ReceiptSide::Buyer => (row.paid_by_us, row.due_by_us),
+            ReceiptSide::Provider => (row.paid_to_us, row.due_to_us),
+        };
+        Ok(Carried {
+            paid: super::msat(paid)?,
+            due: super::msat(due)?,
+        })
     }
 
     /// The entries of an account since then, the oldest first. For income and spending the counterparty is that of

@@ -4,10 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use infernet_payments::ledger::{
-    Account, Budget, Difference, Due, Error, Ledger, Planned, Posted, Posting, Reason, Standing,
+    Account, Budget, Difference, Due, Error, Ledger, Planned, Posted, Posting, Reason, Signed,
+    Standing,
 };
 use infernet_payments::rail::{Direction, Payment, PaymentRail, State};
+use infernet_payments::tab::{Carried, Statement, Totals};
 use infernet_payments::{Invoice, PaymentHash};
+use infernet_protocol::event::ReceiptSide;
 use infernet_protocol::money::Msat;
 use nostr::{EventId, Keys, PublicKey, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -104,8 +107,15 @@ async fn both_sides_of_a_tab_say_the_same_with_opposite_signs() {
     assert_eq!(buyers.balance(&Account::Spending).await.unwrap(), 4_321);
     assert_eq!(providers.balance(&Account::Wallet).await.unwrap(), 10_000);
     assert_eq!(providers.balance(&Account::Income).await.unwrap(), -4_321);
-    assert_eq!(buyers.topped_up(&provider).await.unwrap(), (0, 10_000));
-    assert_eq!(providers.topped_up(&buyer).await.unwrap(), (10_000, 0));
+    let carried = Carried {
+        paid: Msat(10_000),
+        due: cost,
+    };
+    let ours = buyers.carried(&provider, ReceiptSide::Buyer).await;
+    let theirs = providers.carried(&buyer, ReceiptSide::Provider).await;
+    assert_eq!((ours.unwrap(), theirs.unwrap()), (carried, carried));
+    let as_provider = buyers.carried(&provider, ReceiptSide::Provider).await;
+    assert_eq!(as_provider.unwrap(), Carried::default());
     let lines = providers.lines(&Account::Income, AT).await.unwrap();
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].counterparty, Some(buyer));
@@ -156,7 +166,42 @@ async fn refunds_even_a_tab_out() {
     ledger.post(&refund, AT).await.unwrap();
     assert_eq!(ledger.tabs().await.unwrap(), []);
     assert_eq!(ledger.balance(&Account::Wallet).await.unwrap(), -7);
-    assert_eq!(ledger.topped_up(&buyer).await.unwrap(), (10_000, 0));
+    let carried = ledger.carried(&buyer, ReceiptSide::Provider).await;
+    assert_eq!(carried.unwrap(), Carried::default());
+}
+
+#[tokio::test]
+async fn what_was_signed_last_is_kept() {
+    let (_folder, ledger) = ledger().await;
+    let (buyer, provider) = (Keys::generate(), Keys::generate());
+    let award = EventId::from_byte_array([9; 32]);
+    let signed = |output_tokens| {
+        let statement = Statement {
+            buyer: buyer.public_key(),
+            provider: provider.public_key(),
+            award,
+            totals: Totals {
+                output_tokens,
+                ..Totals::default()
+            },
+        };
+        Signed {
+            statement,
+            author: buyer.public_key(),
+            signature: statement.sign(&buyer),
+        }
+    };
+    // The second comes again after the third.
+    for output_tokens in [1, 2, 3, 2] {
+        ledger.keep(&signed(output_tokens)).await.unwrap();
+    }
+    let kept = ledger.signed(&award, &buyer.public_key()).await;
+    let kept = kept.unwrap().unwrap();
+    assert_eq!(kept.statement.totals.output_tokens, 3);
+    let checked = kept.statement.verify(&kept.author, &kept.signature);
+    assert_eq!(checked, Ok(()));
+    let theirs = ledger.signed(&award, &provider.public_key()).await;
+    assert_eq!(theirs.unwrap(), None);
 }
 
 /// Runs a statement behind the ledger's back.
