@@ -323,8 +323,8 @@ impl World {
             }
             let event = next.remove();
             match event {
-                Event::ToBuyer(message) => self.to_buyer(message),
-                Event::ToProvider(message) => self.to_provider(message),
+                Event::ToBuyer(message) => self.buyer_hears(message),
+                Event::ToProvider(message) => self.provider_hears(message),
                 Event::Arrives(hash) => self.arrive(hash),
                 Event::ComesBack(hash) => {
                     self.under_way.remove(&hash);
@@ -336,7 +336,7 @@ impl World {
         }
     }
 
-    fn to_buyer(&mut self, message: Message) {
+    fn buyer_hears(&mut self, message: Message) {
         match message {
             Message::Pieces {
                 award,
@@ -364,7 +364,7 @@ impl World {
             Message::Result { award, totals } => {
                 // The result says what the pieces did not.
                 let counted = self.jobs[&award].drawn;
-                self.to_buyer(Message::Pieces {
+                self.buyer_hears(Message::Pieces {
                     award,
                     counted,
                     totals,
@@ -375,7 +375,7 @@ impl World {
         }
     }
 
-    fn to_provider(&mut self, message: Message) {
+    fn provider_hears(&mut self, message: Message) {
         let Message::Acknowledged { award, totals } = message else {
             unreachable!("buyers only acknowledge")
         };
