@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
 
 use crate::channels::{self, Opening};
 use crate::nip47::{ConnectionString, Method};
 use crate::record::{Budget, NewConnection, Period};
+use crate::service::Service;
 use crate::status;
 use crate::wallet::{Wallet, now};
 
@@ -146,8 +146,8 @@ pub struct Control {
     pub link: Link,
     /// What connection strings name.
     pub relays: Vec<RelayUrl>,
-    /// Told when connections change.
-    pub connections: watch::Sender<u64>,
+    /// What serves connections.
+    pub service: Arc<Service>,
     /// Told to stop.
     pub shutdown: Shutdown,
 }
@@ -209,12 +209,12 @@ impl Control {
     async fn act(&self, command: Command) -> Result<Value, String> {
         let wallet = &self.wallet;
         match command {
-            Command::Status => Ok(json!(status::status(wallet, &self.link))),
+            Command::Status => Ok(json!(status::status(wallet, &self.link, &self.relays))),
             Command::Stop => {
                 self.shutdown.stop_soon();
                 Ok(Value::Null)
             }
-            Command::Connect(asked) => self.connect(&asked),
+            Command::Connect(asked) => self.connect(&asked).await,
             Command::Connections => self.list(),
             Command::Revoke { name } => self.revoke(&name),
             Command::Address => wallet.node.onchain_payment().new_address().map(|to| json!(to.to_string())).map_err(said),
@@ -230,7 +230,7 @@ impl Control {
         }
     }
 
-    fn connect(&self, asked: &Connect) -> Result<Value, String> {
+    async fn connect(&self, asked: &Connect) -> Result<Value, String> {
         let name = asked.name.trim();
         if name.is_empty() || name.len() > 64 {
             return Err("a connection's name has 1 to 64 characters".to_owned());
@@ -253,7 +253,7 @@ impl Control {
         };
         let made = self.wallet.records.connect(&new, now()).map_err(said)?;
         let made = made.ok_or_else(|| format!("there is a connection {name:?} already: revoke it first"))?;
-        self.connections.send_modify(|count| *count += 1);
+        self.service.add(&made).await.map_err(said)?;
         let string = ConnectionString { service: made.service.public_key(), relays: self.relays.clone(), client };
         Ok(json!(string.to_string()))
     }
@@ -275,10 +275,7 @@ impl Control {
 
     fn revoke(&self, name: &str) -> Result<Value, String> {
         match self.wallet.records.revoke(name, now()).map_err(said)? {
-            true => {
-                self.connections.send_modify(|count| *count += 1);
-                Ok(Value::Null)
-            }
+            true => Ok(Value::Null),
             false => Err(format!("there is no connection {name:?}; see: infernet-wallet connections")),
         }
     }

@@ -18,6 +18,10 @@ impl LogWriter for Writer {
     fn log(&self, record: LogRecord<'_>) {
         let message = || harmless(&record.args.to_string());
         match record.level {
+            // Where nobody pays for blocks there are no fees to estimate: nothing is wrong.
+            LogLevel::Error if message().contains("Falling back to default") => {
+                tracing::debug!(target: "ldk", "{}", message());
+            }
             LogLevel::Error => tracing::error!(target: "ldk", "{}", message()),
             LogLevel::Warn => tracing::warn!(target: "ldk", "{}", message()),
             LogLevel::Info => tracing::info!(target: "ldk", "{}", message()),

@@ -19,17 +19,18 @@ use crate::nip47::{INFO, NOTIFICATION, NOTIFICATION_LEGACY, REQUEST, RESPONSE};
 /// How many processes of this machine may be connected at once; each is a task and a buffer.
 const MAX_CONNECTIONS: usize = 256;
 
-/// How many subscriptions a connection may have: a client needs one or two.
-const MAX_SUBSCRIPTIONS: usize = 64;
+/// How many subscriptions a connection may have: a client needs one or two, the wallet one for each connection made
+/// since it started.
+const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// Our keys, one for each connection: the relay takes nothing that is not from or to one of them.
 #[derive(Clone, Debug, Default)]
 pub struct Services(Arc<RwLock<HashSet<PublicKey>>>);
 
 impl Services {
-    /// Replaces them.
-    pub fn set(&self, keys: impl IntoIterator<Item = PublicKey>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.into_iter().collect();
+    /// Adds some.
+    pub fn add(&self, keys: impl IntoIterator<Item = PublicKey>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(keys);
     }
 
     fn has(&self, key: &PublicKey) -> bool {
@@ -37,13 +38,19 @@ impl Services {
     }
 }
 
-/// A relay that listens.
+/// A relay with two doors: one for the wallet itself, and one for its clients that opens once the wallet listens. A
+/// request that came before would be lost, since relays do not store it.
 #[derive(Debug)]
 pub struct Relay {
-    /// Where.
+    /// Where clients find it.
     pub url: RelayUrl,
     /// The port alone.
     pub port: u16,
+    /// Where the wallet finds it.
+    pub own_url: RelayUrl,
+    relay: LocalRelay,
+    door: TcpListener,
+    stop: CancellationToken,
 }
 
 /// Why it does not listen.
@@ -55,25 +62,34 @@ pub struct Error {
 }
 
 impl Relay {
-    /// Listens until `stop`.
+    /// Starts the relay; clients that come to `address` wait until it is [opened](Self::open).
     ///
     /// # Errors
     /// An address that is taken.
     pub async fn start(address: SocketAddr, services: Services, stop: CancellationToken) -> Result<Self, Error> {
-        let failed = |reason: String| Error { address, reason };
-        let listener = TcpListener::bind(address).await.map_err(|error| failed(error.to_string()))?;
-        let bound = listener.local_addr().map_err(|error| failed(error.to_string()))?;
-        let url = RelayUrl::parse(&format!("ws://{bound}")).map_err(|error| failed(error.to_string()))?;
-        let builder = RelayBuilder::default()
-            .write_policy(Admission(services))
-            .rate_limit(RateLimit {
-                max_reqs: MAX_SUBSCRIPTIONS,
-                // The wallet bounds requests itself, and answers those it refuses.
-                notes_per_minute: u32::MAX,
-            });
-        tokio::spawn(listen(listener, LocalRelay::new(builder), stop));
-        Ok(Self { url, port: bound.port() })
+        let relay = LocalRelay::new(RelayBuilder::default().write_policy(Admission(services)).rate_limit(RateLimit {
+            max_reqs: MAX_SUBSCRIPTIONS,
+            // The wallet bounds requests itself, and answers those it refuses.
+            notes_per_minute: u32::MAX,
+        }));
+        let (door, port, url) = bind(address).await?;
+        let (own_door, _, own_url) = bind(SocketAddr::new(address.ip(), 0)).await?;
+        tokio::spawn(listen(own_door, relay.clone(), stop.clone()));
+        Ok(Self { url, port, own_url, relay, door, stop })
     }
+
+    /// Lets clients in, until the wallet stops.
+    pub fn open(self) {
+        tokio::spawn(listen(self.door, self.relay, self.stop));
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, u16, RelayUrl), Error> {
+    let failed = |reason: String| Error { address, reason };
+    let listener = TcpListener::bind(address).await.map_err(|error| failed(error.to_string()))?;
+    let bound = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+    let url = RelayUrl::parse(&format!("ws://{bound}")).map_err(|error| failed(error.to_string()))?;
+    Ok((listener, bound.port(), url))
 }
 
 async fn listen(listener: TcpListener, relay: LocalRelay, stop: CancellationToken) {

@@ -7,7 +7,7 @@ use infernet_node::link::{self, Link};
 use infernet_node::shutdown::Shutdown;
 use ldk_node::Node;
 use nostr::{Keys, RelayUrl};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -116,13 +116,13 @@ async fn serve(
     pay::resume(&wallet).await?;
 
     let services = Services::default();
-    let (own, link, relays) = connect(&wallet, settings, services.clone(), &stop).await?;
-    let (connections, changes) = watch::channel(0);
+    let (relay, link, relays) = connect(&wallet, settings, services.clone(), &stop).await?;
+    let service = Service::new(wallet.clone(), link.clone(), services);
     let control = Control {
         wallet: wallet.clone(),
         link: link.clone(),
         relays,
-        connections,
+        service: service.clone(),
         shutdown: shutdown.clone(),
     };
     let socket = home.socket();
@@ -130,33 +130,21 @@ async fn serve(
         control::listen(&socket).map_err(|error| Error::Control(socket.display().to_string(), error))?;
     let tasks = TaskTracker::new();
     tasks.spawn(events::run(wallet.clone()));
-    tasks.spawn(peers::keep(wallet.clone()));
+    tasks.spawn(peers::keep(wallet));
+    tasks.spawn(service.clone().tell(news));
+    service.start().await?;
     tasks.spawn(Arc::new(control).serve(listener));
-    let service = Service::new(wallet, link.clone(), services);
-    let serving = tasks.spawn(watch_over(service, changes, news, shutdown.clone()));
-    ready(own.url.as_str());
+    let url = relay.url.clone();
+    relay.open();
+    ready(url.as_str());
 
     shutdown.soft().await;
     stop.cancel();
-    let _ = serving.await;
     tasks.close();
     tasks.wait().await;
     link.shutdown().await;
     let _ = std::fs::remove_file(socket);
     Ok(())
-}
-
-/// Runs the service; a wallet that cannot serve stops.
-async fn watch_over(
-    service: Arc<Service>,
-    changes: watch::Receiver<u64>,
-    news: mpsc::Receiver<News>,
-    shutdown: Shutdown,
-) {
-    if let Err(error) = service.run(changes, news).await {
-        tracing::error!(%error, "the wallet cannot serve its connections");
-        shutdown.stop_soon();
-    }
 }
 
 fn wallet(
@@ -174,7 +162,7 @@ fn wallet(
     Ok(Wallet::new(Parts { node, records, network, node_secret, alias, stop }))
 }
 
-/// Starts the wallet's own relay, and connects to it and to those in the settings.
+/// Starts the wallet's own relay, and connects to it and to those in the settings; answers what clients are told.
 async fn connect(
     wallet: &Wallet,
     settings: &Settings,
@@ -190,11 +178,12 @@ async fn connect(
     wallet.records.set_note(RELAY_PORT, &own.port.to_string())?;
     let others = settings.relays.iter().map(|url| RelayUrl::parse(url));
     let others: Vec<RelayUrl> = others.collect::<Result<_, _>>().map_err(|error| Error::Relays(error.to_string()))?;
-    let relays: Vec<RelayUrl> = std::iter::once(own.url.clone()).chain(others).collect();
     // Relays that ask who we are get a key that says nothing.
-    let mut options = link::Options::new(relays.clone(), Keys::generate());
+    let ours = std::iter::once(own.own_url.clone()).chain(others.iter().cloned());
+    let mut options = link::Options::new(ours, Keys::generate());
     options.retry_first = RETRY;
     let link = Link::open(options).map_err(|error| Error::Relays(error.to_string()))?;
     link.connected().await.map_err(|error| Error::Relays(error.to_string()))?;
+    let relays = std::iter::once(own.url.clone()).chain(others).collect();
     Ok((own, link, relays))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use infernet_node::link::{Delivery, Link, Subscription};
 use nostr::{Event, EventBuilder, Filter, PublicKey, Timestamp};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::nip47::{
     Cipher, Code, ENCRYPTIONS, Envelope, INFO, Method, NOTIFICATIONS, REQUEST, Refusal, Request, envelope,
@@ -26,6 +26,9 @@ const REMEMBERED_S: u64 = 3 * MAX_AGE_S;
 
 /// How long the relays are tried for what must be stored there.
 const PUBLISHING: Duration = Duration::from_secs(60);
+
+/// How long a relay may take to begin with a subscription.
+const SUBSCRIBING: Duration = Duration::from_secs(2);
 
 /// Serves the wallet's connections.
 pub struct Service {
@@ -50,48 +53,76 @@ impl Service {
         Arc::new(Self { wallet, link, services, seats, at_work })
     }
 
-    /// Serves until the wallet stops. `connections` changes with them.
+    /// Listens for requests to all connections, revoked ones too (they are told), and says what each can do.
     ///
     /// # Errors
-    /// When the records cannot be read.
-    pub async fn run(
-        self: Arc<Self>,
-        mut connections: watch::Receiver<u64>,
-        mut news: mpsc::Receiver<News>,
-    ) -> Result<(), Refusal> {
-        let mut requests = self.listen()?;
+    /// When the records cannot be read, or the relays take no more subscriptions.
+    pub async fn start(self: &Arc<Self>) -> Result<(), Refusal> {
+        self.wallet.records.forget_requests_before(now().saturating_sub(REMEMBERED_S))?;
+        let all = self.wallet.records.connections()?;
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.listen(&all).await
+    }
+
+    /// Listens for requests to a new connection; answers once a request would be heard.
+    ///
+    /// # Errors
+    /// When the relays take no more subscriptions.
+    pub async fn add(self: &Arc<Self>, connection: &Connection) -> Result<(), Refusal> {
+        self.listen(std::slice::from_ref(connection)).await
+    }
+
+    async fn listen(self: &Arc<Self>, connections: &[Connection]) -> Result<(), Refusal> {
+        let keys: Vec<PublicKey> = connections.iter().map(|one| one.service.public_key()).collect();
+        self.services.add(keys.iter().copied());
+        for one in connections.iter().filter(|one| one.revoked_at.is_none()) {
+            self.announce(one);
+        }
+        let since = Timestamp::from_secs(now().saturating_sub(MAX_AGE_S));
+        let filter = Filter::new().kind(REQUEST).pubkeys(keys).since(since);
+        let requests = self.link.subscribe(vec![filter]);
+        let requests = requests.map_err(|error| {
+            Refusal::new(Code::Internal, format!("{error}: restart the wallet"))
+        })?;
+        let (listens, heard) = oneshot::channel();
+        tokio::spawn(self.clone().hear(requests, listens));
+        // A public relay that is away is not waited for.
+        let _ = tokio::time::timeout(SUBSCRIBING, heard).await;
+        Ok(())
+    }
+
+    /// Takes requests until the wallet stops.
+    async fn hear(self: Arc<Self>, mut requests: Subscription, listens: oneshot::Sender<()>) {
+        let mut listens = Some(listens);
         loop {
-            tokio::select! {
-                delivery = next(&mut requests) => match delivery {
-                    Some(Delivery::Event(event)) => self.clone().take(*event),
-                    Some(Delivery::EndOfStored | Delivery::Gap) => {}
-                    None => return Ok(()),
-                },
-                Ok(()) = connections.changed() => requests = self.listen()?,
-                Some(news) = news.recv() => self.notify(&news)?,
-                () = self.wallet.stop.cancelled() => return Ok(()),
+            let delivery = tokio::select! {
+                delivery = requests.next() => delivery,
+                () = self.wallet.stop.cancelled() => return,
+            };
+            match delivery {
+                Some(Delivery::Event(event)) => self.clone().take(*event),
+                Some(Delivery::EndOfStored) => {
+                    let _ = listens.take().map(|listens| listens.send(()));
+                }
+                Some(Delivery::Gap) => {}
+                None => return,
             }
         }
     }
 
-    /// Listens for requests to all connections, revoked ones too (they are told), and says what each can do.
-    fn listen(self: &Arc<Self>) -> Result<Option<Subscription>, Refusal> {
-        let all = self.wallet.records.connections()?;
-        self.wallet.records.forget_requests_before(now().saturating_sub(REMEMBERED_S))?;
-        let keys: Vec<PublicKey> = all.iter().map(|one| one.service.public_key()).collect();
-        self.services.set(keys.iter().copied());
-        for one in all.iter().filter(|one| one.revoked_at.is_none()) {
-            self.announce(one);
+    /// Tells clients what they are to be told, until the wallet stops.
+    pub async fn tell(self: Arc<Self>, mut news: mpsc::Receiver<News>) {
+        loop {
+            let told = tokio::select! {
+                Some(news) = news.recv() => self.notify(&news),
+                () = self.wallet.stop.cancelled() => return,
+            };
+            if let Err(error) = told {
+                tracing::error!(%error, "a notification is lost");
+            }
         }
-        if keys.is_empty() {
-            return Ok(None);
-        }
-        let since = Timestamp::from_secs(now().saturating_sub(MAX_AGE_S));
-        let filter = Filter::new().kind(REQUEST).pubkeys(keys).since(since);
-        self.link
-            .subscribe(vec![filter])
-            .map(Some)
-            .map_err(|error| Refusal::new(Code::Internal, error.to_string()))
     }
 
     /// Publishes what a connection can do, so that clients find it on every relay.
@@ -217,14 +248,6 @@ impl Service {
             Method::SettleHoldInvoice => holding::settle(wallet, by, &request.params()?).await.map(Some),
             Method::CancelHoldInvoice => holding::cancel(wallet, by, &request.params()?).await.map(Some),
         }
-    }
-}
-
-async fn next(requests: &mut Option<Subscription>) -> Option<Delivery> {
-    match requests {
-        Some(requests) => requests.next().await,
-        // No connection, nobody to listen to.
-        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::channels::{self, Channel};
 use crate::wallet::Wallet;
 use infernet_node::link::Link;
+use nostr::RelayUrl;
 
 /// How a wallet stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,12 +43,12 @@ pub struct Relay {
     pub connected: bool,
 }
 
-/// How the wallet stands now.
-pub fn status(wallet: &Wallet, link: &Link) -> Status {
+/// How the wallet stands now; `told` are the relays as clients know them.
+pub fn status(wallet: &Wallet, link: &Link, told: &[RelayUrl]) -> Status {
     let node = wallet.node.status();
     let balances = wallet.node.list_balances();
     let listen = wallet.node.listening_addresses().unwrap_or_default();
-    let relays = link.relays().into_iter();
+    let relays = told.iter().zip(link.relays());
     Status {
         node: wallet.node.node_id().to_string(),
         listen: listen.iter().map(ToString::to_string).collect(),
@@ -60,7 +61,7 @@ pub fn status(wallet: &Wallet, link: &Link) -> Status {
         can_receive_msat: wallet.can_receive_msat(),
         channels: channels::list(wallet),
         relays: relays
-            .map(|relay| Relay { url: relay.url.to_string(), connected: relay.connected })
+            .map(|(url, relay)| Relay { url: url.to_string(), connected: relay.connected })
             .collect(),
     }
 }

@@ -36,6 +36,25 @@ impl Client {
         self.ask_with(&request).await.expect("an answer")
     }
 
+    /// The balance in msat.
+    pub async fn balance(&self) -> u64 {
+        let told = self.ask("get_balance", json!({})).await.expect("a balance");
+        told["balance"].as_u64().expect("a number")
+    }
+
+    /// Waits for a balance: a channel's two sides agree on it a moment after a payment.
+    pub async fn wait_for_balance(&self, msat: u64) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let balance = self.balance().await;
+            if balance == msat {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the balance is {balance}, not {msat}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// A request as an event, not sent yet.
     pub fn request(&self, method: &str, params: Value) -> Event {
         let request = json!(Request { method: method.to_owned(), params });
@@ -54,7 +73,8 @@ impl Client {
     /// Sends an event, and waits for the answer to it.
     pub async fn ask_with(&self, request: &Event) -> Option<Result<Value, Refusal>> {
         let mut answers = self.answers(request.id);
-        self.link.publish(request).await.expect("the relay takes it");
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        self.link.publish_until(request, deadline).await.expect("the relay takes it");
         timeout(PATIENCE, self.next_answer(&mut answers)).await.ok().flatten()
     }
 

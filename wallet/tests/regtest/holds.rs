@@ -38,8 +38,7 @@ impl Held {
     }
 
     async fn balances(&self) -> (u64, u64) {
-        let balance = async |of: &Client| of.ask("get_balance", json!({})).await.unwrap()["balance"].as_u64().unwrap();
-        (balance(&self.alice).await, balance(&self.bob).await)
+        (self.alice.balance().await, self.bob.balance().await)
     }
 
     async fn state(&self, hash: &str) -> Value {
@@ -57,10 +56,12 @@ async fn a_hold_lasts_is_settled_cancelled_or_given_back() {
     };
     let (alices, bobs) = held.balances().await;
     settled_after_a_restart(&held, &mut pair).await;
-    assert_eq!(held.balances().await, (alices - held.msat, bobs + held.msat));
+    held.alice.wait_for_balance(alices - held.msat).await;
+    held.bob.wait_for_balance(bobs + held.msat).await;
     cancelled(&held).await;
     given_back_in_time(&held, &pair).await;
-    assert_eq!(held.balances().await, (alices - held.msat, bobs + held.msat));
+    held.alice.wait_for_balance(alices - held.msat).await;
+    held.bob.wait_for_balance(bobs + held.msat).await;
     refusals(&held).await;
 }
 
@@ -107,7 +108,7 @@ async fn given_back_in_time(held: &Held, pair: &Pair) {
     let (told, paying) = held.hold(&hash, Some(1)).await;
     let height = pair.bob.status()["height"].as_u64().unwrap();
     let left = told["settle_deadline"].as_u64().unwrap() - height;
-    assert!((18..40).contains(&left), "{left} blocks");
+    assert!(left >= 18, "{left} blocks");
     pair.bitcoind.mine(u32::try_from(left).unwrap() + 1);
     assert_eq!(paying.await.unwrap().unwrap_err(), Code::PaymentFailed);
     assert_eq!(held.state(&hash).await, "failed");

@@ -53,7 +53,7 @@ async fn refused_with_a_reason(client: &Client) {
         let refused = client.ask(method, params.clone()).await;
         assert_eq!(refused.unwrap_err().code, code, "{method} {params}");
     }
-    for text in ["", "{", "[]", "null", "{\"params\":{}}", "\u{0}"] {
+    for text in [" ", "{", "[]", "null", "{\"params\":{}}", "\u{0}"] {
         let refused = client.ask_with(&client.sealed(text)).await.unwrap();
         assert_eq!(refused.unwrap_err().code, Code::Other, "{text:?}");
     }
