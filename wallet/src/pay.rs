@@ -215,28 +215,52 @@ pub fn failed(wallet: &Wallet, hash: &str, reason: &str) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// After a start: finishes what a crash has left between the record and LDK.
+/// After a start: records what LDK knows of payments that a crash has left open, and answers those of which it knows
+/// nothing. They are [finished](finish) once the node's peers are there.
 ///
 /// # Errors
 /// When the records cannot be used.
-pub async fn resume(wallet: &Arc<Wallet>) -> Result<(), Refusal> {
+pub fn resume(wallet: &Wallet) -> Result<Vec<Payment>, Refusal> {
+    let mut interrupted = Vec::new();
     for payment in wallet.records.pending_payments()? {
         ask(wallet, &payment.payment_hash)?;
         let known = wallet.ldk_payment(&payment.payment_hash);
-        let known = known.filter(|known| {
+        // What LDK says of an earlier attempt says nothing of this one.
+        let is_known = known.is_some_and(|known| {
             known.status != PaymentStatus::Failed || known.latest_update_timestamp >= payment.created_at
         });
-        let revoked = wallet.records.connection(payment.connection)?.is_none_or(|by| by.revoked_at.is_some());
-        match (known, Bolt11Invoice::from_str(&payment.invoice)) {
-            (None, Ok(invoice)) if !invoice.is_expired() && !revoked => {
-                tracing::info!(payment = &payment.payment_hash[..8], "asking LDK for a payment that was interrupted");
-                send(wallet, invoice, payment.amount_msat, payment.fee_limit_msat).await?;
-            }
-            (None, _) => give_up_if_old(wallet, &payment)?,
-            (Some(_), _) => {}
+        if !is_known {
+            interrupted.push(payment);
         }
     }
-    Ok(())
+    Ok(interrupted)
+}
+
+/// How long an interrupted payment waits for the node's peers to come back before it is tried without them.
+const RECONNECTING: Duration = Duration::from_secs(60);
+
+/// How often it looks whether they are there.
+const LOOKING: Duration = Duration::from_millis(250);
+
+/// Sends an interrupted payment, unless its connection was revoked or its invoice has expired.
+///
+/// # Errors
+/// When the records cannot be used.
+pub async fn finish(wallet: Arc<Wallet>, payment: Payment) -> Result<(), Refusal> {
+    let invoice = Bolt11Invoice::from_str(&payment.invoice).ok().filter(|invoice| !invoice.is_expired());
+    let connection = wallet.records.connection(payment.connection)?;
+    let (Some(invoice), Some(None)) = (invoice, connection.map(|by| by.revoked_at)) else {
+        return give_up_if_old(&wallet, &payment);
+    };
+    let patience = tokio::time::Instant::now() + RECONNECTING;
+    while wallet.can_send_msat() < payment.amount_msat && tokio::time::Instant::now() < patience {
+        tokio::select! {
+            () = tokio::time::sleep(LOOKING) => {}
+            () = wallet.stop.cancelled() => return Ok(()),
+        }
+    }
+    tracing::info!(payment = &payment.payment_hash[..8], "asking LDK for a payment that was interrupted");
+    send(&wallet, invoice, payment.amount_msat, payment.fee_limit_msat).await
 }
 
 /// How long LDK could still come up with an interrupted payment that it does not know: no HTLC outlives its longest

@@ -15,7 +15,7 @@ use crate::control::{self, Control};
 use crate::home::{self, Home};
 use crate::lightning;
 use crate::nip47::Refusal;
-use crate::record::{self, Records};
+use crate::record::{self, Payment, Records};
 use crate::relay::{self, Relay, Services};
 use crate::seed::{self, Seed};
 use crate::service::Service;
@@ -113,7 +113,7 @@ async fn serve(
     let (wallet, news) = wallet(settings, seed, records, node, stop.clone())?;
     events::drain(&wallet).await?;
     holding::resume(&wallet).await?;
-    pay::resume(&wallet).await?;
+    let interrupted = pay::resume(&wallet)?;
 
     let services = Services::default();
     let (relay, link, relays) = connect(&wallet, settings, services.clone(), &stop).await?;
@@ -130,8 +130,11 @@ async fn serve(
         control::listen(&socket).map_err(|error| Error::Control(socket.display().to_string(), error))?;
     let tasks = TaskTracker::new();
     tasks.spawn(events::run(wallet.clone()));
-    tasks.spawn(peers::keep(wallet));
+    tasks.spawn(peers::keep(wallet.clone()));
     tasks.spawn(service.clone().tell(news));
+    for payment in interrupted {
+        tasks.spawn(finish(wallet.clone(), payment));
+    }
     service.start().await?;
     tasks.spawn(Arc::new(control).serve(listener));
     let url = relay.url.clone();
@@ -145,6 +148,12 @@ async fn serve(
     link.shutdown().await;
     let _ = std::fs::remove_file(socket);
     Ok(())
+}
+
+async fn finish(wallet: Arc<Wallet>, payment: Payment) {
+    if let Err(error) = pay::finish(wallet, payment).await {
+        tracing::error!(%error, "an interrupted payment cannot be finished");
+    }
 }
 
 fn wallet(

@@ -81,8 +81,12 @@ impl Client {
     /// Sends an event, and answers what comes within a time; nothing if nothing does.
     pub async fn ask_within(&self, request: &Event, patience: Duration) -> Option<Result<Value, Refusal>> {
         let mut answers = self.answers(request.id);
-        let _ = self.link.publish(request).await;
-        timeout(patience, self.next_answer(&mut answers)).await.ok().flatten()
+        let asked = async {
+            let deadline = tokio::time::Instant::now() + patience;
+            let _ = self.link.publish_until(request, deadline).await;
+            self.next_answer(&mut answers).await
+        };
+        timeout(patience, asked).await.ok().flatten()
     }
 
     fn answers(&self, request: EventId) -> Subscription {
