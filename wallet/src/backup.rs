@@ -41,8 +41,14 @@ async fn copy(home: &Home, folder: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let folder = folder.canonicalize()?;
     let channels: Vec<Channel> = control::ask(&home.socket(), &Command::ChannelList).await?;
-    home::write_private(&folder.join("channels.json"), serde_json::to_string_pretty(&channels)?.as_bytes())?;
-    home::write_private(&folder.join("wallet.toml"), &std::fs::read(home.settings())?)?;
+    home::write_private(
+        &folder.join("channels.json"),
+        serde_json::to_string_pretty(&channels)?.as_bytes(),
+    )?;
+    home::write_private(
+        &folder.join("wallet.toml"),
+        &std::fs::read(home.settings())?,
+    )?;
     let to = folder.join("records.sqlite");
     Ok(control::ask::<()>(&home.socket(), &Command::CopyRecords { to }).await?)
 }

@@ -97,7 +97,10 @@ fn peer(text: &str) -> Result<(PublicKey, SocketAddress), Error> {
     let (node, place) = text
         .split_once('@')
         .ok_or_else(|| Error::Asked(format!("{text:?} is not <node id>@<host>:<port>")))?;
-    Ok((node_id("peer", node).map_err(asked)?, address("peer", place).map_err(asked)?))
+    Ok((
+        node_id("peer", node).map_err(asked)?,
+        address("peer", place).map_err(asked)?,
+    ))
 }
 
 /// Opens a channel; answers its id. It can be used once it is confirmed.
@@ -112,7 +115,9 @@ pub async fn open(wallet: &Arc<Wallet>, asked: Opening) -> Result<String, Error>
         true => node.open_announced_channel(node_id, place, asked.sats, Some(push_msat), None),
         false => node.open_channel(node_id, place, asked.sats, Some(push_msat), None),
     });
-    let id = opened.await.map_err(|error| Error::Refused(error.to_string()))??;
+    let id = opened
+        .await
+        .map_err(|error| Error::Refused(error.to_string()))??;
     Ok(id.0.to_string())
 }
 
@@ -121,17 +126,26 @@ pub async fn open(wallet: &Arc<Wallet>, asked: Opening) -> Result<String, Error>
 /// # Errors
 /// See [`Error`].
 pub async fn close(wallet: &Arc<Wallet>, id: &str, force: bool) -> Result<(), Error> {
-    let unknown = || Error::Asked(format!("there is no channel {id}; see: infernet-wallet channel list"));
+    let unknown = || {
+        Error::Asked(format!(
+            "there is no channel {id}; see: infernet-wallet channel list"
+        ))
+    };
     let id = UserChannelId(id.parse().map_err(|_| unknown())?);
     let channels = wallet.node.list_channels();
-    let channel = channels.iter().find(|channel| channel.user_channel_id == id).ok_or_else(unknown)?;
+    let channel = channels
+        .iter()
+        .find(|channel| channel.user_channel_id == id)
+        .ok_or_else(unknown)?;
     let peer = channel.counterparty_node_id;
     let node = wallet.node.clone();
     let closed = blocking(move || match force {
         true => node.force_close_channel(&id, peer, None),
         false => node.close_channel(&id, peer),
     });
-    Ok(closed.await.map_err(|error| Error::Refused(error.to_string()))??)
+    Ok(closed
+        .await
+        .map_err(|error| Error::Refused(error.to_string()))??)
 }
 
 /// Buys a channel: answers the invoice that pays for it. Whoever pays it, its amount less the seller's fee arrives
@@ -139,16 +153,26 @@ pub async fn close(wallet: &Arc<Wallet>, id: &str, force: bool) -> Result<(), Er
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn buy(wallet: &Arc<Wallet>, sats: u64, max_fee_sats: Option<u64>) -> Result<String, Error> {
+pub async fn buy(
+    wallet: &Arc<Wallet>,
+    sats: u64,
+    max_fee_sats: Option<u64>,
+) -> Result<String, Error> {
     let text = Description::new("the first payment through a bought channel".to_owned());
     let text = text.map_err(|error| Error::Asked(format!("{error:?}")))?;
     let node = wallet.node.clone();
     let bought = blocking(move || {
         let limit = max_fee_sats.map(|sats| sats.saturating_mul(1_000));
         let description = Bolt11InvoiceDescription::Direct(text);
-        node.bolt11_payment()
-            .receive_via_jit_channel(sats.saturating_mul(1_000), &description, OFFER_S, limit)
+        node.bolt11_payment().receive_via_jit_channel(
+            sats.saturating_mul(1_000),
+            &description,
+            OFFER_S,
+            limit,
+        )
     });
-    let invoice = bought.await.map_err(|error| Error::Refused(error.to_string()))??;
+    let invoice = bought
+        .await
+        .map_err(|error| Error::Refused(error.to_string()))??;
     Ok(invoice.to_string())
 }

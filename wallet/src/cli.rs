@@ -12,7 +12,12 @@ use infernet_wallet::settings::Lsp;
 #[command(name = "infernet-wallet", version)]
 pub struct Cli {
     /// The wallet's folder (default: wallet under INFERNET_HOME, or in your data folder).
-    #[arg(long, env = "INFERNET_WALLET_HOME", global = true, value_name = "FOLDER")]
+    #[arg(
+        long,
+        env = "INFERNET_WALLET_HOME",
+        global = true,
+        value_name = "FOLDER"
+    )]
     pub home: Option<PathBuf>,
     #[command(flatten)]
     pub log: LogOptions,
@@ -67,7 +72,12 @@ pub struct InitArgs {
     #[arg(long)]
     pub real_money: bool,
     /// Blocks from a bitcoind: http://user:password@host:port
-    #[arg(long, value_name = "URL", env = "INFERNET_WALLET_BITCOIND", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "INFERNET_WALLET_BITCOIND",
+        hide_env_values = true
+    )]
     pub bitcoind: Option<String>,
     /// Blocks from an Esplora server: https://host/api
     #[arg(long, value_name = "URL")]
@@ -96,7 +106,11 @@ impl InitArgs {
     /// The seller of channels.
     pub fn lsp(&self) -> Option<Lsp> {
         let (node, address) = self.lsp.as_deref()?.split_once('@')?;
-        Some(Lsp { node: node.to_owned(), address: address.to_owned(), token: self.lsp_token.clone() })
+        Some(Lsp {
+            node: node.to_owned(),
+            address: address.to_owned(),
+            token: self.lsp_token.clone(),
+        })
     }
 }
 

@@ -125,12 +125,20 @@ pub enum Error {
 /// See [`Error`].
 pub async fn ask<T: DeserializeOwned>(socket: &Path, command: &Command) -> Result<T, Error> {
     let broken = |error: &dyn std::fmt::Display| Error::Broken(error.to_string());
-    let mut stream = UnixStream::connect(socket).await.map_err(|_| Error::NotRunning)?;
+    let mut stream = UnixStream::connect(socket)
+        .await
+        .map_err(|_| Error::NotRunning)?;
     let line = format!("{}\n", json!(command));
-    stream.write_all(line.as_bytes()).await.map_err(|error| broken(&error))?;
+    stream
+        .write_all(line.as_bytes())
+        .await
+        .map_err(|error| broken(&error))?;
     let mut answer = String::new();
     let mut reader = BufReader::new(stream).take(MAX_LINE);
-    reader.read_line(&mut answer).await.map_err(|error| broken(&error))?;
+    reader
+        .read_line(&mut answer)
+        .await
+        .map_err(|error| broken(&error))?;
     let answer: Value = serde_json::from_str(&answer).map_err(|error| broken(&error))?;
     match answer.get("error").and_then(Value::as_str) {
         Some(refusal) => Err(Error::Refused(refusal.to_owned())),
@@ -154,7 +162,9 @@ pub struct Control {
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").field("relays", &self.relays).finish_non_exhaustive()
+        f.debug_struct("Control")
+            .field("relays", &self.relays)
+            .finish_non_exhaustive()
     }
 }
 
@@ -217,16 +227,30 @@ impl Control {
             Command::Connect(asked) => self.connect(&asked).await,
             Command::Connections => self.list(),
             Command::Revoke { name } => self.revoke(&name),
-            Command::Address => wallet.node.onchain_payment().new_address().map(|to| json!(to.to_string())).map_err(said),
-            Command::ChannelOpen(asked) => channels::open(wallet, asked).await.map(|id| json!(id)).map_err(said),
-            Command::ChannelClose { id, force } => {
-                channels::close(wallet, &id, force).await.map(|()| Value::Null).map_err(said)
-            }
+            Command::Address => wallet
+                .node
+                .onchain_payment()
+                .new_address()
+                .map(|to| json!(to.to_string()))
+                .map_err(said),
+            Command::ChannelOpen(asked) => channels::open(wallet, asked)
+                .await
+                .map(|id| json!(id))
+                .map_err(said),
+            Command::ChannelClose { id, force } => channels::close(wallet, &id, force)
+                .await
+                .map(|()| Value::Null)
+                .map_err(said),
             Command::ChannelList => Ok(json!(channels::list(wallet))),
-            Command::ChannelBuy { sats, max_fee_sats } => {
-                channels::buy(wallet, sats, max_fee_sats).await.map(|invoice| json!(invoice)).map_err(said)
-            }
-            Command::CopyRecords { to } => wallet.records.copy_to(&to).map(|()| Value::Null).map_err(said),
+            Command::ChannelBuy { sats, max_fee_sats } => channels::buy(wallet, sats, max_fee_sats)
+                .await
+                .map(|invoice| json!(invoice))
+                .map_err(said),
+            Command::CopyRecords { to } => wallet
+                .records
+                .copy_to(&to)
+                .map(|()| Value::Null)
+                .map_err(said),
         }
     }
 
@@ -235,13 +259,18 @@ impl Control {
         if name.is_empty() || name.len() > 64 {
             return Err("a connection's name has 1 to 64 characters".to_owned());
         }
-        let methods = asked.methods.iter().map(|name| name.parse().map_err(|error| format!("{name}: {error}")));
+        let methods = asked
+            .methods
+            .iter()
+            .map(|name| name.parse().map_err(|error| format!("{name}: {error}")));
         let methods: BTreeSet<Method> = methods.collect::<Result<_, _>>()?;
         if methods.is_empty() {
             return Err("a connection needs at least one method".to_owned());
         }
         if self.wallet.records.connections().map_err(said)?.len() >= MAX_CONNECTIONS {
-            return Err(format!("this wallet has had {MAX_CONNECTIONS} connections, and takes no more"));
+            return Err(format!(
+                "this wallet has had {MAX_CONNECTIONS} connections, and takes no more"
+            ));
         }
         let client = Keys::generate();
         let new = NewConnection {
@@ -252,9 +281,14 @@ impl Control {
             whole_history: asked.whole_history,
         };
         let made = self.wallet.records.connect(&new, now()).map_err(said)?;
-        let made = made.ok_or_else(|| format!("there is a connection {name:?} already: revoke it first"))?;
+        let made =
+            made.ok_or_else(|| format!("there is a connection {name:?} already: revoke it first"))?;
         self.service.add(&made).await.map_err(said)?;
-        let string = ConnectionString { service: made.service.public_key(), relays: self.relays.clone(), client };
+        let string = ConnectionString {
+            service: made.service.public_key(),
+            relays: self.relays.clone(),
+            client,
+        };
         Ok(json!(string.to_string()))
     }
 
@@ -264,7 +298,11 @@ impl Control {
             Ok(Connected {
                 left_msat: self.wallet.records.budget_left(&one, now()).map_err(said)?,
                 name: one.name,
-                methods: one.methods.iter().map(|method| method.name().to_owned()).collect(),
+                methods: one
+                    .methods
+                    .iter()
+                    .map(|method| method.name().to_owned())
+                    .collect(),
                 budget_msat: one.budget.map(|budget| budget.msat),
                 period: one.budget.map(|budget| budget.period.to_string()),
                 revoked: one.revoked_at.is_some(),
@@ -276,7 +314,9 @@ impl Control {
     fn revoke(&self, name: &str) -> Result<Value, String> {
         match self.wallet.records.revoke(name, now()).map_err(said)? {
             true => Ok(Value::Null),
-            false => Err(format!("there is no connection {name:?}; see: infernet-wallet connections")),
+            false => Err(format!(
+                "there is no connection {name:?}; see: infernet-wallet connections"
+            )),
         }
     }
 }

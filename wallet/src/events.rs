@@ -62,33 +62,64 @@ fn acknowledge(wallet: &Wallet) {
 
 async fn take(wallet: &Arc<Wallet>, event: Event) -> Result<(), Refusal> {
     match event {
-        Event::PaymentSuccessful { payment_hash, payment_preimage, fee_paid_msat, .. } => {
+        Event::PaymentSuccessful {
+            payment_hash,
+            payment_preimage,
+            fee_paid_msat,
+            ..
+        } => {
             let preimage = payment_preimage.map(|preimage| hex::encode(preimage.0));
             let hash = hex::encode(payment_hash.0);
-            pay::paid(wallet, &hash, &preimage.unwrap_or_default(), fee_paid_msat.unwrap_or(0))?;
+            pay::paid(
+                wallet,
+                &hash,
+                &preimage.unwrap_or_default(),
+                fee_paid_msat.unwrap_or(0),
+            )?;
         }
-        Event::PaymentFailed { payment_hash: Some(hash), reason, .. } => {
+        Event::PaymentFailed {
+            payment_hash: Some(hash),
+            reason,
+            ..
+        } => {
             let hash = hex::encode(hash.0);
             // An event that comes again may speak of an earlier attempt.
-            let is_over = wallet.ldk_payment(&hash).is_none_or(|known| known.status == PaymentStatus::Failed);
+            let is_over = wallet
+                .ldk_payment(&hash)
+                .is_none_or(|known| known.status == PaymentStatus::Failed);
             if is_over {
                 let reason = reason.map_or_else(String::new, |reason| format!("{reason:?}"));
                 pay::failed(wallet, &hash, &reason)?;
             }
         }
-        Event::PaymentReceived { payment_hash, amount_msat, .. } => {
+        Event::PaymentReceived {
+            payment_hash,
+            amount_msat,
+            ..
+        } => {
             received(wallet, &hex::encode(payment_hash.0), amount_msat)?;
         }
-        Event::PaymentClaimable { payment_hash, claimable_amount_msat, claim_deadline, .. } => {
+        Event::PaymentClaimable {
+            payment_hash,
+            claimable_amount_msat,
+            claim_deadline,
+            ..
+        } => {
             let hash = hex::encode(payment_hash.0);
             claimable(wallet, &hash, claimable_amount_msat, claim_deadline).await?;
         }
-        Event::ChannelReady { channel_id, .. } => tracing::info!(channel = %channel_id, "a channel is ready"),
-        Event::ChannelClosed { channel_id, reason, .. } => {
+        Event::ChannelReady { channel_id, .. } => {
+            tracing::info!(channel = %channel_id, "a channel is ready")
+        }
+        Event::ChannelClosed {
+            channel_id, reason, ..
+        } => {
             let reason = reason.map_or_else(String::new, |reason| reason.to_string());
             tracing::warn!(channel = %channel_id, reason, "a channel is closed");
         }
-        Event::PaymentFailed { payment_hash: None, .. }
+        Event::PaymentFailed {
+            payment_hash: None, ..
+        }
         | Event::PaymentForwarded { .. }
         | Event::ChannelPending { .. }
         | Event::SplicePending { .. }
@@ -111,9 +142,15 @@ fn received(wallet: &Wallet, hash: &str, msat: u64) -> Result<(), Refusal> {
         _ => None,
     });
     let preimage = preimage.map(|preimage| hex::encode(preimage.0));
-    let is_news = wallet.records.received(hash, msat, preimage.as_deref(), now())?;
+    let is_news = wallet
+        .records
+        .received(hash, msat, preimage.as_deref(), now())?;
     if let (true, Some(row)) = (is_news, wallet.records.invoice(hash)?) {
-        wallet.tell(row.connection, PAYMENT_RECEIVED, Transaction::of_invoice(&row, now()));
+        wallet.tell(
+            row.connection,
+            PAYMENT_RECEIVED,
+            Transaction::of_invoice(&row, now()),
+        );
     }
     Ok(())
 }
@@ -133,7 +170,12 @@ fn unasked(hash: &str, msat: u64) -> NewInvoice {
     }
 }
 
-async fn claimable(wallet: &Arc<Wallet>, hash: &str, msat: u64, deadline: Option<u32>) -> Result<(), Refusal> {
+async fn claimable(
+    wallet: &Arc<Wallet>,
+    hash: &str,
+    msat: u64,
+    deadline: Option<u32>,
+) -> Result<(), Refusal> {
     let is_news = wallet.records.hold_accepted(hash, msat, deadline)?;
     let row = wallet.records.invoice(hash)?;
     match row.as_ref().map(|row| row.state) {
@@ -144,7 +186,11 @@ async fn claimable(wallet: &Arc<Wallet>, hash: &str, msat: u64, deadline: Option
         _ => return holding::fail(wallet, hash).await,
     }
     if let (true, Some(row)) = (is_news, row) {
-        wallet.tell(row.connection, HOLD_INVOICE_ACCEPTED, Transaction::of_invoice(&row, now()));
+        wallet.tell(
+            row.connection,
+            HOLD_INVOICE_ACCEPTED,
+            Transaction::of_invoice(&row, now()),
+        );
     }
     Ok(())
 }

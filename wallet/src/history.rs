@@ -6,7 +6,9 @@ use ldk_node::lightning_invoice::Bolt11Invoice;
 use serde_json::{Value, json};
 
 use crate::nip47::params::{MAX_INVOICE, hash};
-use crate::nip47::{Direction, GetTransactions, LookupInvoice, Method, NOTIFICATIONS, Refusal, Transaction};
+use crate::nip47::{
+    Direction, GetTransactions, LookupInvoice, Method, NOTIFICATIONS, Refusal, Transaction,
+};
 use crate::record::Connection;
 use crate::wallet::{Wallet, now, sees, sight};
 
@@ -102,7 +104,9 @@ pub fn list(wallet: &Wallet, by: &Connection, asked: &GetTransactions) -> Result
         let newest_first = other.created_at.cmp(&one.created_at);
         newest_first.then_with(|| one.payment_hash.cmp(&other.payment_hash))
     });
-    let page = all.into_iter().skip(usize::try_from(offset).unwrap_or(usize::MAX));
+    let page = all
+        .into_iter()
+        .skip(usize::try_from(offset).unwrap_or(usize::MAX));
     Ok(json!({ "transactions": fitting(page.take(usize::try_from(limit).unwrap_or(0))) }))
 }
 

@@ -6,7 +6,8 @@
 
 use ldk_node::bitcoin::secp256k1::{Message, Secp256k1, SecretKey};
 use ldk_node::lightning_invoice::{
-    Bolt11Invoice, Bolt11InvoiceDescription, Bolt11InvoiceDescriptionRef, CreationError, InvoiceBuilder,
+    Bolt11Invoice, Bolt11InvoiceDescription, Bolt11InvoiceDescriptionRef, CreationError,
+    InvoiceBuilder,
 };
 
 /// Blocks that the last hop leaves unless the client asks for more: about 18 hours for holding.
@@ -42,7 +43,11 @@ pub enum Error {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn with_delta(invoice: &Bolt11Invoice, delta: u64, key: &SecretKey) -> Result<Bolt11Invoice, Error> {
+pub fn with_delta(
+    invoice: &Bolt11Invoice,
+    delta: u64,
+    key: &SecretKey,
+) -> Result<Bolt11Invoice, Error> {
     let description = match invoice.description() {
         Bolt11InvoiceDescriptionRef::Direct(text) => Bolt11InvoiceDescription::Direct(text.clone()),
         Bolt11InvoiceDescriptionRef::Hash(hash) => Bolt11InvoiceDescription::Hash(hash.clone()),
@@ -106,11 +111,25 @@ mod tests {
         let told = |one: &Bolt11Invoice| {
             let hints = one.route_hints().len();
             let said = crate::nip47::transaction::description(one);
-            let money = (one.amount_milli_satoshis(), *one.payment_hash(), *one.payment_secret());
-            (hints, said, money, one.expires_at(), one.features().cloned(), one.recover_payee_pub_key())
+            let money = (
+                one.amount_milli_satoshis(),
+                *one.payment_hash(),
+                *one.payment_secret(),
+            );
+            (
+                hints,
+                said,
+                money,
+                one.expires_at(),
+                one.features().cloned(),
+                one.recover_payee_pub_key(),
+            )
         };
         assert_eq!(told(&longer), told(&invoice));
         let stranger = SecretKey::from_slice(&[8; 32]).unwrap();
-        assert!(matches!(with_delta(&invoice, 144, &stranger), Err(Error::Signature)));
+        assert!(matches!(
+            with_delta(&invoice, 144, &stranger),
+            Err(Error::Signature)
+        ));
     }
 }

@@ -21,30 +21,46 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// What is wrong with the request, a hash that this wallet has seen, or LDK's refusal.
-pub async fn make(wallet: &Arc<Wallet>, by: &Connection, request: &MakeHoldInvoice) -> Result<Value, Refusal> {
+pub async fn make(
+    wallet: &Arc<Wallet>,
+    by: &Connection,
+    request: &MakeHoldInvoice,
+) -> Result<Value, Refusal> {
     let payment_hash = hash("payment_hash", &request.payment_hash)?;
     let delta = delta(request.min_cltv_expiry_delta)?;
     let asked = check(wallet, by, &request.invoice)?;
     let row = row(by, request, hex::encode(payment_hash))?;
     // The hash is ours before LDK knows it: two requests cannot both have it.
     if !wallet.records.add_invoice(&row)? {
-        return Err(Refusal::other("this wallet has used that payment hash before: take a new one"));
+        return Err(Refusal::other(
+            "this wallet has used that payment hash before: take a new one",
+        ));
     }
     let node = wallet.node.clone();
     let made = blocking(move || {
         let hash = LdkHash(payment_hash);
-        node.bolt11_payment()
-            .receive_for_hash(asked.amount_msat, &asked.description, asked.expiry_s, hash)
+        node.bolt11_payment().receive_for_hash(
+            asked.amount_msat,
+            &asked.description,
+            asked.expiry_s,
+            hash,
+        )
     });
     let invoice = made.await?.map_err(not_made)?;
     let invoice = hold::with_delta(&invoice, delta, &wallet.node_secret)
         .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
     let expires_at = invoice.expires_at().map(|at| at.as_secs());
-    wallet.records.set_invoice(&row.payment_hash, &invoice.to_string(), expires_at)?;
+    wallet
+        .records
+        .set_invoice(&row.payment_hash, &invoice.to_string(), expires_at)?;
     tell(wallet, &row.payment_hash)
 }
 
-fn row(by: &Connection, request: &MakeHoldInvoice, payment_hash: String) -> Result<NewInvoice, Refusal> {
+fn row(
+    by: &Connection,
+    request: &MakeHoldInvoice,
+    payment_hash: String,
+) -> Result<NewInvoice, Refusal> {
     let asked = &request.invoice;
     Ok(NewInvoice {
         payment_hash,
@@ -80,20 +96,33 @@ fn held(wallet: &Wallet, by: &Connection, payment_hash: &str) -> Result<Invoice,
 ///
 /// # Errors
 /// Nothing that is held, too late, or LDK that does not say so in time.
-pub async fn settle(wallet: &Arc<Wallet>, by: &Connection, asked: &Settle) -> Result<Value, Refusal> {
+pub async fn settle(
+    wallet: &Arc<Wallet>,
+    by: &Connection,
+    asked: &Settle,
+) -> Result<Value, Refusal> {
     let preimage = hash("preimage", &asked.preimage)?;
     let payment_hash = hash_of(&preimage);
     let row = held(wallet, by, &payment_hash)?;
     match row.state {
         InvoiceState::Open => return Err(Refusal::other("nothing has been paid yet")),
-        InvoiceState::Cancelled => return Err(Refusal::other("the payment went back to the payer")),
+        InvoiceState::Cancelled => {
+            return Err(Refusal::other("the payment went back to the payer"));
+        }
         InvoiceState::Settled => return Ok(json!({})),
         InvoiceState::Accepted if is_late(wallet, &row) => {
-            return Err(Refusal::other("it is too late: the payment goes back to the payer"));
+            return Err(Refusal::other(
+                "it is too late: the payment goes back to the payer",
+            ));
         }
         InvoiceState::Accepted => {
-            if !wallet.records.hold_settling(&payment_hash, &hex::encode(preimage))? {
-                return Err(Refusal::other("the payment has just gone back to the payer"));
+            if !wallet
+                .records
+                .hold_settling(&payment_hash, &hex::encode(preimage))?
+            {
+                return Err(Refusal::other(
+                    "the payment has just gone back to the payer",
+                ));
             }
             fault::point(Point::SettleRecorded);
         }
@@ -107,7 +136,10 @@ pub async fn settle(wallet: &Arc<Wallet>, by: &Connection, asked: &Settle) -> Re
     });
     match settled.await? {
         Some(_) => Ok(json!({})),
-        None => Err(Refusal::new(Code::Internal, "it is being claimed: look it up, or ask again")),
+        None => Err(Refusal::new(
+            Code::Internal,
+            "it is being claimed: look it up, or ask again",
+        )),
     }
 }
 
@@ -119,7 +151,10 @@ async fn claim(wallet: &Arc<Wallet>, payment_hash: &str) -> Result<(), Refusal> 
     let (Some(preimage), InvoiceState::Settling) = (&row.preimage, row.state) else {
         return Ok(());
     };
-    let (hash, preimage) = (hash("payment_hash", payment_hash)?, hash("preimage", preimage)?);
+    let (hash, preimage) = (
+        hash("payment_hash", payment_hash)?,
+        hash("preimage", preimage)?,
+    );
     let msat = row.received_msat.unwrap_or(row.amount_msat);
     let node = wallet.node.clone();
     let claimed = blocking(move || {
@@ -135,13 +170,19 @@ async fn claim(wallet: &Arc<Wallet>, payment_hash: &str) -> Result<(), Refusal> 
 ///
 /// # Errors
 /// Nothing that could go back.
-pub async fn cancel(wallet: &Arc<Wallet>, by: &Connection, asked: &PaymentHash) -> Result<Value, Refusal> {
+pub async fn cancel(
+    wallet: &Arc<Wallet>,
+    by: &Connection,
+    asked: &PaymentHash,
+) -> Result<Value, Refusal> {
     let payment_hash = hex::encode(hash("payment_hash", &asked.payment_hash)?);
     held(wallet, by, &payment_hash)?;
     give_back(wallet, &payment_hash).await?;
     match wallet.records.invoice(&payment_hash)?.map(|row| row.state) {
         Some(InvoiceState::Cancelled) => Ok(json!({})),
-        _ => Err(Refusal::other("it has been settled: it cannot be cancelled any more")),
+        _ => Err(Refusal::other(
+            "it has been settled: it cannot be cancelled any more",
+        )),
     }
 }
 
@@ -183,7 +224,10 @@ fn is_late(wallet: &Wallet, row: &Invoice) -> bool {
 pub async fn sweep(wallet: &Arc<Wallet>) -> Result<(), Refusal> {
     for row in wallet.records.invoices_in(InvoiceState::Accepted)? {
         if is_late(wallet, &row) {
-            tracing::warn!(payment = &row.payment_hash[..8], "nobody settled a hold in time; it goes back");
+            tracing::warn!(
+                payment = &row.payment_hash[..8],
+                "nobody settled a hold in time; it goes back"
+            );
             give_back(wallet, &row.payment_hash).await?;
         }
     }
@@ -202,7 +246,10 @@ pub async fn resume(wallet: &Arc<Wallet>) -> Result<(), Refusal> {
     }
     let height = wallet.height();
     for row in wallet.records.invoices_in(InvoiceState::Cancelled)? {
-        if row.claim_deadline.is_some_and(|deadline| deadline >= height) {
+        if row
+            .claim_deadline
+            .is_some_and(|deadline| deadline >= height)
+        {
             fail(wallet, &row.payment_hash).await?;
         }
     }

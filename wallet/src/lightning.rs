@@ -33,9 +33,12 @@ pub fn build(settings: &Settings, seed: &Seed, folder: &Path) -> Result<Node, Er
     builder.set_entropy_bip39_mnemonic(seed.words().clone(), None);
     builder.set_custom_logger(Arc::new(ldk_log::Writer));
     match settings.chain()? {
-        Chain::Bitcoind { host, port, user, password } => {
-            builder.set_chain_source_bitcoind_rpc(host, port, user, password)
-        }
+        Chain::Bitcoind {
+            host,
+            port,
+            user,
+            password,
+        } => builder.set_chain_source_bitcoind_rpc(host, port, user, password),
         Chain::Esplora(url) => builder.set_chain_source_esplora(url, None),
     };
     if let Some(alias) = &settings.alias {
@@ -60,7 +63,9 @@ fn config(settings: &Settings, folder: &Path) -> Result<Config, Error> {
     config.listening_addresses = Some(listen).filter(|all| !all.is_empty());
     if let Some(anchors) = &mut config.anchor_channels_config {
         for node in &settings.no_reserve_for {
-            anchors.trusted_peers_no_reserve.push(node_id("no_reserve_for", node)?);
+            anchors
+                .trusted_peers_no_reserve
+                .push(node_id("no_reserve_for", node)?);
         }
     }
     Ok(config)

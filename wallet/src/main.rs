@@ -27,7 +27,9 @@ fn main() -> anyhow::Result<()> {
     };
     let home = Home::at(folder);
     cli.log.init("info")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(act(&home, cli.task))
 }
 
@@ -84,11 +86,17 @@ fn init(home: &Home, args: &InitArgs) -> anyhow::Result<()> {
     let text = toml::to_string(&settings).context("the settings cannot be written")?;
     home::write_private(&home.settings(), text.as_bytes())
         .with_context(|| format!("cannot write {}", home.settings().display()))?;
-    println!("A wallet for {} lies in {}.", settings.network, home.folder().display());
+    println!(
+        "A wallet for {} lies in {}.",
+        settings.network,
+        home.folder().display()
+    );
     println!("Start it: infernet-wallet start");
     println!("Then write its words down: infernet-wallet backup --show-words");
     if settings.real_money {
-        eprintln!("\nThis wallet holds real bitcoin. It is young software: put in what you can afford to lose.");
+        eprintln!(
+            "\nThis wallet holds real bitcoin. It is young software: put in what you can afford to lose."
+        );
     }
     Ok(())
 }
@@ -100,7 +108,9 @@ async fn start(home: &Home) -> anyhow::Result<()> {
         tracing::info!(relay, "the wallet serves");
     };
     if Settings::read(&home.settings()).is_ok_and(|settings| settings.real_money) {
-        eprintln!("This wallet holds real bitcoin. It is young software: put in what you can afford to lose.");
+        eprintln!(
+            "This wallet holds real bitcoin. It is young software: put in what you can afford to lose."
+        );
     }
     Ok(run::run(home.clone(), shutdown, ready).await?)
 }
@@ -110,7 +120,10 @@ async fn stop(home: &Home) -> anyhow::Result<()> {
     ask::<()>(home, &Command::Stop).await?;
     let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(90);
     while home.lock().is_err() {
-        anyhow::ensure!(tokio::time::Instant::now() < patience, "the wallet is still stopping; see its log");
+        anyhow::ensure!(
+            tokio::time::Instant::now() < patience,
+            "the wallet is still stopping; see its log"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     println!("The wallet has stopped.");
@@ -119,7 +132,10 @@ async fn stop(home: &Home) -> anyhow::Result<()> {
 
 async fn connect(home: &Home, args: ConnectArgs) -> anyhow::Result<()> {
     let methods = match args.methods.is_empty() {
-        true => Method::ALL.iter().map(|method| method.name().to_owned()).collect(),
+        true => Method::ALL
+            .iter()
+            .map(|method| method.name().to_owned())
+            .collect(),
         false => args.methods,
     };
     let command = Command::Connect(Connect {
@@ -148,7 +164,10 @@ async fn connections(home: &Home, json: bool) -> anyhow::Result<()> {
         println!("  may     {}", one.methods.join(", "));
         match (one.budget_msat, one.left_msat, one.period) {
             (Some(budget), Some(left), Some(period)) => {
-                println!("  budget  {} sat ({period}), {left} msat left", budget / 1_000);
+                println!(
+                    "  budget  {} sat ({period}), {left} msat left",
+                    budget / 1_000
+                );
             }
             _ => println!("  budget  none: it may spend everything it is allowed to pay with"),
         }
@@ -158,10 +177,22 @@ async fn connections(home: &Home, json: bool) -> anyhow::Result<()> {
 
 async fn channel(home: &Home, task: ChannelTask) -> anyhow::Result<()> {
     match task {
-        ChannelTask::Open { peer, sats, push_sats, public } => {
-            let opening = Opening { peer, sats, push_sats, public };
+        ChannelTask::Open {
+            peer,
+            sats,
+            push_sats,
+            public,
+        } => {
+            let opening = Opening {
+                peer,
+                sats,
+                push_sats,
+                public,
+            };
             let id: String = ask(home, &Command::ChannelOpen(opening)).await?;
-            println!("Channel {id} is being opened. It is ready once its transaction has six confirmations:");
+            println!(
+                "Channel {id} is being opened. It is ready once its transaction has six confirmations:"
+            );
             println!("  infernet-wallet channel list");
         }
         ChannelTask::Close { id, force } => {
@@ -178,7 +209,9 @@ async fn channel(home: &Home, task: ChannelTask) -> anyhow::Result<()> {
         ChannelTask::Buy { sats, max_fee_sats } => {
             let invoice: String = ask(home, &Command::ChannelBuy { sats, max_fee_sats }).await?;
             println!("{invoice}");
-            eprintln!("Pay this invoice from another wallet. A channel opens with it, and the amount, less the");
+            eprintln!(
+                "Pay this invoice from another wallet. A channel opens with it, and the amount, less the"
+            );
             eprintln!("seller's fee, arrives through it. Keep the wallet running until then.");
         }
     }
@@ -195,7 +228,13 @@ fn list(all: &[Channel]) {
             (false, true) => "its peer is away",
             (false, false) => "not confirmed yet",
         };
-        println!("{}  {} sat with {} ({state})", one.id, one.value_sats, one.peer);
-        println!("  can send {} msat, can receive {} msat", one.can_send_msat, one.can_receive_msat);
+        println!(
+            "{}  {} sat with {} ({state})",
+            one.id, one.value_sats, one.peer
+        );
+        println!(
+            "  can send {} msat, can receive {} msat",
+            one.can_send_msat, one.can_receive_msat
+        );
     }
 }

@@ -34,7 +34,11 @@ fn fee_limit(amount_msat: u64) -> u64 {
 ///
 /// # Errors
 /// What is wrong with the invoice, the budget, the balance, or why the payment failed.
-pub async fn pay(wallet: &Arc<Wallet>, by: &Connection, asked: &PayInvoice) -> Result<Option<Value>, Refusal> {
+pub async fn pay(
+    wallet: &Arc<Wallet>,
+    by: &Connection,
+    asked: &PayInvoice,
+) -> Result<Option<Value>, Refusal> {
     let invoice = read(wallet, &asked.invoice)?;
     let order = order(&invoice, asked)?;
     // An old invoice that was paid gives its preimage again; only a new payment minds its age.
@@ -49,7 +53,11 @@ pub async fn pay(wallet: &Arc<Wallet>, by: &Connection, asked: &PayInvoice) -> R
         }
         Begun::Pending => {}
         Begun::Paid(payment) => return Ok(Some(proof(&payment))),
-        Begun::Elsewhere => return Err(Refusal::other("another connection pays or has paid this invoice")),
+        Begun::Elsewhere => {
+            return Err(Refusal::other(
+                "another connection pays or has paid this invoice",
+            ));
+        }
         Begun::Own => return Err(Refusal::other("this invoice is the wallet's own")),
         Begun::OverBudget { left_msat } => {
             let message = format!("this connection's budget has {left_msat} msat left");
@@ -69,7 +77,10 @@ async fn outcome(wallet: &Wallet, hash: &str) -> Result<Option<Value>, Refusal> 
         Some(payment) if payment.state == PaymentState::Paid => Ok(Some(proof(&payment))),
         Some(payment) => {
             let reason = payment.failure.unwrap_or_default();
-            Err(Refusal::new(Code::PaymentFailed, format!("nothing was paid: {reason}")))
+            Err(Refusal::new(
+                Code::PaymentFailed,
+                format!("nothing was paid: {reason}"),
+            ))
         }
         None => Ok(None),
     }
@@ -81,7 +92,9 @@ fn proof(payment: &Payment) -> Value {
 
 fn read(wallet: &Wallet, text: &str) -> Result<Bolt11Invoice, Refusal> {
     if text.len() > MAX_INVOICE {
-        return Err(Refusal::other(format!("the invoice is longer than {MAX_INVOICE} characters")));
+        return Err(Refusal::other(format!(
+            "the invoice is longer than {MAX_INVOICE} characters"
+        )));
     }
     let text = text.trim();
     let text = text.strip_prefix("lightning:").unwrap_or(text);
@@ -89,16 +102,25 @@ fn read(wallet: &Wallet, text: &str) -> Result<Bolt11Invoice, Refusal> {
         .map_err(|_| Refusal::other("this is no BOLT 11 invoice, or its signature is wrong"))?;
     match invoice.network() == wallet.network {
         true => Ok(invoice),
-        false => Err(Refusal::other(format!("the invoice is for another network; this wallet is on {}", wallet.network))),
+        false => Err(Refusal::other(format!(
+            "the invoice is for another network; this wallet is on {}",
+            wallet.network
+        ))),
     }
 }
 
 fn order(invoice: &Bolt11Invoice, asked: &PayInvoice) -> Result<Order, Refusal> {
     let amount_msat = match (invoice.amount_milli_satoshis(), asked.amount) {
         (Some(named), Some(amount)) if named != amount => {
-            return Err(Refusal::other(format!("the invoice asks for {named} msat, not for {amount}")));
+            return Err(Refusal::other(format!(
+                "the invoice asks for {named} msat, not for {amount}"
+            )));
         }
-        (None, None) => return Err(Refusal::other("the invoice names no amount: say how much to pay")),
+        (None, None) => {
+            return Err(Refusal::other(
+                "the invoice names no amount: say how much to pay",
+            ));
+        }
         (Some(0), _) | (None, Some(0)) => return Err(Refusal::other("nothing cannot be paid")),
         (Some(msat), _) | (None, Some(msat)) => msat,
     };
@@ -118,27 +140,42 @@ fn order(invoice: &Bolt11Invoice, asked: &PayInvoice) -> Result<Order, Refusal> 
 /// What can be known to fail before anything is recorded.
 fn check(wallet: &Wallet, invoice: &Bolt11Invoice, order: &Order) -> Result<(), Refusal> {
     if invoice.is_expired() {
-        return Err(Refusal::other("the invoice has expired: ask the payee for a new one"));
+        return Err(Refusal::other(
+            "the invoice has expired: ask the payee for a new one",
+        ));
     }
     if wallet.records.invoice(&order.payment_hash)?.is_some() {
         return Err(Refusal::other("this invoice is the wallet's own"));
     }
     let can_send = wallet.can_send_msat();
     match order.amount_msat > can_send {
-        true => Err(Refusal::new(Code::InsufficientBalance, format!("the wallet can send {can_send} msat now"))),
+        true => Err(Refusal::new(
+            Code::InsufficientBalance,
+            format!("the wallet can send {can_send} msat now"),
+        )),
         false => Ok(()),
     }
 }
 
 /// Asks LDK to pay what is recorded, and records a failure that is certain.
-async fn send(wallet: &Arc<Wallet>, invoice: Bolt11Invoice, amount_msat: u64, fee_msat: u64) -> Result<(), Refusal> {
+async fn send(
+    wallet: &Arc<Wallet>,
+    invoice: Bolt11Invoice,
+    amount_msat: u64,
+    fee_msat: u64,
+) -> Result<(), Refusal> {
     let hash = invoice.payment_hash().to_string();
     let node = wallet.node.clone();
     let asked = blocking(move || {
-        let limits = RouteParametersConfig { max_total_routing_fee_msat: Some(fee_msat), ..Default::default() };
+        let limits = RouteParametersConfig {
+            max_total_routing_fee_msat: Some(fee_msat),
+            ..Default::default()
+        };
         match invoice.amount_milli_satoshis() {
             Some(_) => node.bolt11_payment().send(&invoice, Some(limits)),
-            None => node.bolt11_payment().send_using_amount(&invoice, amount_msat, Some(limits)),
+            None => node
+                .bolt11_payment()
+                .send_using_amount(&invoice, amount_msat, Some(limits)),
         }
     });
     let asked = asked.await?;
@@ -175,13 +212,23 @@ fn reason(error: NodeError) -> String {
 /// # Errors
 /// When the records cannot be written.
 pub fn ask(wallet: &Wallet, hash: &str) -> Result<(), Refusal> {
-    let (Some(known), Some(payment)) = (wallet.ldk_payment(hash), wallet.records.payment(hash)?) else {
+    let (Some(known), Some(payment)) = (wallet.ldk_payment(hash), wallet.records.payment(hash)?)
+    else {
         return Ok(());
     };
     match (known.status, known.kind) {
-        (PaymentStatus::Succeeded, PaymentKind::Bolt11 { preimage: Some(preimage), .. }) => {
-            paid(wallet, hash, &hex::encode(preimage.0), known.fee_paid_msat.unwrap_or(0))
-        }
+        (
+            PaymentStatus::Succeeded,
+            PaymentKind::Bolt11 {
+                preimage: Some(preimage),
+                ..
+            },
+        ) => paid(
+            wallet,
+            hash,
+            &hex::encode(preimage.0),
+            known.fee_paid_msat.unwrap_or(0),
+        ),
         // What LDK says of an earlier attempt says nothing of this one.
         (PaymentStatus::Failed, _) if known.latest_update_timestamp >= payment.created_at => {
             failed(wallet, hash, "no route led to the payee in time")
@@ -196,10 +243,16 @@ pub fn ask(wallet: &Wallet, hash: &str) -> Result<(), Refusal> {
 /// When the records cannot be written.
 pub fn paid(wallet: &Wallet, hash: &str, preimage: &str, fee_msat: u64) -> Result<(), Refusal> {
     fault::point(Point::PaySucceeded);
-    let is_news = wallet.records.payment_paid(hash, preimage, fee_msat, now())?;
+    let is_news = wallet
+        .records
+        .payment_paid(hash, preimage, fee_msat, now())?;
     fault::point(Point::PaidRecorded);
     if let (true, Some(payment)) = (is_news, wallet.records.payment(hash)?) {
-        wallet.tell(Some(payment.connection), PAYMENT_SENT, Transaction::of_payment(&payment));
+        wallet.tell(
+            Some(payment.connection),
+            PAYMENT_SENT,
+            Transaction::of_payment(&payment),
+        );
     }
     wallet.changed();
     Ok(())
@@ -227,7 +280,8 @@ pub fn resume(wallet: &Wallet) -> Result<Vec<Payment>, Refusal> {
         let known = wallet.ldk_payment(&payment.payment_hash);
         // What LDK says of an earlier attempt says nothing of this one.
         let is_known = known.is_some_and(|known| {
-            known.status != PaymentStatus::Failed || known.latest_update_timestamp >= payment.created_at
+            known.status != PaymentStatus::Failed
+                || known.latest_update_timestamp >= payment.created_at
         });
         if !is_known {
             interrupted.push(payment);
@@ -247,7 +301,9 @@ const LOOKING: Duration = Duration::from_millis(250);
 /// # Errors
 /// When the records cannot be used.
 pub async fn finish(wallet: Arc<Wallet>, payment: Payment) -> Result<(), Refusal> {
-    let invoice = Bolt11Invoice::from_str(&payment.invoice).ok().filter(|invoice| !invoice.is_expired());
+    let invoice = Bolt11Invoice::from_str(&payment.invoice)
+        .ok()
+        .filter(|invoice| !invoice.is_expired());
     let connection = wallet.records.connection(payment.connection)?;
     let (Some(invoice), Some(None)) = (invoice, connection.map(|by| by.revoked_at)) else {
         return give_up_if_old(&wallet, &payment);
@@ -259,8 +315,17 @@ pub async fn finish(wallet: Arc<Wallet>, payment: Payment) -> Result<(), Refusal
             () = wallet.stop.cancelled() => return Ok(()),
         }
     }
-    tracing::info!(payment = &payment.payment_hash[..8], "asking LDK for a payment that was interrupted");
-    send(&wallet, invoice, payment.amount_msat, payment.fee_limit_msat).await
+    tracing::info!(
+        payment = &payment.payment_hash[..8],
+        "asking LDK for a payment that was interrupted"
+    );
+    send(
+        &wallet,
+        invoice,
+        payment.amount_msat,
+        payment.fee_limit_msat,
+    )
+    .await
 }
 
 /// How long LDK could still come up with an interrupted payment that it does not know: no HTLC outlives its longest
@@ -269,7 +334,11 @@ const FORGOTTEN_AFTER_S: u64 = 14 * 86_400;
 
 fn give_up_if_old(wallet: &Wallet, payment: &Payment) -> Result<(), Refusal> {
     match now() > payment.created_at + FORGOTTEN_AFTER_S {
-        true => failed(wallet, &payment.payment_hash, "it was interrupted before it was sent"),
+        true => failed(
+            wallet,
+            &payment.payment_hash,
+            "it was interrupted before it was sent",
+        ),
         false => Ok(()),
     }
 }

@@ -19,7 +19,11 @@ pub async fn keep(wallet: Arc<Wallet>) {
             () = wallet.stop.cancelled() => return,
         }
         let all_there = reconnect(&wallet).await;
-        pause = if all_there { FIRST } else { MOST.min(2 * pause) };
+        pause = if all_there {
+            FIRST
+        } else {
+            MOST.min(2 * pause)
+        };
     }
 }
 

@@ -41,12 +41,16 @@ pub fn check(wallet: &Wallet, by: &Connection, asked: &MakeInvoice) -> Result<As
         return Err(Refusal::other("an invoice needs an amount in msat"));
     }
     if wallet.records.open_invoices(by.id, now())? >= MAX_OPEN_INVOICES {
-        let message = format!("this connection has {MAX_OPEN_INVOICES} unpaid invoices: wait until some expire");
+        let message = format!(
+            "this connection has {MAX_OPEN_INVOICES} unpaid invoices: wait until some expire"
+        );
         return Err(Refusal::new(Code::RateLimited, message));
     }
     let expiry = asked.expiry.unwrap_or(DEFAULT_EXPIRY_S);
     if !(1..=MAX_EXPIRY_S).contains(&expiry) {
-        return Err(Refusal::other(format!("an invoice lives 1 to {MAX_EXPIRY_S} seconds")));
+        return Err(Refusal::other(format!(
+            "an invoice lives 1 to {MAX_EXPIRY_S} seconds"
+        )));
     }
     Ok(Asked {
         amount_msat: asked.amount,
@@ -56,9 +60,15 @@ pub fn check(wallet: &Wallet, by: &Connection, asked: &MakeInvoice) -> Result<As
 }
 
 fn description(asked: &MakeInvoice) -> Result<Bolt11InvoiceDescription, Refusal> {
-    if let Some(hex) = asked.description_hash.as_deref().filter(|hex| !hex.is_empty()) {
+    if let Some(hex) = asked
+        .description_hash
+        .as_deref()
+        .filter(|hex| !hex.is_empty())
+    {
         let hash = hash("description_hash", hex)?;
-        return Ok(Bolt11InvoiceDescription::Hash(Sha256(sha256::Hash::from_byte_array(hash))));
+        return Ok(Bolt11InvoiceDescription::Hash(Sha256(
+            sha256::Hash::from_byte_array(hash),
+        )));
     }
     let text = asked.description.clone().unwrap_or_default();
     if text.len() > MAX_DESCRIPTION {
@@ -75,7 +85,11 @@ fn description(asked: &MakeInvoice) -> Result<Bolt11InvoiceDescription, Refusal>
 ///
 /// # Errors
 /// What is wrong with the request, or LDK's refusal.
-pub async fn make(wallet: &Arc<Wallet>, by: &Connection, request: &MakeInvoice) -> Result<Value, Refusal> {
+pub async fn make(
+    wallet: &Arc<Wallet>,
+    by: &Connection,
+    request: &MakeInvoice,
+) -> Result<Value, Refusal> {
     let asked = check(wallet, by, request)?;
     let metadata = metadata(request.metadata.as_ref())?;
     let node = wallet.node.clone();
@@ -90,7 +104,10 @@ pub async fn make(wallet: &Arc<Wallet>, by: &Connection, request: &MakeInvoice) 
         hold: false,
         invoice: Some(invoice.to_string()),
         description: request.description.clone().filter(|text| !text.is_empty()),
-        description_hash: request.description_hash.clone().filter(|hex| !hex.is_empty()),
+        description_hash: request
+            .description_hash
+            .clone()
+            .filter(|hex| !hex.is_empty()),
         amount_msat: request.amount,
         created_at: invoice.duration_since_epoch().as_secs(),
         expires_at: invoice.expires_at().map(|at| at.as_secs()),
@@ -102,7 +119,10 @@ pub async fn make(wallet: &Arc<Wallet>, by: &Connection, request: &MakeInvoice) 
 
 /// LDK could not make an invoice.
 pub fn not_made(error: ldk_node::NodeError) -> Refusal {
-    Refusal::new(Code::Internal, format!("the invoice cannot be made: {error}"))
+    Refusal::new(
+        Code::Internal,
+        format!("the invoice cannot be made: {error}"),
+    )
 }
 
 /// An invoice as its client is told.
@@ -110,6 +130,9 @@ pub fn not_made(error: ldk_node::NodeError) -> Refusal {
 /// # Errors
 /// When the records cannot be read.
 pub fn tell(wallet: &Wallet, payment_hash: &str) -> Result<Value, Refusal> {
-    let row = wallet.records.invoice(payment_hash)?.ok_or_else(Refusal::not_found)?;
+    let row = wallet
+        .records
+        .invoice(payment_hash)?
+        .ok_or_else(Refusal::not_found)?;
     Ok(json!(Transaction::of_invoice(&row, now())))
 }

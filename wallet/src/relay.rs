@@ -30,11 +30,17 @@ pub struct Services(Arc<RwLock<HashSet<PublicKey>>>);
 impl Services {
     /// Adds some.
     pub fn add(&self, keys: impl IntoIterator<Item = PublicKey>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(keys);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(keys);
     }
 
     fn has(&self, key: &PublicKey) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(key)
     }
 }
 
@@ -66,16 +72,31 @@ impl Relay {
     ///
     /// # Errors
     /// An address that is taken.
-    pub async fn start(address: SocketAddr, services: Services, stop: CancellationToken) -> Result<Self, Error> {
-        let relay = LocalRelay::new(RelayBuilder::default().write_policy(Admission(services)).rate_limit(RateLimit {
-            max_reqs: MAX_SUBSCRIPTIONS,
-            // The wallet bounds requests itself, and answers those it refuses.
-            notes_per_minute: u32::MAX,
-        }));
+    pub async fn start(
+        address: SocketAddr,
+        services: Services,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let relay = LocalRelay::new(
+            RelayBuilder::default()
+                .write_policy(Admission(services))
+                .rate_limit(RateLimit {
+                    max_reqs: MAX_SUBSCRIPTIONS,
+                    // The wallet bounds requests itself, and answers those it refuses.
+                    notes_per_minute: u32::MAX,
+                }),
+        );
         let (door, port, url) = bind(address).await?;
         let (own_door, _, own_url) = bind(SocketAddr::new(address.ip(), 0)).await?;
         tokio::spawn(listen(own_door, relay.clone(), stop.clone()));
-        Ok(Self { url, port, own_url, relay, door, stop })
+        Ok(Self {
+            url,
+            port,
+            own_url,
+            relay,
+            door,
+            stop,
+        })
     }
 
     /// Lets clients in, until the wallet stops.
@@ -86,9 +107,14 @@ impl Relay {
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, u16, RelayUrl), Error> {
     let failed = |reason: String| Error { address, reason };
-    let listener = TcpListener::bind(address).await.map_err(|error| failed(error.to_string()))?;
-    let bound = listener.local_addr().map_err(|error| failed(error.to_string()))?;
-    let url = RelayUrl::parse(&format!("ws://{bound}")).map_err(|error| failed(error.to_string()))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let bound = listener
+        .local_addr()
+        .map_err(|error| failed(error.to_string()))?;
+    let url =
+        RelayUrl::parse(&format!("ws://{bound}")).map_err(|error| failed(error.to_string()))?;
     Ok((listener, bound.port(), url))
 }
 
@@ -140,7 +166,11 @@ impl Admission {
 }
 
 impl WritePolicy for Admission {
-    fn admit_event<'a>(&'a self, event: &'a Event, _peer: &'a SocketAddr) -> BoxedFuture<'a, PolicyResult> {
+    fn admit_event<'a>(
+        &'a self,
+        event: &'a Event,
+        _peer: &'a SocketAddr,
+    ) -> BoxedFuture<'a, PolicyResult> {
         let verdict = match self.takes(event) {
             true => PolicyResult::Accept,
             false => PolicyResult::Reject("this relay serves its own wallet alone".to_owned()),

@@ -79,7 +79,16 @@ pub async fn run(home: Home, shutdown: Shutdown, ready: impl FnOnce(&str)) -> Re
     let records = Records::open(&home.records())?;
     let node = Arc::new(lightning::build(&settings, &seed, &home.ldk())?);
     start(node.clone(), &settings).await?;
-    let served = serve(&home, &settings, &seed, records, node.clone(), shutdown, ready).await;
+    let served = serve(
+        &home,
+        &settings,
+        &seed,
+        records,
+        node.clone(),
+        shutdown,
+        ready,
+    )
+    .await;
     // Whatever happened, LDK writes down what it knows: dying instead can close channels.
     stop(node).await;
     served
@@ -126,8 +135,8 @@ async fn serve(
         shutdown: shutdown.clone(),
     };
     let socket = home.socket();
-    let listener =
-        control::listen(&socket).map_err(|error| Error::Control(socket.display().to_string(), error))?;
+    let listener = control::listen(&socket)
+        .map_err(|error| Error::Control(socket.display().to_string(), error))?;
     let tasks = TaskTracker::new();
     tasks.spawn(events::run(wallet.clone()));
     tasks.spawn(peers::keep(wallet.clone()));
@@ -164,11 +173,22 @@ fn wallet(
     stop: CancellationToken,
 ) -> Result<(Arc<Wallet>, mpsc::Receiver<News>), Error> {
     let network = settings.network()?;
-    let node_secret = seed
-        .node_secret(network)
-        .ok_or_else(|| settings::value("network", &settings.network, "no keys can be derived for it"))?;
+    let node_secret = seed.node_secret(network).ok_or_else(|| {
+        settings::value(
+            "network",
+            &settings.network,
+            "no keys can be derived for it",
+        )
+    })?;
     let alias = settings.alias.clone().unwrap_or_default();
-    Ok(Wallet::new(Parts { node, records, network, node_secret, alias, stop }))
+    Ok(Wallet::new(Parts {
+        node,
+        records,
+        network,
+        node_secret,
+        alias,
+        stop,
+    }))
 }
 
 /// Starts the wallet's own relay, and connects to it and to those in the settings; answers what clients are told.
@@ -186,13 +206,17 @@ async fn connect(
     let own = Relay::start(address, services, stop.clone()).await?;
     wallet.records.set_note(RELAY_PORT, &own.port.to_string())?;
     let others = settings.relays.iter().map(|url| RelayUrl::parse(url));
-    let others: Vec<RelayUrl> = others.collect::<Result<_, _>>().map_err(|error| Error::Relays(error.to_string()))?;
+    let others: Vec<RelayUrl> = others
+        .collect::<Result<_, _>>()
+        .map_err(|error| Error::Relays(error.to_string()))?;
     // Relays that ask who we are get a key that says nothing.
     let ours = std::iter::once(own.own_url.clone()).chain(others.iter().cloned());
     let mut options = link::Options::new(ours, Keys::generate());
     options.retry_first = RETRY;
     let link = Link::open(options).map_err(|error| Error::Relays(error.to_string()))?;
-    link.connected().await.map_err(|error| Error::Relays(error.to_string()))?;
+    link.connected()
+        .await
+        .map_err(|error| Error::Relays(error.to_string()))?;
     let relays = std::iter::once(own.url.clone()).chain(others).collect();
     Ok((own, link, relays))
 }

@@ -142,7 +142,10 @@ mod tests {
         let path = folder.path().join("seed-words");
         Seed::make(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Seed::read(&path), Err(Error::Exposed { mode: 0o640, .. })));
+        assert!(matches!(
+            Seed::read(&path),
+            Err(Error::Exposed { mode: 0o640, .. })
+        ));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "abandon hope").unwrap();
         let error = Seed::read(&path).unwrap_err();

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::nip47::{
-    Cipher, Code, ENCRYPTIONS, Envelope, INFO, Method, NOTIFICATIONS, REQUEST, Refusal, Request, envelope,
+    Cipher, Code, ENCRYPTIONS, Envelope, INFO, Method, NOTIFICATIONS, REQUEST, Refusal, Request,
+    envelope,
 };
 use crate::record::{Connection, Seen};
 use crate::relay::Services;
@@ -41,7 +42,9 @@ pub struct Service {
 
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("link", &self.link).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("link", &self.link)
+            .finish_non_exhaustive()
     }
 }
 
@@ -50,7 +53,13 @@ impl Service {
     pub fn new(wallet: Arc<Wallet>, link: Link, services: Services) -> Arc<Self> {
         let seats = Arc::new(Semaphore::new(MAX_AT_WORK));
         let at_work = Mutex::default();
-        Arc::new(Self { wallet, link, services, seats, at_work })
+        Arc::new(Self {
+            wallet,
+            link,
+            services,
+            seats,
+            at_work,
+        })
     }
 
     /// Listens for requests to all connections, revoked ones too (they are told), and says what each can do.
@@ -58,7 +67,9 @@ impl Service {
     /// # Errors
     /// When the records cannot be read, or the relays take no more subscriptions.
     pub async fn start(self: &Arc<Self>) -> Result<(), Refusal> {
-        self.wallet.records.forget_requests_before(now().saturating_sub(REMEMBERED_S))?;
+        self.wallet
+            .records
+            .forget_requests_before(now().saturating_sub(REMEMBERED_S))?;
         let all = self.wallet.records.connections()?;
         if all.is_empty() {
             return Ok(());
@@ -75,7 +86,10 @@ impl Service {
     }
 
     async fn listen(self: &Arc<Self>, connections: &[Connection]) -> Result<(), Refusal> {
-        let keys: Vec<PublicKey> = connections.iter().map(|one| one.service.public_key()).collect();
+        let keys: Vec<PublicKey> = connections
+            .iter()
+            .map(|one| one.service.public_key())
+            .collect();
         self.services.add(keys.iter().copied());
         for one in connections.iter().filter(|one| one.revoked_at.is_none()) {
             self.announce(one);
@@ -127,7 +141,9 @@ impl Service {
 
     /// Publishes what a connection can do, so that clients find it on every relay.
     fn announce(&self, connection: &Connection) {
-        let Some(event) = info(connection) else { return };
+        let Some(event) = info(connection) else {
+            return;
+        };
         let link = self.link.clone();
         tokio::spawn(async move {
             let deadline = tokio::time::Instant::now() + PUBLISHING;
@@ -139,14 +155,27 @@ impl Service {
 
     fn notify(&self, news: &News) -> Result<(), Refusal> {
         let connection = self.wallet.records.connection(news.connection)?;
-        let Some(connection) = connection.filter(|one| one.revoked_at.is_none() && history::hears(one, news.kind))
+        let Some(connection) =
+            connection.filter(|one| one.revoked_at.is_none() && history::hears(one, news.kind))
         else {
             return Ok(());
         };
-        let text = json!({ "notification_type": news.kind, "notification": news.transaction }).to_string();
-        let cipher = if connection.legacy { Cipher::Nip04 } else { Cipher::Nip44 };
+        let text =
+            json!({ "notification_type": news.kind, "notification": news.transaction }).to_string();
+        let cipher = if connection.legacy {
+            Cipher::Nip04
+        } else {
+            Cipher::Nip44
+        };
         let to = connection.client;
-        self.send(Envelope { from: &connection.service, to, cipher }.notification(&text));
+        self.send(
+            Envelope {
+                from: &connection.service,
+                to,
+                cipher,
+            }
+            .notification(&text),
+        );
         Ok(())
     }
 
@@ -164,7 +193,10 @@ impl Service {
             return;
         };
         let Ok(seat) = self.seats.clone().try_acquire_owned() else {
-            let busy = Refusal::new(Code::RateLimited, "too many requests wait: try again in a few seconds");
+            let busy = Refusal::new(
+                Code::RateLimited,
+                "too many requests wait: try again in a few seconds",
+            );
             self.reply(&event, &connection, cipher, &response(&text, Err(busy)));
             return;
         };
@@ -186,7 +218,14 @@ impl Service {
 
     fn reply(&self, request: &Event, connection: &Connection, cipher: Cipher, answer: &str) {
         let from = &connection.service;
-        self.send(Envelope { from, to: request.pubkey, cipher }.response(answer, request.id));
+        self.send(
+            Envelope {
+                from,
+                to: request.pubkey,
+                cipher,
+            }
+            .response(answer, request.id),
+        );
     }
 
     /// Who asks, how it is to be answered, and what it says; nothing if it is not for us to answer.
@@ -199,7 +238,12 @@ impl Service {
         let cipher = match Cipher::of(event) {
             Ok(cipher) => cipher,
             Err(refusal) => {
-                self.reply(event, &connection, Cipher::Nip44, &response("", Err(refusal)));
+                self.reply(
+                    event,
+                    &connection,
+                    Cipher::Nip44,
+                    &response("", Err(refusal)),
+                );
                 return None;
             }
         };
@@ -210,7 +254,12 @@ impl Service {
     /// The answer to a request; nothing while there is none. The same event is acted on once.
     async fn answer(&self, id: &str, connection: &Connection, text: &str) -> Option<String> {
         // It may have been revoked while the request waited.
-        let connection = self.wallet.records.connection(connection.id).ok().flatten()?;
+        let connection = self
+            .wallet
+            .records
+            .connection(connection.id)
+            .ok()
+            .flatten()?;
         if connection.revoked_at.is_some() {
             let gone = Refusal::new(Code::Unauthorized, "this connection has been revoked");
             return Some(response(text, Err(gone)));
@@ -221,7 +270,13 @@ impl Service {
             Err(error) => return Some(response(text, Err(error.into()))),
         }
         let done = self.act(&connection, text).await.transpose()?;
-        let passing = matches!(&done, Err(Refusal { code: Code::RateLimited | Code::Internal, .. }));
+        let passing = matches!(
+            &done,
+            Err(Refusal {
+                code: Code::RateLimited | Code::Internal,
+                ..
+            })
+        );
         let answer = response(text, done);
         if !passing && let Err(error) = self.wallet.records.answer_request(id, &answer) {
             tracing::error!(%error, "an answer cannot be recorded");
@@ -240,13 +295,21 @@ impl Service {
         match method {
             Method::GetInfo => Ok(Some(history::info(wallet, by))),
             Method::GetBalance => Ok(Some(history::balance(wallet))),
-            Method::MakeInvoice => receive::make(wallet, by, &request.params()?).await.map(Some),
+            Method::MakeInvoice => receive::make(wallet, by, &request.params()?)
+                .await
+                .map(Some),
             Method::PayInvoice => pay::pay(wallet, by, &request.params()?).await,
             Method::LookupInvoice => history::lookup(wallet, by, &request.params()?).map(Some),
             Method::ListTransactions => history::list(wallet, by, &request.params()?).map(Some),
-            Method::MakeHoldInvoice => holding::make(wallet, by, &request.params()?).await.map(Some),
-            Method::SettleHoldInvoice => holding::settle(wallet, by, &request.params()?).await.map(Some),
-            Method::CancelHoldInvoice => holding::cancel(wallet, by, &request.params()?).await.map(Some),
+            Method::MakeHoldInvoice => holding::make(wallet, by, &request.params()?)
+                .await
+                .map(Some),
+            Method::SettleHoldInvoice => holding::settle(wallet, by, &request.params()?)
+                .await
+                .map(Some),
+            Method::CancelHoldInvoice => holding::cancel(wallet, by, &request.params()?)
+                .await
+                .map(Some),
         }
     }
 }
@@ -260,7 +323,9 @@ fn is_timely(event: &Event, now: u64) -> bool {
 
 /// `{"result_type": …, "error": …, "result": …}`.
 fn response(request: &str, done: Result<Value, Refusal>) -> String {
-    let method = Request::read(request).map(|request| request.method).unwrap_or_default();
+    let method = Request::read(request)
+        .map(|request| request.method)
+        .unwrap_or_default();
     let answer = match done {
         Ok(result) => json!({ "result_type": method, "error": null, "result": result }),
         Err(refusal) => json!({ "result_type": method, "error": refusal, "result": null }),
@@ -270,8 +335,15 @@ fn response(request: &str, done: Result<Value, Refusal>) -> String {
 
 /// What a connection can do, as an event.
 fn info(connection: &Connection) -> Option<Event> {
-    let heard: Vec<&str> = NOTIFICATIONS.into_iter().filter(|kind| history::hears(connection, kind)).collect();
-    let mut words: Vec<&str> = connection.methods.iter().map(|method| method.name()).collect();
+    let heard: Vec<&str> = NOTIFICATIONS
+        .into_iter()
+        .filter(|kind| history::hears(connection, kind))
+        .collect();
+    let mut words: Vec<&str> = connection
+        .methods
+        .iter()
+        .map(|method| method.name())
+        .collect();
     if !heard.is_empty() {
         words.push("notifications");
     }

@@ -69,7 +69,9 @@ pub enum Error {
     )]
     RealMoney,
     /// Nothing says where blocks come from, or two things do.
-    #[error("name one source of blocks: bitcoind = \"http://user:password@host:port\" or esplora = \"https://…\"")]
+    #[error(
+        "name one source of blocks: bitcoind = \"http://user:password@host:port\" or esplora = \"https://…\""
+    )]
     Chain,
 }
 
@@ -133,7 +135,11 @@ impl Settings {
             "testnet" => Ok(Network::Testnet),
             "bitcoin" | "mainnet" if self.real_money => Ok(Network::Bitcoin),
             "bitcoin" | "mainnet" => Err(Error::RealMoney),
-            other => Err(value("network", other, "use regtest, signet, testnet or bitcoin")),
+            other => Err(value(
+                "network",
+                other,
+                "use regtest, signet, testnet or bitcoin",
+            )),
         }
     }
 

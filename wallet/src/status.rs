@@ -61,30 +61,60 @@ pub fn status(wallet: &Wallet, link: &Link, told: &[RelayUrl]) -> Status {
         can_receive_msat: wallet.can_receive_msat(),
         channels: channels::list(wallet),
         relays: relays
-            .map(|(url, relay)| Relay { url: url.to_string(), connected: relay.connected })
+            .map(|(url, relay)| Relay {
+                url: url.to_string(),
+                connected: relay.connected,
+            })
             .collect(),
     }
 }
 
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let usable = self.channels.iter().filter(|channel| channel.usable).count();
-        let seen = if self.synced { "" } else { " (the chain has not been seen yet)" };
+        let usable = self
+            .channels
+            .iter()
+            .filter(|channel| channel.usable)
+            .count();
+        let seen = if self.synced {
+            ""
+        } else {
+            " (the chain has not been seen yet)"
+        };
         writeln!(f, "node         {}", self.node)?;
         for place in &self.listen {
             writeln!(f, "reached at   {}@{place}", self.node)?;
         }
-        writeln!(f, "network      {}, block {}{seen}", self.network, self.height)?;
-        writeln!(f, "on chain     {} sat, {} of it to spend", self.onchain_sats, self.spendable_sats)?;
+        writeln!(
+            f,
+            "network      {}, block {}{seen}",
+            self.network, self.height
+        )?;
+        writeln!(
+            f,
+            "on chain     {} sat, {} of it to spend",
+            self.onchain_sats, self.spendable_sats
+        )?;
         writeln!(f, "can send     {} msat", self.can_send_msat)?;
         writeln!(f, "can receive  {} msat", self.can_receive_msat)?;
-        writeln!(f, "channels     {}, {usable} of them usable", self.channels.len())?;
+        writeln!(
+            f,
+            "channels     {}, {usable} of them usable",
+            self.channels.len()
+        )?;
         for relay in &self.relays {
-            let state = if relay.connected { "connected" } else { "not connected" };
+            let state = if relay.connected {
+                "connected"
+            } else {
+                "not connected"
+            };
             writeln!(f, "relay        {} ({state})", relay.url)?;
         }
         if self.can_receive_msat == 0 {
-            writeln!(f, "\nNothing can be received yet. Have somebody open a channel to this node, or buy one:")?;
+            writeln!(
+                f,
+                "\nNothing can be received yet. Have somebody open a channel to this node, or buy one:"
+            )?;
             writeln!(f, "  infernet-wallet channel buy --sats <amount>")?;
         }
         Ok(())

@@ -50,7 +50,9 @@ pub struct Wallet {
 
 impl std::fmt::Debug for Wallet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wallet").field("network", &self.network).finish_non_exhaustive()
+        f.debug_struct("Wallet")
+            .field("network", &self.network)
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,7 +134,14 @@ impl Wallet {
     /// Has a client told.
     pub fn tell(&self, connection: Option<i64>, kind: &'static str, transaction: Transaction) {
         if let Some(connection) = connection
-            && self.news.try_send(News { connection, kind, transaction }).is_err()
+            && self
+                .news
+                .try_send(News {
+                    connection,
+                    kind,
+                    transaction,
+                })
+                .is_err()
         {
             tracing::warn!(kind, "too many notifications wait; one is dropped");
         }
@@ -179,7 +188,9 @@ pub fn now() -> u64 {
 ///
 /// # Errors
 /// When it panics.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Refusal::new(Code::Internal, "the wallet failed at this; see its log"))

@@ -77,6 +77,10 @@ mod tests {
         assert_eq!(read.to_string(), text);
         let secret = written.client.secret_key().to_secret_hex();
         assert!(text.contains(&secret) && !format!("{read:?}").contains(&secret));
-        assert!("nostr+walletconnect://abc".parse::<ConnectionString>().is_err());
+        assert!(
+            "nostr+walletconnect://abc"
+                .parse::<ConnectionString>()
+                .is_err()
+        );
     }
 }

@@ -137,8 +137,14 @@ mod tests {
     fn each_cipher_is_named_and_opened_by_the_other_side_alone() {
         let (client, service, other) = (Keys::generate(), Keys::generate(), Keys::generate());
         for cipher in [Cipher::Nip44, Cipher::Nip04] {
-            let envelope = Envelope { from: &client, to: service.public_key(), cipher };
-            let event = envelope.request("{}", Some(Timestamp::from_secs(7))).unwrap();
+            let envelope = Envelope {
+                from: &client,
+                to: service.public_key(),
+                cipher,
+            };
+            let event = envelope
+                .request("{}", Some(Timestamp::from_secs(7)))
+                .unwrap();
             event.verify().unwrap();
             assert_eq!(Cipher::of(&event).unwrap(), cipher);
             assert_eq!(value(&event, "expiration"), Some("7"));
@@ -158,6 +164,9 @@ mod tests {
         };
         assert_eq!(Cipher::of(&event(&content, vec![])).unwrap(), Cipher::Nip04);
         let strange = event("", vec![tag(["encryption", "rot13"]).unwrap()]);
-        assert_eq!(Cipher::of(&strange).unwrap_err().code, Code::UnsupportedEncryption);
+        assert_eq!(
+            Cipher::of(&strange).unwrap_err().code,
+            Code::UnsupportedEncryption
+        );
     }
 }

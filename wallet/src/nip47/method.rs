@@ -72,6 +72,8 @@ impl FromStr for Method {
 
     fn from_str(name: &str) -> Result<Self, Unknown> {
         let all = Self::ALL.into_iter();
-        all.into_iter().find(|method| method.name() == name).ok_or(Unknown)
+        all.into_iter()
+            .find(|method| method.name() == name)
+            .ok_or(Unknown)
     }
 }

@@ -11,10 +11,13 @@ mod refusal;
 pub(crate) mod transaction;
 
 pub use self::connection_string::ConnectionString;
-pub use self::envelope::{Cipher, Envelope, INFO, NOTIFICATION, NOTIFICATION_LEGACY, REQUEST, RESPONSE};
+pub use self::envelope::{
+    Cipher, Envelope, INFO, NOTIFICATION, NOTIFICATION_LEGACY, REQUEST, RESPONSE,
+};
 pub use self::method::Method;
 pub use self::params::{
-    GetTransactions, LookupInvoice, MakeHoldInvoice, MakeInvoice, PayInvoice, PaymentHash, Request, Settle, hash_of,
+    GetTransactions, LookupInvoice, MakeHoldInvoice, MakeInvoice, PayInvoice, PaymentHash, Request,
+    Settle, hash_of,
 };
 pub use self::refusal::{Code, Refusal};
 pub use self::transaction::{Direction, State, Transaction};

@@ -43,7 +43,10 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     /// A request that makes no sense, or cannot be done as things stand.
@@ -53,13 +56,19 @@ impl Refusal {
 
     /// Nothing is known under that hash.
     pub fn not_found() -> Self {
-        Self::new(Code::NotFound, "this connection knows no such invoice or payment")
+        Self::new(
+            Code::NotFound,
+            "this connection knows no such invoice or payment",
+        )
     }
 }
 
 impl From<crate::record::Error> for Refusal {
     fn from(error: crate::record::Error) -> Self {
         tracing::error!(%error, "the wallet's records cannot be used");
-        Self::new(Code::Internal, "the wallet cannot read or write its records")
+        Self::new(
+            Code::Internal,
+            "the wallet cannot read or write its records",
+        )
     }
 }

@@ -95,7 +95,10 @@ impl Transaction {
             invoice: row.invoice.clone(),
             description: row.description.clone(),
             description_hash: row.description_hash.clone(),
-            preimage: row.preimage.clone().filter(|_| row.state == InvoiceState::Settled),
+            preimage: row
+                .preimage
+                .clone()
+                .filter(|_| row.state == InvoiceState::Settled),
             payment_hash: row.payment_hash.clone(),
             amount: row.received_msat.unwrap_or(row.amount_msat),
             fees_paid: 0,

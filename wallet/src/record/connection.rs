@@ -146,7 +146,8 @@ impl Records {
     /// See [`Error`].
     pub fn connections(&self) -> Result<Vec<Connection>, Error> {
         self.read(|database| {
-            let mut query = database.prepare(&format!("SELECT {COLUMNS} FROM connections ORDER BY id"))?;
+            let mut query =
+                database.prepare(&format!("SELECT {COLUMNS} FROM connections ORDER BY id"))?;
             query.query_map([], connection)?.collect()
         })
     }
@@ -158,7 +159,9 @@ impl Records {
     pub fn connection_of(&self, service: &PublicKey) -> Result<Option<Connection>, Error> {
         // A wallet has a handful: deriving each public key is cheaper than a second truth in a column.
         let all = self.connections()?;
-        Ok(all.into_iter().find(|one| one.service.public_key() == *service))
+        Ok(all
+            .into_iter()
+            .find(|one| one.service.public_key() == *service))
     }
 
     /// The connection with this number.
@@ -178,7 +181,8 @@ impl Records {
     /// See [`Error`].
     pub fn revoke(&self, name: &str, now: u64) -> Result<bool, Error> {
         self.write(|change| {
-            let update = "UPDATE connections SET revoked_at = ?2 WHERE name = ?1 AND revoked_at IS NULL";
+            let update =
+                "UPDATE connections SET revoked_at = ?2 WHERE name = ?1 AND revoked_at IS NULL";
             Ok(change.execute(update, (name, signed(now)))? > 0)
         })
     }

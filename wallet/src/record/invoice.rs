@@ -136,10 +136,18 @@ impl Records {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn set_invoice(&self, payment_hash: &str, invoice: &str, expires_at: Option<u64>) -> Result<(), Error> {
+    pub fn set_invoice(
+        &self,
+        payment_hash: &str,
+        invoice: &str,
+        expires_at: Option<u64>,
+    ) -> Result<(), Error> {
         self.write(|change| {
-            let update = "UPDATE invoices SET invoice = ?2, expires_at = ?3 WHERE payment_hash = ?1";
-            change.execute(update, (payment_hash, invoice, expires_at.map(signed))).map(drop)
+            let update =
+                "UPDATE invoices SET invoice = ?2, expires_at = ?3 WHERE payment_hash = ?1";
+            change
+                .execute(update, (payment_hash, invoice, expires_at.map(signed)))
+                .map(drop)
         })
     }
 
@@ -150,7 +158,9 @@ impl Records {
     pub fn invoice(&self, payment_hash: &str) -> Result<Option<Invoice>, Error> {
         self.read(|database| {
             let query = format!("SELECT {COLUMNS} FROM invoices WHERE payment_hash = ?1");
-            database.query_row(&query, [payment_hash], invoice).optional()
+            database
+                .query_row(&query, [payment_hash], invoice)
+                .optional()
         })
     }
 
@@ -182,8 +192,12 @@ impl Records {
     /// See [`Error`].
     pub fn invoices_in(&self, state: InvoiceState) -> Result<Vec<Invoice>, Error> {
         self.read(|database| {
-            let query = format!("SELECT {COLUMNS} FROM invoices WHERE state = ?1 ORDER BY created_at");
-            database.prepare(&query)?.query_map([state.name()], invoice)?.collect()
+            let query =
+                format!("SELECT {COLUMNS} FROM invoices WHERE state = ?1 ORDER BY created_at");
+            database
+                .prepare(&query)?
+                .query_map([state.name()], invoice)?
+                .collect()
         })
     }
 
@@ -204,7 +218,12 @@ impl Records {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn hold_accepted(&self, payment_hash: &str, msat: u64, deadline: Option<u32>) -> Result<bool, Error> {
+    pub fn hold_accepted(
+        &self,
+        payment_hash: &str,
+        msat: u64,
+        deadline: Option<u32>,
+    ) -> Result<bool, Error> {
         self.write(|change| {
             let known = "UPDATE invoices SET received_msat = ?2, claim_deadline = ?3 \
                          WHERE payment_hash = ?1 AND state IN ('accepted', 'settling')";
@@ -316,7 +335,10 @@ mod tests {
         assert!(records.received("a", 5, None, 3).unwrap());
         assert!(!records.received("a", 5, None, 4).unwrap());
         let row = records.invoice("a").unwrap().unwrap();
-        assert_eq!((row.state, row.preimage.as_deref()), (InvoiceState::Settled, Some("00")));
+        assert_eq!(
+            (row.state, row.preimage.as_deref()),
+            (InvoiceState::Settled, Some("00"))
+        );
 
         let records = held();
         assert!(records.hold_cancelled("a").unwrap());

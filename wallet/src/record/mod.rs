@@ -87,7 +87,9 @@ impl Records {
     pub fn note(&self, name: &str) -> Result<Option<String>, Error> {
         self.read(|database| {
             let query = "SELECT value FROM notes WHERE name = ?1";
-            database.query_row(query, [name], |row| row.get(0)).optional()
+            database
+                .query_row(query, [name], |row| row.get(0))
+                .optional()
         })
     }
 
@@ -98,7 +100,10 @@ impl Records {
     pub fn set_note(&self, name: &str, value: &str) -> Result<(), Error> {
         self.write(|change| {
             change
-                .execute("INSERT OR REPLACE INTO notes (name, value) VALUES (?1, ?2)", [name, value])
+                .execute(
+                    "INSERT OR REPLACE INTO notes (name, value) VALUES (?1, ?2)",
+                    [name, value],
+                )
                 .map(drop)
         })
     }

@@ -151,7 +151,13 @@ impl Records {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn payments(&self, of: Option<i64>, from: u64, until: u64, most: u64) -> Result<Vec<Payment>, Error> {
+    pub fn payments(
+        &self,
+        of: Option<i64>,
+        from: u64,
+        until: u64,
+        most: u64,
+    ) -> Result<Vec<Payment>, Error> {
         self.read(|database| {
             let query = format!(
                 "SELECT {COLUMNS} FROM payments WHERE (?1 IS NULL OR connection = ?1) AND created_at BETWEEN ?2 AND ?3 \
@@ -168,7 +174,9 @@ impl Records {
     /// See [`Error`].
     pub fn pending_payments(&self) -> Result<Vec<Payment>, Error> {
         self.read(|database| {
-            let query = format!("SELECT {COLUMNS} FROM payments WHERE state = 'pending' ORDER BY created_at");
+            let query = format!(
+                "SELECT {COLUMNS} FROM payments WHERE state = 'pending' ORDER BY created_at"
+            );
             database.prepare(&query)?.query_map([], payment)?.collect()
         })
     }
@@ -177,7 +185,13 @@ impl Records {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn payment_paid(&self, payment_hash: &str, preimage: &str, fee_msat: u64, now: u64) -> Result<bool, Error> {
+    pub fn payment_paid(
+        &self,
+        payment_hash: &str,
+        preimage: &str,
+        fee_msat: u64,
+        now: u64,
+    ) -> Result<bool, Error> {
         self.write(|change| {
             // A late success outweighs a failure: the money is gone.
             let update = "UPDATE payments SET state = 'paid', preimage = ?2, fee_paid_msat = ?3, settled_at = ?4, \
@@ -214,7 +228,9 @@ fn is_own(change: &Transaction<'_>, payment_hash: &str) -> rusqlite::Result<bool
 
 fn find(database: &rusqlite::Connection, payment_hash: &str) -> rusqlite::Result<Option<Payment>> {
     let query = format!("SELECT {COLUMNS} FROM payments WHERE payment_hash = ?1");
-    database.query_row(&query, [payment_hash], payment).optional()
+    database
+        .query_row(&query, [payment_hash], payment)
+        .optional()
 }
 
 /// The highest fee that the budget has room for beside the amount; nothing if not even the amount fits.
@@ -232,11 +248,18 @@ fn affordable_fee(
     })
 }
 
-fn left(database: &rusqlite::Connection, by: &Connection, now: u64) -> rusqlite::Result<Option<u64>> {
+fn left(
+    database: &rusqlite::Connection,
+    by: &Connection,
+    now: u64,
+) -> rusqlite::Result<Option<u64>> {
     let Some(budget) = by.budget else {
         return Ok(None);
     };
-    let since = budget.period.seconds().map_or(0, |seconds| now.saturating_sub(seconds));
+    let since = budget
+        .period
+        .seconds()
+        .map_or(0, |seconds| now.saturating_sub(seconds));
     // Until its fee is known, a payment counts with the highest one.
     let query = "SELECT COALESCE(SUM(amount_msat + COALESCE(fee_paid_msat, fee_limit_msat)), 0) FROM payments \
                  WHERE connection = ?1 AND (created_at > ?2 OR state = 'pending') AND state != 'failed'";
@@ -318,7 +341,10 @@ mod tests {
     }
 
     fn connect(records: &Records, name: &str, msat: u64) -> Connection {
-        let budget = Budget { msat, period: Period::Day };
+        let budget = Budget {
+            msat,
+            period: Period::Day,
+        };
         let new = NewConnection {
             name: name.to_owned(),
             client: Keys::generate().public_key(),
@@ -340,22 +366,42 @@ mod tests {
         };
         let records = Records::open(&path).unwrap();
         connect(&records, "one", 1_000);
-        assert_eq!(begin(&records, "a", 500, 10), Begun::Pay { fee_limit_msat: 100 });
+        assert_eq!(
+            begin(&records, "a", 500, 10),
+            Begun::Pay {
+                fee_limit_msat: 100
+            }
+        );
         assert_eq!(begin(&records, "a", 500, 11), Begun::Pending);
         drop(records);
 
         let records = Records::open(&path).unwrap();
-        assert_eq!(begin(&records, "b", 401, 20), Begun::OverBudget { left_msat: 400 });
+        assert_eq!(
+            begin(&records, "b", 401, 20),
+            Begun::OverBudget { left_msat: 400 }
+        );
         assert!(records.payment_paid("a", "00", 7, 21).unwrap());
         assert!(!records.payment_paid("a", "00", 7, 21).unwrap());
         // What is left of the budget bounds the fee.
-        assert_eq!(begin(&records, "b", 490, 22), Begun::Pay { fee_limit_msat: 3 });
+        assert_eq!(
+            begin(&records, "b", 490, 22),
+            Begun::Pay { fee_limit_msat: 3 }
+        );
         assert!(records.payment_failed("b", "no route").unwrap());
-        assert_eq!(begin(&records, "c", 493, 23), Begun::Pay { fee_limit_msat: 0 });
+        assert_eq!(
+            begin(&records, "c", 493, 23),
+            Begun::Pay { fee_limit_msat: 0 }
+        );
         assert!(matches!(begin(&records, "a", 500, 24), Begun::Paid(_)));
         // A day later, what was paid is forgotten, and what is pending is not.
-        assert_eq!(begin(&records, "d", 600, 10 + day), Begun::OverBudget { left_msat: 507 });
-        assert_eq!(begin(&records, "d", 500, 10 + day), Begun::Pay { fee_limit_msat: 7 });
+        assert_eq!(
+            begin(&records, "d", 600, 10 + day),
+            Begun::OverBudget { left_msat: 507 }
+        );
+        assert_eq!(
+            begin(&records, "d", 500, 10 + day),
+            Begun::Pay { fee_limit_msat: 7 }
+        );
     }
 
     #[test]

@@ -30,7 +30,8 @@ impl Records {
                 Some(Some(response)) => Ok(Seen::Answered(response)),
                 Some(None) => Ok(Seen::Unanswered),
                 None => {
-                    let insert = "INSERT INTO requests (event, connection, received_at) VALUES (?1, ?2, ?3)";
+                    let insert =
+                        "INSERT INTO requests (event, connection, received_at) VALUES (?1, ?2, ?3)";
                     change.execute(insert, (event, connection, signed(now)))?;
                     Ok(Seen::Never)
                 }

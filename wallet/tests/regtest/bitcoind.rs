@@ -28,7 +28,11 @@ pub fn find(test: &str) -> Option<PathBuf> {
     if !found.status.success() {
         let why = String::from_utf8_lossy(&found.stderr);
         // Past the test's captured output: a skip must be seen.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {}", why.trim().replace('\n', " "));
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED {test}: {}",
+            why.trim().replace('\n', " ")
+        );
         return None;
     }
     Some(PathBuf::from(String::from_utf8_lossy(&found.stdout).trim()))
@@ -49,17 +53,34 @@ impl Bitcoind {
             .arg(format!("-datadir={}", folder.path().display()))
             .arg(format!("-rpcport={port}"))
             .args([
-                "-regtest", "-server=1", "-listen=0", "-dnsseed=0", "-fallbackfee=0.0001", "-txindex=1", "-rest=1",
-                "-printtoconsole=0", "-rpcworkqueue=256", "-rpcthreads=8", "-dbcache=16",
+                "-regtest",
+                "-server=1",
+                "-listen=0",
+                "-dnsseed=0",
+                "-fallbackfee=0.0001",
+                "-txindex=1",
+                "-rest=1",
+                "-printtoconsole=0",
+                "-rpcworkqueue=256",
+                "-rpcthreads=8",
+                "-dbcache=16",
             ])
-            .args([format!("-rpcuser={USER}"), format!("-rpcpassword={PASSWORD}")])
+            .args([
+                format!("-rpcuser={USER}"),
+                format!("-rpcpassword={PASSWORD}"),
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("bitcoind starts");
-        let node = Self { process, port, _folder: folder };
+        let node = Self {
+            process,
+            port,
+            _folder: folder,
+        };
         node.wait();
-        node.call("createwallet", json!(["miner"])).expect("a wallet");
+        node.call("createwallet", json!(["miner"]))
+            .expect("a wallet");
         node.mine(101);
         node
     }
@@ -77,16 +98,28 @@ impl Bitcoind {
         format!("http://{USER}:{PASSWORD}@127.0.0.1:{}", self.port)
     }
 
+    /// The same in parts: host, port, user, password.
+    pub fn rpc(&self) -> (String, u16, String, String) {
+        (
+            "127.0.0.1".to_owned(),
+            self.port,
+            USER.to_owned(),
+            PASSWORD.to_owned(),
+        )
+    }
+
     /// Mines blocks.
     pub fn mine(&self, blocks: u32) {
         let to = self.call("getnewaddress", json!([])).expect("an address");
-        self.call("generatetoaddress", json!([blocks, to])).expect("blocks");
+        self.call("generatetoaddress", json!([blocks, to]))
+            .expect("blocks");
     }
 
     /// Pays to an address; not mined yet.
     pub fn pay(&self, address: &str, sats: u64) {
         let bitcoin = format!("{}.{:08}", sats / 100_000_000, sats % 100_000_000);
-        self.call("sendtoaddress", json!([address, bitcoin])).expect("paid");
+        self.call("sendtoaddress", json!([address, bitcoin]))
+            .expect("paid");
     }
 
     /// How many transactions wait to be mined.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use infernet_node::link::{Delivery, Link, Options, Subscription};
 use infernet_wallet::nip47::{
-    Cipher, ConnectionString, Envelope, INFO, NOTIFICATION, NOTIFICATION_LEGACY, RESPONSE, Refusal, Request,
+    Cipher, ConnectionString, Envelope, INFO, NOTIFICATION, NOTIFICATION_LEGACY, RESPONSE, Refusal,
+    Request,
 };
 use nostr::{Event, EventId, Filter};
 use serde_json::{Value, json};
@@ -27,7 +28,11 @@ impl Client {
         options.retry_first = Duration::from_millis(100);
         options.retry_most = Duration::from_millis(200);
         let link = Link::connect(options).await.expect("the wallet's relay");
-        Self { string: Arc::new(string.clone()), link, cipher: Cipher::Nip44 }
+        Self {
+            string: Arc::new(string.clone()),
+            link,
+            cipher: Cipher::Nip44,
+        }
     }
 
     /// Asks, and waits for the answer.
@@ -50,14 +55,20 @@ impl Client {
             if balance == msat {
                 return;
             }
-            assert!(tokio::time::Instant::now() < deadline, "the balance is {balance}, not {msat}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the balance is {balance}, not {msat}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// A request as an event, not sent yet.
     pub fn request(&self, method: &str, params: Value) -> Event {
-        let request = json!(Request { method: method.to_owned(), params });
+        let request = json!(Request {
+            method: method.to_owned(),
+            params
+        });
         self.sealed(&request.to_string())
     }
 
@@ -67,19 +78,33 @@ impl Client {
     }
 
     pub fn envelope(&self) -> Envelope<'_> {
-        Envelope { from: &self.string.client, to: self.string.service, cipher: self.cipher }
+        Envelope {
+            from: &self.string.client,
+            to: self.string.service,
+            cipher: self.cipher,
+        }
     }
 
     /// Sends an event, and waits for the answer to it.
     pub async fn ask_with(&self, request: &Event) -> Option<Result<Value, Refusal>> {
         let mut answers = self.answers(request.id);
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        self.link.publish_until(request, deadline).await.expect("the relay takes it");
-        timeout(PATIENCE, self.next_answer(&mut answers)).await.ok().flatten()
+        self.link
+            .publish_until(request, deadline)
+            .await
+            .expect("the relay takes it");
+        timeout(PATIENCE, self.next_answer(&mut answers))
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Sends an event, and answers what comes within a time; nothing if nothing does.
-    pub async fn ask_within(&self, request: &Event, patience: Duration) -> Option<Result<Value, Refusal>> {
+    pub async fn ask_within(
+        &self,
+        request: &Event,
+        patience: Duration,
+    ) -> Option<Result<Value, Refusal>> {
         let mut answers = self.answers(request.id);
         let asked = async {
             let deadline = tokio::time::Instant::now() + patience;
@@ -90,7 +115,10 @@ impl Client {
     }
 
     fn answers(&self, request: EventId) -> Subscription {
-        let filter = Filter::new().kind(RESPONSE).author(self.string.service).event(request);
+        let filter = Filter::new()
+            .kind(RESPONSE)
+            .author(self.string.service)
+            .event(request);
         self.link.subscribe(vec![filter]).expect("a subscription")
     }
 
@@ -101,7 +129,9 @@ impl Client {
                 let answer: Value = serde_json::from_str(&text).expect("JSON");
                 return Some(match &answer["error"] {
                     Value::Null => Ok(answer["result"].clone()),
-                    error => Err(serde_json::from_value(error.clone()).expect("an error of NIP-47")),
+                    error => {
+                        Err(serde_json::from_value(error.clone()).expect("an error of NIP-47"))
+                    }
                 });
             }
         }
@@ -137,7 +167,10 @@ impl Client {
             .author(self.string.service)
             .pubkey(self.string.client.public_key());
         let heard = self.link.subscribe(vec![filter]).expect("a subscription");
-        Notifications { client: self.clone(), heard }
+        Notifications {
+            client: self.clone(),
+            heard,
+        }
     }
 }
 
@@ -159,6 +192,12 @@ impl Notifications {
         };
         let text = timeout(PATIENCE, next).await.expect("a notification");
         let told: Value = serde_json::from_str(&text).expect("JSON");
-        (told["notification_type"].as_str().expect("a type").to_owned(), told["notification"].clone())
+        (
+            told["notification_type"]
+                .as_str()
+                .expect("a type")
+                .to_owned(),
+            told["notification"].clone(),
+        )
     }
 }

@@ -21,18 +21,28 @@ struct Held {
 
 impl Held {
     /// Bob asks, Alice pays; answers once Bob holds it.
-    async fn hold(&self, hash: &str, delta: Option<u64>) -> (Value, tokio::task::JoinHandle<Result<Value, Code>>) {
-        let params = json!({ "amount": self.msat, "payment_hash": hash, "min_cltv_expiry_delta": delta });
+    async fn hold(
+        &self,
+        hash: &str,
+        delta: Option<u64>,
+    ) -> (Value, tokio::task::JoinHandle<Result<Value, Code>>) {
+        let params =
+            json!({ "amount": self.msat, "payment_hash": hash, "min_cltv_expiry_delta": delta });
         let asked = self.bob.ask("make_hold_invoice", params).await.unwrap();
         let mut hears = self.bob.notifications();
         let (alice, invoice) = (self.alice.clone(), asked["invoice"].clone());
         let paying = tokio::spawn(async move {
-            let paid = alice.ask("pay_invoice", json!({ "invoice": invoice })).await;
+            let paid = alice
+                .ask("pay_invoice", json!({ "invoice": invoice }))
+                .await;
             paid.map_err(|refusal| refusal.code)
         });
         let (kind, told) = hears.next().await;
         assert_eq!(kind, "hold_invoice_accepted");
-        assert_eq!((&told["payment_hash"], &told["state"]), (&json!(hash), &json!("accepted")));
+        assert_eq!(
+            (&told["payment_hash"], &told["state"]),
+            (&json!(hash), &json!("accepted"))
+        );
         assert!(told.get("preimage").is_none());
         (told, paying)
     }
@@ -42,13 +52,19 @@ impl Held {
     }
 
     async fn state(&self, hash: &str) -> Value {
-        self.bob.ask("lookup_invoice", json!({ "payment_hash": hash })).await.unwrap()["state"].clone()
+        self.bob
+            .ask("lookup_invoice", json!({ "payment_hash": hash }))
+            .await
+            .unwrap()["state"]
+            .clone()
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_lasts_is_settled_cancelled_or_given_back() {
-    let Some(mut pair) = Pair::start("a_hold_lasts_is_settled_cancelled_or_given_back") else { return };
+    let Some(mut pair) = Pair::start("a_hold_lasts_is_settled_cancelled_or_given_back") else {
+        return;
+    };
     let held = Held {
         alice: Client::new(&pair.alice.connect(&["--name", "buyer"])).await,
         bob: Client::new(&pair.bob.connect(&["--name", "aggregator"])).await,
@@ -67,7 +83,10 @@ async fn a_hold_lasts_is_settled_cancelled_or_given_back() {
 
 async fn settled_after_a_restart(held: &Held, pair: &mut Pair) {
     let (preimage, hash) = secret(1);
-    let early = held.bob.ask("settle_hold_invoice", json!({ "preimage": preimage })).await;
+    let early = held
+        .bob
+        .ask("settle_hold_invoice", json!({ "preimage": preimage }))
+        .await;
     assert_eq!(early.unwrap_err().code, Code::NotFound);
     let (told, paying) = held.hold(&hash, None).await;
     let invoice: Bolt11Invoice = told["invoice"].as_str().unwrap().parse().unwrap();
@@ -82,24 +101,42 @@ async fn settled_after_a_restart(held: &Held, pair: &mut Pair) {
     pair.bob.start();
     pair.wait_usable();
     assert_eq!(held.state(&hash).await, "accepted");
-    held.bob.ask("settle_hold_invoice", json!({ "preimage": preimage })).await.unwrap();
-    held.bob.ask("settle_hold_invoice", json!({ "preimage": preimage })).await.unwrap();
+    held.bob
+        .ask("settle_hold_invoice", json!({ "preimage": preimage }))
+        .await
+        .unwrap();
+    held.bob
+        .ask("settle_hold_invoice", json!({ "preimage": preimage }))
+        .await
+        .unwrap();
     assert_eq!(paying.await.unwrap().unwrap()["preimage"], preimage);
     assert_eq!(held.state(&hash).await, "settled");
-    let late = held.bob.ask("cancel_hold_invoice", json!({ "payment_hash": hash })).await;
+    let late = held
+        .bob
+        .ask("cancel_hold_invoice", json!({ "payment_hash": hash }))
+        .await;
     assert_eq!(late.unwrap_err().code, Code::Other);
 }
 
 async fn cancelled(held: &Held) {
     let (preimage, hash) = secret(2);
     let (told, paying) = held.hold(&hash, Some(432)).await;
-    held.bob.ask("cancel_hold_invoice", json!({ "payment_hash": hash })).await.unwrap();
+    held.bob
+        .ask("cancel_hold_invoice", json!({ "payment_hash": hash }))
+        .await
+        .unwrap();
     assert_eq!(paying.await.unwrap().unwrap_err(), Code::PaymentFailed);
     assert_eq!(held.state(&hash).await, "failed");
-    let late = held.bob.ask("settle_hold_invoice", json!({ "preimage": preimage })).await;
+    let late = held
+        .bob
+        .ask("settle_hold_invoice", json!({ "preimage": preimage }))
+        .await;
     assert_eq!(late.unwrap_err().code, Code::Other);
     // Who pays a cancelled one gets it back.
-    let again = held.alice.ask("pay_invoice", json!({ "invoice": told["invoice"] })).await;
+    let again = held
+        .alice
+        .ask("pay_invoice", json!({ "invoice": told["invoice"] }))
+        .await;
     assert_eq!(again.unwrap_err().code, Code::PaymentFailed);
 }
 
@@ -118,8 +155,12 @@ async fn given_back_in_time(held: &Held, pair: &Pair) {
 
 async fn refusals(held: &Held) {
     let make = async |hash: &str, delta: u64| {
-        let params = json!({ "amount": 1_000, "payment_hash": hash, "min_cltv_expiry_delta": delta });
-        held.bob.ask("make_hold_invoice", params).await.map_err(|refusal| refusal.code)
+        let params =
+            json!({ "amount": 1_000, "payment_hash": hash, "min_cltv_expiry_delta": delta });
+        held.bob
+            .ask("make_hold_invoice", params)
+            .await
+            .map_err(|refusal| refusal.code)
     };
     assert_eq!(make(&secret(1).1, 144).await.unwrap_err(), Code::Other);
     assert_eq!(make(&secret(4).1, 2_000).await.unwrap_err(), Code::Other);

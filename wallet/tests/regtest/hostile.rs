@@ -16,7 +16,9 @@ const SILENCE: Duration = Duration::from_millis(1_500);
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_refused_and_harms_nobody() {
     let test = "what_makes_no_sense_is_refused_and_harms_nobody";
-    let Some(executable) = bitcoind::find(test) else { return };
+    let Some(executable) = bitcoind::find(test) else {
+        return;
+    };
     let bitcoind = Bitcoind::start(&executable);
     let mut wallet = Process::init("alone", &bitcoind, &[]);
     wallet.start();
@@ -36,18 +38,54 @@ async fn refused_with_a_reason(client: &Client) {
         ("make_invoice", json!({ "amount": 0 }), Code::Other),
         ("make_invoice", json!({ "amount": -5 }), Code::Other),
         ("make_invoice", json!({ "amount": "much" }), Code::Other),
-        ("make_invoice", json!({ "amount": 1, "expiry": 1u64 << 40 }), Code::Other),
-        ("make_invoice", json!({ "amount": 1, "description": "x".repeat(640) }), Code::Other),
-        ("make_invoice", json!({ "amount": 1, "description_hash": "zz" }), Code::Other),
-        ("make_invoice", json!({ "amount": 1, "metadata": "x".repeat(5_000) }), Code::Other),
+        (
+            "make_invoice",
+            json!({ "amount": 1, "expiry": 1u64 << 40 }),
+            Code::Other,
+        ),
+        (
+            "make_invoice",
+            json!({ "amount": 1, "description": "x".repeat(640) }),
+            Code::Other,
+        ),
+        (
+            "make_invoice",
+            json!({ "amount": 1, "description_hash": "zz" }),
+            Code::Other,
+        ),
+        (
+            "make_invoice",
+            json!({ "amount": 1, "metadata": "x".repeat(5_000) }),
+            Code::Other,
+        ),
         ("pay_invoice", json!({ "invoice": "lnbc1" }), Code::Other),
-        ("pay_invoice", json!({ "invoice": "x".repeat(20_000) }), Code::Other),
+        (
+            "pay_invoice",
+            json!({ "invoice": "x".repeat(20_000) }),
+            Code::Other,
+        ),
         ("pay_invoice", json!([]), Code::Other),
         ("lookup_invoice", json!({}), Code::Other),
-        ("lookup_invoice", json!({ "payment_hash": "00".repeat(32) }), Code::NotFound),
-        ("settle_hold_invoice", json!({ "preimage": "00".repeat(32) }), Code::NotFound),
-        ("cancel_hold_invoice", json!({ "payment_hash": "00".repeat(32) }), Code::NotFound),
-        ("list_transactions", json!({ "type": "sideways" }), Code::Other),
+        (
+            "lookup_invoice",
+            json!({ "payment_hash": "00".repeat(32) }),
+            Code::NotFound,
+        ),
+        (
+            "settle_hold_invoice",
+            json!({ "preimage": "00".repeat(32) }),
+            Code::NotFound,
+        ),
+        (
+            "cancel_hold_invoice",
+            json!({ "payment_hash": "00".repeat(32) }),
+            Code::NotFound,
+        ),
+        (
+            "list_transactions",
+            json!({ "type": "sideways" }),
+            Code::Other,
+        ),
     ];
     for (method, params, code) in cases {
         let refused = client.ask(method, params.clone()).await;
@@ -57,11 +95,18 @@ async fn refused_with_a_reason(client: &Client) {
         let refused = client.ask_with(&client.sealed(text)).await.unwrap();
         assert_eq!(refused.unwrap_err().code, Code::Other, "{text:?}");
     }
-    let own = client.ask("make_invoice", json!({ "amount": 1_000 })).await.unwrap();
-    let paid = client.ask("pay_invoice", json!({ "invoice": own["invoice"] })).await;
+    let own = client
+        .ask("make_invoice", json!({ "amount": 1_000 }))
+        .await
+        .unwrap();
+    let paid = client
+        .ask("pay_invoice", json!({ "invoice": own["invoice"] }))
+        .await;
     assert_eq!(paid.unwrap_err().code, Code::Other);
     let other = foreign_invoice();
-    let poor = client.ask("pay_invoice", json!({ "invoice": other, "amount": 1_000 })).await;
+    let poor = client
+        .ask("pay_invoice", json!({ "invoice": other, "amount": 1_000 }))
+        .await;
     assert_eq!(poor.unwrap_err().code, Code::InsufficientBalance);
     let strange = EventBuilder::new(REQUEST, "AAAA").tags([
         Tag::public_key(client.string.service),
@@ -93,7 +138,10 @@ async fn not_heard(client: &Client) {
     let text = json!({ "method": "get_info", "params": {} }).to_string();
     let past = Timestamp::from_secs(Timestamp::now().as_secs() - 10);
     let expired = client.envelope().request(&text, Some(past)).unwrap();
-    assert!(client.ask_within(&expired, SILENCE).await.is_none(), "an expired request was answered");
+    assert!(
+        client.ask_within(&expired, SILENCE).await.is_none(),
+        "an expired request was answered"
+    );
     // A stranger who knows the wallet's key, and garbage under the right key.
     let stranger = Client {
         string: std::sync::Arc::new(infernet_wallet::nip47::ConnectionString {
@@ -103,7 +151,10 @@ async fn not_heard(client: &Client) {
         ..client.clone()
     };
     let asked = stranger.request("get_info", json!({}));
-    assert!(stranger.ask_within(&asked, SILENCE).await.is_none(), "a stranger was answered");
+    assert!(
+        stranger.ask_within(&asked, SILENCE).await.is_none(),
+        "a stranger was answered"
+    );
     let garbage = EventBuilder::new(REQUEST, "AAAA").tag(Tag::public_key(client.string.service));
     let garbage = garbage.sign_with_keys(&client.string.client).unwrap();
     assert!(client.ask_within(&garbage, SILENCE).await.is_none());
@@ -115,13 +166,21 @@ async fn not_heard(client: &Client) {
         nostr::nips::nip44::Version::V2,
     );
     let stale = EventBuilder::new(REQUEST, stale.unwrap())
-        .tags([Tag::public_key(client.string.service), Tag::parse(["encryption", old.name()]).unwrap()])
+        .tags([
+            Tag::public_key(client.string.service),
+            Tag::parse(["encryption", old.name()]).unwrap(),
+        ])
         .custom_created_at(Timestamp::from_secs(Timestamp::now().as_secs() - 7_200))
         .sign_with_keys(&client.string.client)
         .unwrap();
-    assert!(client.ask_within(&stale, SILENCE).await.is_none(), "a stale request was answered");
+    assert!(
+        client.ask_within(&stale, SILENCE).await.is_none(),
+        "a stale request was answered"
+    );
     // The wallet's relay serves nobody else.
-    let foreign = EventBuilder::text_note("hello").sign_with_keys(&Keys::generate()).unwrap();
+    let foreign = EventBuilder::text_note("hello")
+        .sign_with_keys(&Keys::generate())
+        .unwrap();
     assert!(client.link.publish(&foreign).await.is_err());
 }
 
@@ -130,7 +189,9 @@ async fn a_flood_is_bounded(client: &Client) {
     let mut codes = std::collections::BTreeMap::new();
     for chunk in chunks(asks.collect(), 20) {
         for answer in futures::future::join_all(chunk).await {
-            let code = answer.err().map_or("made".to_owned(), |refusal| format!("{:?}", refusal.code));
+            let code = answer
+                .err()
+                .map_or("made".to_owned(), |refusal| format!("{:?}", refusal.code));
             *codes.entry(code).or_insert(0) += 1;
         }
     }
@@ -150,14 +211,39 @@ fn the_process_is_alone(wallet: &Process) {
     use std::os::unix::fs::PermissionsExt;
     let said = wallet.try_cli(&["start"]).unwrap_err();
     assert!(said.contains("is running already"), "{said}");
-    let said = wallet.try_cli(&["init", "--network", "regtest", "--bitcoind", "http://a:b@localhost:1"]).unwrap_err();
+    let said = wallet
+        .try_cli(&[
+            "init",
+            "--network",
+            "regtest",
+            "--bitcoind",
+            "http://a:b@localhost:1",
+        ])
+        .unwrap_err();
     assert!(said.contains("there is a wallet here already"), "{said}");
-    let mode = |name: &str| std::fs::metadata(wallet.home.path().join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!([mode(""), mode("ldk"), mode("seed-words"), mode("wallet.toml"), mode("control")], [
-        0o700, 0o700, 0o600, 0o600, 0o600
-    ]);
-    let said = wallet.try_cli(&["channel", "buy", "--sats", "1000"]).unwrap_err();
+    let mode = |name: &str| {
+        std::fs::metadata(wallet.home.path().join(name))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!(
+        [
+            mode(""),
+            mode("ldk"),
+            mode("seed-words"),
+            mode("wallet.toml"),
+            mode("control")
+        ],
+        [0o700, 0o700, 0o600, 0o600, 0o600]
+    );
+    let said = wallet
+        .try_cli(&["channel", "buy", "--sats", "1000"])
+        .unwrap_err();
     assert!(said.contains("LSPS2"), "{said}");
-    let said = wallet.try_cli(&["channel", "open", "nobody", "--sats", "1000"]).unwrap_err();
+    let said = wallet
+        .try_cli(&["channel", "open", "nobody", "--sats", "1000"])
+        .unwrap_err();
     assert!(said.contains("<node id>@<host>:<port>"), "{said}");
 }

@@ -25,10 +25,24 @@ impl Process {
     /// Makes a wallet; it does not run yet.
     pub fn init(name: &'static str, bitcoind: &Bitcoind, more: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
-        let process = Self { home, child: None, name };
+        let process = Self {
+            home,
+            child: None,
+            name,
+        };
         let listen = format!("127.0.0.1:{}", free_port());
         let url = bitcoind.url();
-        let args = ["init", "--network", "regtest", "--bitcoind", &url, "--listen", &listen, "--alias", name];
+        let args = [
+            "init",
+            "--network",
+            "regtest",
+            "--bitcoind",
+            &url,
+            "--listen",
+            &listen,
+            "--alias",
+            name,
+        ];
         process.cli(&[&args, more].concat());
         process
     }
@@ -51,7 +65,10 @@ impl Process {
     }
 
     fn begin(&mut self, dies_at: Option<fault::Point>) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.home.path().join("log"));
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("log"));
         let mut command = self.command(&["start"]);
         if let Some(point) = dies_at {
             command.env(fault::VARIABLE, point.name());
@@ -78,7 +95,8 @@ impl Process {
 
     /// Runs its command line.
     pub fn cli(&self, args: &[&str]) -> String {
-        self.try_cli(args).unwrap_or_else(|said| panic!("{} {args:?}: {said}\n{}", self.name, self.log()))
+        self.try_cli(args)
+            .unwrap_or_else(|said| panic!("{} {args:?}: {said}\n{}", self.name, self.log()))
     }
 
     /// Runs its command line; what it says when it fails.
@@ -105,7 +123,9 @@ impl Process {
 
     /// Makes a connection.
     pub fn connect(&self, args: &[&str]) -> ConnectionString {
-        self.cli(&[&["connect"], args].concat()).parse().expect("a connection string")
+        self.cli(&[&["connect"], args].concat())
+            .parse()
+            .expect("a connection string")
     }
 
     /// Kills it, as by SIGKILL.
@@ -178,7 +198,11 @@ impl Pair {
             scope.spawn(|| alice.start());
             scope.spawn(|| bob.start());
         });
-        let pair = Self { alice, bob, bitcoind };
+        let pair = Self {
+            alice,
+            bob,
+            bitcoind,
+        };
         pair.fund();
         Some(pair)
     }
@@ -189,11 +213,21 @@ impl Pair {
         }
         self.bitcoind.mine(1);
         for wallet in [&self.alice, &self.bob] {
-            until("money on the chain", || wallet.status()["spendable_sats"].as_u64() > Some(0));
+            until("money on the chain", || {
+                wallet.status()["spendable_sats"].as_u64() > Some(0)
+            });
         }
         let (sats, push) = (CHANNEL_SATS.to_string(), BOB_SATS.to_string());
         let peer = self.bob.address();
-        self.alice.cli(&["channel", "open", &peer, "--sats", &sats, "--push-sats", &push]);
+        self.alice.cli(&[
+            "channel",
+            "open",
+            &peer,
+            "--sats",
+            &sats,
+            "--push-sats",
+            &push,
+        ]);
         until("a funding transaction", || self.bitcoind.waiting() > 0);
         self.bitcoind.mine(6);
         self.wait_usable();
@@ -202,7 +236,9 @@ impl Pair {
     /// Waits until both can use the channel.
     pub fn wait_usable(&self) {
         for wallet in [&self.alice, &self.bob] {
-            until("a usable channel", || wallet.status()["can_send_msat"].as_u64() > Some(0));
+            until("a usable channel", || {
+                wallet.status()["can_send_msat"].as_u64() > Some(0)
+            });
         }
     }
 }
