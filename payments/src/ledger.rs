@@ -12,6 +12,7 @@
 
 mod intent;
 mod journal;
+mod planning;
 mod posting;
 mod reconcile;
 mod signed;

@@ -10,8 +10,10 @@
 
 mod client;
 mod connection;
+mod desk;
 mod envelope;
 mod message;
+mod params;
 mod service;
 
 pub use self::client::{Options, Rail};

@@ -7,32 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use infernet_node::link::{self, Delivery, Link, Subscription};
-use infernet_protocol::money::Msat;
 use nostr::{Event, EventBuilder, EventId, Filter, Keys, Kind, RelayUrl, Tag, TagKind, Timestamp};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::message::{self, Notification, Request, Response, Transaction};
+use super::params::{Bid, Bill, Named, Proof, Wanted, read, unreadable};
 use super::{Connection, Encryption, envelope};
 use super::{INFO, NOTIFICATION, NOTIFICATION_NIP04, REQUEST, RESPONSE};
-use crate::rail::{
-    Ask, Direction, Error, Hold, Notice, Notices, Order, OrderKey, Payment, PaymentRail, State,
-};
-use crate::{Invoice, PaymentHash, Preimage};
+use crate::rail::{Direction, Error, Notice, Notices, Payment, PaymentRail, State};
+use crate::{PaymentHash, Preimage};
 
 /// How long a payment is waited for before the client is left to look it up.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What an invoice's expiry is if the client names none, in seconds.
-const DEFAULT_EXPIRY_S: u64 = 3_600;
-
-/// How long a client's invoice may at most live, in seconds: a week.
-const MAX_EXPIRY_S: u64 = 7 * 24 * 3_600;
-
-/// Blocks that a hold is given if the client names none: a day.
-const DEFAULT_HOLD_DELTA: u16 = 144;
 
 /// The most payments that one listing answers.
 const MAX_PAGE: usize = 20;
@@ -363,91 +351,5 @@ fn paid(payment: &Payment) -> Result<Value, message::Fault> {
             message::PAYMENT_FAILED,
             "no way to pay was found",
         )),
-    }
-}
-
-fn read<T: serde::de::DeserializeOwned>(params: Value) -> Result<T, message::Fault> {
-    serde_json::from_value(params).map_err(|_| unreadable())
-}
-
-fn unreadable() -> message::Fault {
-    message::Fault::new("OTHER", "the request cannot be read")
-}
-
-#[derive(Deserialize)]
-struct Bill {
-    amount: u64,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    expiry: Option<u64>,
-    #[serde(default)]
-    payment_hash: Option<PaymentHash>,
-    #[serde(default)]
-    min_cltv_expiry_delta: Option<u16>,
-}
-
-impl Bill {
-    fn ask(&self) -> Ask {
-        let expiry = self.expiry.unwrap_or(DEFAULT_EXPIRY_S).min(MAX_EXPIRY_S);
-        Ask {
-            amount: Msat(self.amount),
-            description: self.description.clone(),
-            expiry: Duration::from_secs(expiry),
-        }
-    }
-
-    fn hold(&self) -> Result<Hold, message::Fault> {
-        Ok(Hold {
-            hash: self.payment_hash.ok_or_else(unreadable)?,
-            min_cltv_expiry_delta: self.min_cltv_expiry_delta.unwrap_or(DEFAULT_HOLD_DELTA),
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct Proof {
-    preimage: String,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    payment_hash: PaymentHash,
-}
-
-#[derive(Deserialize)]
-struct Wanted {
-    #[serde(default)]
-    from: u64,
-    #[serde(default)]
-    limit: Option<usize>,
-    #[serde(default)]
-    offset: usize,
-    #[serde(default)]
-    unpaid: bool,
-}
-
-#[derive(Deserialize)]
-struct Bid {
-    #[serde(default)]
-    id: Option<String>,
-    invoice: String,
-    #[serde(default)]
-    max_fee: Option<u64>,
-}
-
-impl Bid {
-    fn order(self) -> Result<Order, message::Fault> {
-        let invoice: Invoice = self.invoice.parse().map_err(|_| unreadable())?;
-        // Who names no order means the invoice.
-        let mut key = *invoice.hash().as_bytes();
-        if let Some(id) = &self.id {
-            hex::decode_to_slice(id, &mut key).map_err(|_| unreadable())?;
-        }
-        Ok(Order {
-            key: OrderKey::from_bytes(key),
-            invoice,
-            max_fee: self.max_fee.map_or(Msat::MAX, Msat),
-        })
     }
 }

@@ -1,10 +1,13 @@
 //! The buyer's side of a tab: what it agrees to, and what it pays.
 
+mod job;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use infernet_protocol::money::{Msat, Price};
 use nostr::EventId;
 
+use self::job::{Job, disagrees};
 use super::{Carried, Disagreement, Totals, Unexpected};
 use crate::PaymentHash;
 
@@ -135,60 +138,6 @@ pub enum Refusal {
     Needless,
     /// A newer one has come.
     Replaced,
-}
-
-#[derive(Debug)]
-struct Job {
-    price: Price,
-    max_input_tokens: u64,
-    max_output_tokens: u64,
-    budget: Msat,
-    /// As first claimed.
-    input_tokens: Option<u64>,
-    counted: u64,
-    /// The most output that the provider has claimed.
-    claimed: u64,
-    /// What had been paid when it was opened.
-    paid_before: Msat,
-    /// The output that was acknowledged last.
-    acknowledged: Option<u64>,
-    is_stopped: bool,
-}
-
-impl Job {
-    fn cost(&self, input_tokens: u64, output_tokens: u64) -> Msat {
-        let cost = self.price.cost(input_tokens, output_tokens);
-        cost.unwrap_or(Msat::MAX)
-    }
-
-    /// What we put on the tab for it: never more than was agreed on.
-    fn charged(&self, input_tokens: u64, output_tokens: u64) -> Msat {
-        let output_tokens = output_tokens.min(self.max_output_tokens);
-        self.cost(input_tokens, output_tokens).min(self.budget)
-    }
-
-    /// What we have had of it. The input counts from the first output on: before, there is nothing to show for it.
-    fn received(&self) -> Msat {
-        match (self.counted, self.input_tokens) {
-            (0, _) => Msat::ZERO,
-            (counted, input) => self.charged(input.unwrap_or_default(), counted),
-        }
-    }
-
-    /// What it costs once it is over.
-    fn charge(&self, is_delivered: bool) -> Msat {
-        match self.input_tokens {
-            // Work without output, like an embedding, is done with its result.
-            Some(input) if is_delivered && self.max_output_tokens == 0 => self.charged(input, 0),
-            _ => self.received(),
-        }
-    }
-
-    /// The most that it can still cost in all.
-    fn ceiling(&self) -> Msat {
-        let input = self.input_tokens.unwrap_or(self.max_input_tokens);
-        self.cost(input, self.max_output_tokens).min(self.budget)
-    }
 }
 
 /// One provider's tab, as its buyer keeps it.
@@ -471,23 +420,6 @@ impl Tab {
 
 fn total(amounts: impl Iterator<Item = Msat>) -> u64 {
     amounts.fold(0, |sum, amount| sum.saturating_add(amount.0))
-}
-
-fn disagrees(job: &Job, totals: &Totals) -> Option<Disagreement> {
-    let is_same_input = job
-        .input_tokens
-        .is_none_or(|input| input == totals.input_tokens);
-    if !is_same_input || totals.input_tokens > job.max_input_tokens {
-        return Some(Disagreement::Input);
-    }
-    if totals.output_tokens > job.max_output_tokens {
-        return Some(Disagreement::Output);
-    }
-    let cost = job.price.cost(totals.input_tokens, totals.output_tokens);
-    if cost != Some(totals.due_msat) {
-        return Some(Disagreement::Cost);
-    }
-    (totals.due_msat > job.budget).then_some(Disagreement::OverBudget)
 }
 
 fn stop(award: EventId, job: &mut Job, why: Disagreement, effects: &mut Vec<Effect>) {

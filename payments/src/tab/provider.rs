@@ -1,11 +1,14 @@
 //! The provider's side of a tab: how much it may draw, and when to ask for money.
 
+mod job;
+
 use std::collections::BTreeMap;
 
 use infernet_protocol::job::Millis;
 use infernet_protocol::money::{Msat, Price};
 use nostr::EventId;
 
+use self::job::{Job, further, next_stretch};
 use super::{Carried, Disagreement, MIN_PAYMENT, Totals, Unexpected};
 
 /// What a provider asks of its buyers.
@@ -155,65 +158,6 @@ pub enum Why {
     Silent,
     /// The buyer counts differently.
     Disagreement(Disagreement),
-}
-
-#[derive(Debug)]
-struct Job {
-    price: Price,
-    input_tokens: u64,
-    max_output_tokens: u64,
-    drawn: u64,
-    /// What it may draw in all, once it may begin.
-    allowed: Option<u64>,
-    acknowledged: u64,
-    /// Since when it cannot go on.
-    waits_since: Option<Millis>,
-    is_stopped: bool,
-}
-
-impl Job {
-    /// What so much output costs, with the input.
-    fn cost(&self, output_tokens: u64) -> u64 {
-        let cost = self.price.cost(self.input_tokens, output_tokens);
-        cost.unwrap_or(Msat::MAX).0
-    }
-
-    /// What is set aside for it.
-    fn reserved(&self) -> u64 {
-        self.allowed.map_or(0, |allowed| self.cost(allowed))
-    }
-
-    /// What it has cost.
-    fn due(&self) -> u64 {
-        self.allowed.map_or(0, |_| self.cost(self.drawn))
-    }
-
-    /// What it costs once it is over. Work that has output costs nothing before the first of it: nobody could tell
-    /// an input that was computed from one that was not.
-    fn charge(&self) -> Msat {
-        match self.drawn == 0 && self.max_output_tokens > 0 {
-            true => Msat::ZERO,
-            false => Msat(self.due()),
-        }
-    }
-
-    /// The most output that costs no more than this.
-    fn affordable(&self, budget: u64) -> u64 {
-        let millionths = u128::from(budget) * 1_000_000;
-        let input = u128::from(self.price.input_msat) * u128::from(self.input_tokens);
-        let left = millionths.saturating_sub(input);
-        match u128::from(self.price.output_msat) {
-            0 => u64::MAX,
-            price => u64::try_from(left / price).unwrap_or(u64::MAX),
-        }
-    }
-
-    const fn can_go_on(&self) -> bool {
-        match self.allowed {
-            None => false,
-            Some(allowed) => self.drawn < allowed || allowed == self.max_output_tokens,
-        }
-    }
 }
 
 /// One buyer's tab, as its provider keeps it.
@@ -472,33 +416,6 @@ impl Tab {
     }
 }
 
-/// The output that a job is to be allowed next, if there is money for it.
-fn next_stretch(terms: &Terms, job: &Job) -> u64 {
-    let next = match job.allowed {
-        None => terms.prepaid_output_tokens,
-        Some(allowed) => allowed.saturating_add(terms.stretch_output_tokens),
-    };
-    next.min(job.max_output_tokens)
-}
-
 fn total(amounts: impl Iterator<Item = u64>) -> u64 {
     amounts.fold(0, u64::saturating_add)
-}
-
-/// How much output a job may have now, if that is more than before.
-fn further(terms: &Terms, job: &Job, free: u64) -> Option<u64> {
-    let Some(allowed) = job.allowed else {
-        let first = next_stretch(terms, job);
-        return (job.cost(first) <= free).then_some(first);
-    };
-    let stretch = job.drawn.saturating_add(terms.stretch_output_tokens);
-    let window = job
-        .acknowledged
-        .saturating_add(terms.unacknowledged_output_tokens);
-    let affordable = job.affordable(job.cost(allowed).saturating_add(free));
-    let next = stretch
-        .min(window)
-        .min(affordable)
-        .min(job.max_output_tokens);
-    (next > allowed).then_some(next)
 }
