@@ -88,8 +88,7 @@ async fn take(wallet: &Arc<Wallet>, event: Event) -> Result<(), Refusal> {
                 .ldk_payment(&hash)
                 .is_none_or(|known| known.status == PaymentStatus::Failed);
             if is_over {
-                let reason = reason.map_or_else(String::new, |reason| format!("{reason:?}"));
-                pay::failed(wallet, &hash, &reason)?;
+                pay::given_up(wallet, &hash, reason)?;
             }
         }
         Event::PaymentReceived {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ldk_node::NodeError;
+use ldk_node::lightning::events::PaymentFailureReason;
 use ldk_node::lightning::routing::router::RouteParametersConfig;
 use ldk_node::lightning_invoice::Bolt11Invoice;
 use ldk_node::payment::{PaymentKind, PaymentStatus};
@@ -157,6 +158,13 @@ fn check(wallet: &Wallet, invoice: &Bolt11Invoice, order: &Order) -> Result<(), 
     }
 }
 
+/// How long a payment waits for room in the channels while others are under way: a channel carries 50 of them and a
+/// tenth of its value at a time.
+const WAITING: Duration = Duration::from_secs(60);
+
+/// How soon it looks for room again.
+const LOOKING: Duration = Duration::from_millis(250);
+
 /// Asks LDK to pay what is recorded, and records a failure that is certain.
 async fn send(
     wallet: &Arc<Wallet>,
@@ -165,37 +173,69 @@ async fn send(
     fee_msat: u64,
 ) -> Result<(), Refusal> {
     let hash = invoice.payment_hash().to_string();
+    let patience = tokio::time::Instant::now() + WAITING;
+    loop {
+        let asked = try_send(wallet, invoice.clone(), amount_msat, fee_msat).await?;
+        fault::point(Point::PaySent);
+        match asked {
+            Ok(()) => return Ok(()),
+            // Nothing has left. Where others are under way, they may be what is in the way.
+            Err(NodeError::PaymentSendingFailed)
+                if tokio::time::Instant::now() < patience && others_pending(wallet, &hash)? =>
+            {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOKING) => {}
+                    () = wallet.stop.cancelled() => return Ok(()),
+                }
+            }
+            Err(error) => return refused(wallet, &hash, error),
+        }
+    }
+}
+
+async fn try_send(
+    wallet: &Wallet,
+    invoice: Bolt11Invoice,
+    amount_msat: u64,
+    fee_msat: u64,
+) -> Result<Result<(), NodeError>, Refusal> {
     let node = wallet.node.clone();
-    let asked = blocking(move || {
+    blocking(move || {
         let limits = RouteParametersConfig {
             max_total_routing_fee_msat: Some(fee_msat),
             ..Default::default()
         };
-        match invoice.amount_milli_satoshis() {
+        let sent = match invoice.amount_milli_satoshis() {
             Some(_) => node.bolt11_payment().send(&invoice, Some(limits)),
             None => node
                 .bolt11_payment()
                 .send_using_amount(&invoice, amount_msat, Some(limits)),
-        }
-    });
-    let asked = asked.await?;
-    fault::point(Point::PaySent);
-    match asked {
-        Ok(_) => Ok(()),
-        Err(
-            error @ (NodeError::PaymentSendingFailed
-            | NodeError::InvalidInvoice
-            | NodeError::InvalidAmount
-            | NodeError::NotRunning),
-        ) => {
-            wallet.records.payment_failed(&hash, &reason(error))?;
-            wallet.changed();
-            Ok(())
-        }
+        };
+        sent.map(drop)
+    })
+    .await
+}
+
+fn others_pending(wallet: &Wallet, hash: &str) -> Result<bool, Refusal> {
+    let pending = wallet.records.pending_payments()?;
+    Ok(pending.iter().any(|other| {
+        let known = wallet.ldk_payment(&other.payment_hash);
+        other.payment_hash != hash
+            && known.is_some_and(|known| known.status == PaymentStatus::Pending)
+    }))
+}
+
+/// What LDK's refusal means: a failure, if nothing can have left.
+fn refused(wallet: &Wallet, hash: &str, error: NodeError) -> Result<(), Refusal> {
+    match error {
+        NodeError::PaymentSendingFailed
+        | NodeError::InvalidInvoice
+        | NodeError::InvalidAmount
+        | NodeError::NotRunning => failed(wallet, hash, &reason(error)),
         // LDK has it already, or cannot say: it is pending until LDK says more.
-        Err(error) => {
-            tracing::warn!(%error, payment = &hash[..8], "LDK did not take a payment; it stays pending");
-            ask(wallet, &hash)
+        other => {
+            tracing::warn!(error = %other, payment = &hash[..8], "LDK did not take a payment; it stays pending");
+            ask(wallet, hash)
         }
     }
 }
@@ -258,6 +298,48 @@ pub fn paid(wallet: &Wallet, hash: &str, preimage: &str, fee_msat: u64) -> Resul
     Ok(())
 }
 
+/// LDK gave a payment up: nothing of it is under way. One that found no room among others is tried again for a
+/// while; it stays pending.
+///
+/// # Errors
+/// When the records cannot be used.
+pub fn given_up(
+    wallet: &Arc<Wallet>,
+    hash: &str,
+    reason: Option<PaymentFailureReason>,
+) -> Result<(), Refusal> {
+    let payment = wallet.records.payment(hash)?;
+    let is_young = |payment: &Payment| {
+        payment.state == PaymentState::Pending && now() < payment.created_at + WAITING.as_secs()
+    };
+    if reason == Some(PaymentFailureReason::RouteNotFound)
+        && let Some(payment) = payment.filter(is_young)
+        && others_pending(wallet, hash)?
+    {
+        tokio::spawn(again(wallet.clone(), payment));
+        return Ok(());
+    }
+    let reason = reason.map_or_else(String::new, |reason| format!("{reason:?}"));
+    failed(wallet, hash, &reason)
+}
+
+async fn again(wallet: Arc<Wallet>, payment: Payment) {
+    tokio::time::sleep(LOOKING).await;
+    let Ok(invoice) = Bolt11Invoice::from_str(&payment.invoice) else {
+        return;
+    };
+    let sent = send(
+        &wallet,
+        invoice,
+        payment.amount_msat,
+        payment.fee_limit_msat,
+    )
+    .await;
+    if let Err(error) = sent {
+        tracing::error!(%error, "a payment cannot be tried again");
+    }
+}
+
 /// Records a payment that failed.
 ///
 /// # Errors
@@ -292,9 +374,6 @@ pub fn resume(wallet: &Wallet) -> Result<Vec<Payment>, Refusal> {
 
 /// How long an interrupted payment waits for the node's peers to come back before it is tried without them.
 const RECONNECTING: Duration = Duration::from_secs(60);
-
-/// How often it looks whether they are there.
-const LOOKING: Duration = Duration::from_millis(250);
 
 /// Sends an interrupted payment, unless its connection was revoked or its invoice has expired.
 ///

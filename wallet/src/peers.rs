@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ldk_node::PeerDetails;
+
 use crate::wallet::{Wallet, blocking};
 
 /// The pauses between attempts, which double while somebody is away.
@@ -33,8 +35,11 @@ async fn reconnect(wallet: &Arc<Wallet>) -> bool {
     let tried = blocking(move || {
         let peers = node.list_peers().into_iter();
         let away = peers.filter(|peer| peer.is_persisted && !peer.is_connected);
-        away.map(|peer| node.connect(peer.node_id, peer.address, false).is_ok())
-            .fold(true, |all, one| all && one)
+        let missed = |peer: &PeerDetails| {
+            let place = peer.address.clone();
+            node.connect(peer.node_id, place, false).is_err()
+        };
+        away.filter(missed).count() == 0
     });
     tried.await.unwrap_or(false)
 }

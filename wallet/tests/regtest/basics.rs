@@ -219,3 +219,23 @@ fn nothing_secret_is_logged(pair: &Pair, paid: &Value) {
         assert!(!log.contains(&words));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_payments_at_a_time_go_through_one_channel() {
+    let Some(pair) = Pair::start("a_hundred_payments_at_a_time_go_through_one_channel") else {
+        return;
+    };
+    let alice = Client::new(&pair.alice.connect(&["--name", "client"])).await;
+    let bob = Client::new(&pair.bob.connect(&["--name", "provider"])).await;
+    let (alices, bobs) = (alice.balance().await, bob.balance().await);
+    let paid = (0..100).map(async |_| {
+        let asked = invoice(&bob, 3_000_000).await;
+        alice
+            .ask("pay_invoice", json!({ "invoice": asked["invoice"] }))
+            .await
+            .unwrap()
+    });
+    futures::future::join_all(paid).await;
+    alice.wait_for_balance(alices - 300_000_000).await;
+    bob.wait_for_balance(bobs + 300_000_000).await;
+}
