@@ -105,6 +105,18 @@ async fn told(notices: &mut Notices, direction: Direction, hash: PaymentHash) ->
     .await
 }
 
+/// Waits until there is so much in a wallet: Lightning takes a moment to settle what is settled.
+async fn balance_becomes(rail: &Arc<dyn PaymentRail>, msat: u64) {
+    let becomes = async {
+        while rail.balance().await.unwrap() != Msat(msat) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if timeout(DEADLINE, becomes).await.is_err() {
+        assert_eq!(rail.balance().await.unwrap(), Msat(msat));
+    }
+}
+
 const fn is_settled(state: &State) -> bool {
     matches!(state, State::Settled { .. })
 }
@@ -147,9 +159,8 @@ async fn what_is_paid_moves(bench: Bench) {
     assert_eq!(here.amount, Msat(10_000));
     told(&mut received, Direction::Incoming, invoice.hash()).await;
     told(&mut sent, Direction::Outgoing, invoice.hash()).await;
-    let after = (alice.balance().await.unwrap(), bob.balance().await.unwrap());
-    assert_eq!(after.0.0, before.0.0 - 10_000 - fee.0);
-    assert_eq!(after.1.0, before.1.0 + 10_000);
+    balance_becomes(alice, before.0.0 - 10_000 - fee.0).await;
+    balance_becomes(bob, before.1.0 + 10_000).await;
 }
 
 async fn an_order_pays_once(bench: Bench) {
@@ -159,8 +170,7 @@ async fn an_order_pays_once(bench: Bench) {
     let once = within(bench.alice.pay(&order)).await.unwrap();
     let again = within(bench.alice.pay(&order)).await.unwrap();
     assert!(is_settled(&once.state) && is_settled(&again.state));
-    let after = bench.bob.balance().await.unwrap();
-    assert_eq!(after.0, before.0 + 10_000);
+    balance_becomes(&bench.bob, before.0 + 10_000).await;
 }
 
 async fn an_invoice_is_paid_once(bench: Bench) {
@@ -184,8 +194,7 @@ async fn an_invoice_is_paid_once(bench: Bench) {
     let State::Settled { fee, .. } = done.state else {
         unreachable!()
     };
-    let after = bench.alice.balance().await.unwrap();
-    assert_eq!(after.0, before.0 - 10_000 - fee.0);
+    balance_becomes(&bench.alice, before.0 - 10_000 - fee.0).await;
 }
 
 async fn many_payments_at_a_time(bench: Bench) {
@@ -212,7 +221,7 @@ async fn nobody_pays_more_than_there_is(bench: Bench) {
         Ok(payment) => assert_eq!(payment.state, State::Failed),
         Err(other) => panic!("{other}"),
     }
-    assert_eq!(bench.alice.balance().await.unwrap(), before);
+    balance_becomes(&bench.alice, before.0).await;
 }
 
 async fn an_expired_invoice_is_not_paid(bench: Bench) {
@@ -296,7 +305,7 @@ async fn a_held_payment_is_settled(bench: Bench) {
     until(alice, Direction::Outgoing, hold.hash, is_settled).await;
     bob.settle(&preimage).await.unwrap();
     assert_ne!(within(paying).await.unwrap().unwrap().state, State::Failed);
-    assert_eq!(bob.balance().await.unwrap().0, before.0 + 10_000);
+    balance_becomes(bob, before.0 + 10_000).await;
 }
 
 async fn a_held_payment_is_given_back(bench: Bench) {
@@ -325,8 +334,8 @@ async fn a_held_payment_is_given_back(bench: Bench) {
     bob.cancel(&hold.hash).await.unwrap();
     let paid = within(paying).await.unwrap().unwrap();
     assert!(!is_settled(&paid.state));
-    let after = (alice.balance().await.unwrap(), bob.balance().await.unwrap());
-    assert_eq!(after, before);
+    balance_becomes(alice, before.0.0).await;
+    balance_becomes(bob, before.1.0).await;
 }
 
 async fn only_what_is_held_is_settled(bench: Bench) {
@@ -337,9 +346,17 @@ async fn only_what_is_held_is_settled(bench: Bench) {
     };
     let invoice = bench.bob.make_hold_invoice(&ask(10_000), &hold).await;
     assert_eq!(invoice.unwrap().hash(), hold.hash);
-    assert_eq!(bench.bob.settle(&preimage).await, Err(Error::NotFound));
+    refuses(bench.bob.settle(&preimage).await);
     bench.bob.cancel(&hold.hash).await.unwrap();
-    assert_eq!(bench.bob.settle(&preimage).await, Err(Error::NotFound));
+    refuses(bench.bob.settle(&preimage).await);
+}
+
+/// Wallets have more than one word for it.
+fn refuses(answer: Result<(), Error>) {
+    assert!(
+        matches!(answer, Err(Error::NotFound | Error::Refused(_))),
+        "{answer:?}"
+    );
 }
 
 async fn a_hold_lasts_as_long_as_asked(bench: Bench) {

@@ -6,4 +6,5 @@ mod cashier;
 mod conformance;
 mod faults;
 mod ledger;
+mod program;
 mod tab;
