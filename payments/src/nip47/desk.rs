@@ -18,6 +18,11 @@ use super::{Encryption, envelope};
 use super::{INFO, NOTIFICATION, NOTIFICATION_NIP04, REQUEST, RESPONSE};
 use crate::rail::{Error, Notice};
 
+/// How long a wallet may begin with a request: events count in seconds, and a request that is still on its way when
+/// nobody waits for it must die soon. The cashier's patience with the unknown rests on the longer one.
+const MIN_LIFE: Duration = Duration::from_secs(1);
+const MAX_LIFE: Duration = Duration::from_secs(60);
+
 pub(super) struct Desk {
     pub(super) keys: Keys,
     pub(super) wallet: PublicKey,
@@ -101,7 +106,7 @@ impl Desk {
         });
         let content = encryption.seal(&self.keys, &self.wallet, &request.to_string());
         let content = content.map_err(|_| unsendable())?;
-        let expiration = clock::now() + patience.max(Duration::from_secs(1));
+        let expiration = clock::now() + patience.clamp(MIN_LIFE, MAX_LIFE);
         EventBuilder::new(Kind::Custom(REQUEST), content)
             .tags([
                 Tag::public_key(self.wallet),

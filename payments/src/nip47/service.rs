@@ -48,6 +48,8 @@ pub enum Fault {
     Garbage,
     /// The next answer is to another question.
     Mistaken,
+    /// The next payment is not made, and said to be done.
+    Lie,
 }
 
 /// Whom to serve, and where.
@@ -209,16 +211,20 @@ impl Shop {
         let Ok(Request { method, params }) = serde_json::from_str(&text) else {
             return;
         };
-        let Some(outcome) = self.act(&method, params).await else {
+        let fault = self.faults().pop_front();
+        let outcome = match fault {
+            Some(Fault::Lie) => Some(Ok(json!({ "preimage": "00".repeat(32) }))),
+            _ => self.act(&method, params).await,
+        };
+        let Some(outcome) = outcome else {
             return;
         };
-        let fault = self.faults().pop_front();
         let answer = json!(Response::new(&method, outcome)).to_string();
         let answer = match fault {
             Some(Fault::Silent) => return,
             Some(Fault::Garbage) => "{".to_owned(),
             Some(Fault::Mistaken) => json!(Response::new("get_riddle", Ok(json!({})))).to_string(),
-            Some(Fault::Twice) | None => answer,
+            Some(Fault::Twice | Fault::Lie) | None => answer,
         };
         self.say(RESPONSE, &answer, Some(event.id)).await;
         if fault == Some(Fault::Twice) {

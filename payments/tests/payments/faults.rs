@@ -172,6 +172,17 @@ async fn a_wallet_that_answers_badly_over_nip47_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wallet_that_lies_over_nip47_is_not_believed() {
+    let (_network, alice, bob) = wallets();
+    let (_relay, url) = relay().await;
+    let (service, rail) = lend(alice, &url, Encryption::Nip44).await;
+    let invoice = bob.make_invoice(&ask(10_000)).await.unwrap();
+    service.misbehave(Slip::Lie);
+    let paid = timeout(DEADLINE, rail.pay(&order(&invoice))).await;
+    assert_eq!(paid.unwrap().unwrap().state, State::Pending);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_that_takes_long_over_nip47_is_pending_until_looked_up() {
     let (network, alice, bob) = wallets();
     let (_relay, url) = relay().await;
