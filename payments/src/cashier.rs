@@ -17,7 +17,7 @@ use infernet_protocol::money::Msat;
 use nostr::Timestamp;
 use tokio::sync::broadcast;
 
-use crate::ledger::{self, Budget, Due, Intent, Ledger, Planned, Report, Standing};
+use crate::ledger::{self, Budget, Caps, Due, Intent, Ledger, Planned, Report, Standing};
 use crate::rail::{Ask, Direction, Notice, Notices, Order, Payment, PaymentRail, State};
 use crate::{Invoice, PaymentHash, rail};
 
@@ -128,9 +128,16 @@ impl Cashier {
     /// Asks for a payment: the invoice is written down before anybody sees it.
     ///
     /// # Errors
-    /// What the wallet refuses.
-    pub async fn invoice(&self, due: &Due, ask: &Ask, now: Timestamp) -> Result<Invoice, Error> {
-        let intent = self.ledger.plan_invoice(due, ask.amount, now).await?;
+    /// [`ledger::Error::TooManyInvoices`]; what the wallet refuses.
+    pub async fn invoice(
+        &self,
+        due: &Due,
+        ask: &Ask,
+        caps: Caps,
+        now: Timestamp,
+    ) -> Result<Invoice, Error> {
+        let planned = self.ledger.plan_invoice(due, ask.amount, caps, now);
+        let intent = planned.await?;
         let invoice = match self.rail.make_invoice(ask).await {
             Ok(invoice) => invoice,
             Err(error) => {

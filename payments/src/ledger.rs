@@ -24,7 +24,7 @@ use nostr::{PublicKey, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-pub use self::intent::{Budget, Due, Intent, Planned, Reason, Standing};
+pub use self::intent::{Budget, Caps, Due, Intent, Planned, Reason, Standing};
 pub use self::journal::{Line, Tabs};
 pub use self::posting::{Account, Posted, Posting};
 pub use self::reconcile::{Difference, Report};
@@ -48,6 +48,14 @@ pub enum Error {
     /// More than all the money there is.
     #[error("the amount is out of bounds")]
     OutOfBounds,
+    /// Wait until some are paid or expire.
+    #[error("too many invoices wait to be paid ({theirs} by this one, {all} in all)")]
+    TooManyInvoices {
+        /// By the counterparty.
+        theirs: u64,
+        /// In all.
+        all: u64,
+    },
     /// Wait until tomorrow, or raise the budget.
     #[error("the day's budget of {most} is used up ({spent} spent)")]
     OverBudget {

@@ -139,6 +139,25 @@ pub struct Budget {
     pub since: Timestamp,
 }
 
+/// How many invoices may wait to be paid. Making one is work for us, and asking for it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    /// By one counterparty.
+    pub for_one: u64,
+    /// In all.
+    pub in_all: u64,
+}
+
+impl Default for Caps {
+    /// A tab asks for one at a time; more are those of jobs that were given up.
+    fn default() -> Self {
+        Self {
+            for_one: 4,
+            in_all: 1_000,
+        }
+    }
+}
+
 /// A payment that is due: an [`Intent`] before it is written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {

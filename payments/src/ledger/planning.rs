@@ -4,7 +4,7 @@ use infernet_protocol::money::Msat;
 use nostr::{EventId, PublicKey, Timestamp};
 use sqlx::{Sqlite, Transaction};
 
-use super::intent::{Budget, Due, Intent, Planned, Reason, Standing, direction_name};
+use super::intent::{Budget, Caps, Due, Intent, Planned, Reason, Standing, direction_name};
 use super::posting::post;
 use super::{Error, Ledger, amount, bytes32, instant, key, msat, seconds};
 use crate::rail::{Direction, OrderKey};
@@ -92,14 +92,19 @@ impl Ledger {
     /// Writes down that a payment is to be asked for.
     ///
     /// # Errors
-    /// [`Error::Sqlite`].
+    /// [`Error::TooManyInvoices`]; [`Error::Sqlite`].
     pub async fn plan_invoice(
         &self,
         due: &Due,
         amount: Msat,
+        caps: Caps,
         now: Timestamp,
     ) -> Result<Intent, Error> {
         let mut change = self.change().await?;
+        let (theirs, all) = unpaid_invoices(&mut change, &due.counterparty).await?;
+        if theirs >= caps.for_one || all >= caps.in_all {
+            return Err(Error::TooManyInvoices { theirs, all });
+        }
         let intent = Intent {
             key: OrderKey::random(),
             direction: Direction::Incoming,
@@ -235,16 +240,8 @@ impl Ledger {
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn unpaid_invoices(&self, of: &PublicKey) -> Result<(u64, u64), Error> {
-        let of = of.as_bytes().to_vec();
-        let row = sqlx::query!(
-            r#"SELECT count(*) AS "all!: i64",
-                      coalesce(sum(counterparty = ?), 0) AS "theirs!: i64"
-               FROM intents WHERE direction = 'incoming' AND state IN ('planned', 'under-way')"#,
-            of
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok((row.theirs.unsigned_abs(), row.all.unsigned_abs()))
+        let mut change = self.pool.begin().await?;
+        unpaid_invoices(&mut change, of).await
     }
 
     /// What was paid out, or is under way, since then; fees not counted in.
@@ -255,6 +252,22 @@ impl Ledger {
         let mut change = self.pool.begin().await?;
         paid_since(&mut change, since).await
     }
+}
+
+async fn unpaid_invoices(
+    change: &mut Transaction<'static, Sqlite>,
+    of: &PublicKey,
+) -> Result<(u64, u64), Error> {
+    let of = of.as_bytes().to_vec();
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "all!: i64",
+                      coalesce(sum(counterparty = ?), 0) AS "theirs!: i64"
+               FROM intents WHERE direction = 'incoming' AND state IN ('planned', 'under-way')"#,
+        of
+    )
+    .fetch_one(&mut **change)
+    .await?;
+    Ok((row.theirs.unsigned_abs(), row.all.unsigned_abs()))
 }
 
 async fn paid_since(

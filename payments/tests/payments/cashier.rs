@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use infernet_payments::cashier::{Cashier, Error};
-use infernet_payments::ledger::{Account, Due, Ledger, Posting, Reason, Standing};
+use infernet_payments::ledger::{Account, Caps, Due, Ledger, Posting, Reason, Standing};
 use infernet_payments::rail::{self, Direction, Notice, PaymentRail};
 use infernet_payments::test_rail::{Fault, Network, Routing, Wallet};
 use infernet_payments::{Invoice, PaymentHash};
@@ -125,7 +125,7 @@ async fn a_top_up_is_on_both_ledgers() {
     let mut notices = bob.subscribe();
     let now = network.now();
     let invoice = charging
-        .invoice(&top_up(buyer), &ask(10_000), now)
+        .invoice(&top_up(buyer), &ask(10_000), Caps::default(), now)
         .await
         .unwrap();
     let paid = paying
@@ -221,7 +221,9 @@ async fn killed_invoice(polls: usize) -> bool {
     let cashier = house.start().await;
     let (due, ask) = (top_up(buyer), ask(10_000));
     let life = async {
-        let invoice = cashier.invoice(&due, &ask, network.now()).await?;
+        let invoice = cashier
+            .invoice(&due, &ask, Caps::default(), network.now())
+            .await?;
         pay(&alice, &invoice).await;
         let known = bob.look_up(Direction::Incoming, &invoice.hash()).await?;
         let notice = Notice::Changed(known.unwrap());
@@ -308,7 +310,9 @@ async fn what_the_wallet_refuses_is_not_under_way() {
     };
     assert_eq!(cashier.ledger().open_intents().await.unwrap(), []);
     alice.crash();
-    let refused = cashier.invoice(&due, &ask(10_000), network.now()).await;
+    let refused = cashier
+        .invoice(&due, &ask(10_000), Caps::default(), network.now())
+        .await;
     assert!(matches!(refused, Err(Error::Rail(_))), "{refused:?}");
     alice.restart();
     assert_eq!(cashier.ledger().open_intents().await.unwrap(), []);
@@ -345,7 +349,10 @@ async fn changes_are_told_as_they_come() {
     // One that is told, and one that has to be looked for.
     for fault in [None, Some(Fault::TellNothing)] {
         let (due, ask) = (top_up(buyer), ask(10_000));
-        let invoice = cashier.invoice(&due, &ask, network.now()).await.unwrap();
+        let invoice = cashier
+            .invoice(&due, &ask, Caps::default(), network.now())
+            .await
+            .unwrap();
         if let Some(fault) = fault {
             bob.misbehave(fault);
         }

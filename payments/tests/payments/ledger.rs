@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use infernet_payments::ledger::{
-    Account, Budget, Difference, Due, Error, Ledger, Planned, Posted, Posting, Reason, Signed,
-    Standing,
+    Account, Budget, Caps, Difference, Due, Error, Ledger, Planned, Posted, Posting, Reason,
+    Signed, Standing,
 };
 use infernet_payments::rail::{Direction, Payment, PaymentRail, State};
 use infernet_payments::tab::{Carried, Statement, Totals};
@@ -324,15 +324,34 @@ async fn a_budget_counts_what_is_under_way() {
 }
 
 #[tokio::test]
-async fn unpaid_invoices_are_counted_by_buyer_and_in_all() {
+async fn unpaid_invoices_are_capped_by_buyer_and_in_all() {
     let (_folder, ledger) = ledger().await;
     let (one, other) = (somebody(), somebody());
-    for buyer in [one, one, other] {
-        let amount = Msat(10_000);
-        ledger.plan_invoice(&due(buyer), amount, AT).await.unwrap();
+    let caps = Caps {
+        for_one: 2,
+        in_all: 3,
+    };
+    let mut planned = Vec::new();
+    for (buyer, is_planned) in [
+        (one, true),
+        (one, true),
+        (one, false),
+        (other, true),
+        (other, false),
+    ] {
+        let due = due(buyer);
+        match ledger.plan_invoice(&due, Msat(10_000), caps, AT).await {
+            Ok(intent) if is_planned => planned.push(intent),
+            Err(Error::TooManyInvoices { .. }) if !is_planned => {}
+            other => panic!("{other:?}"),
+        }
     }
     assert_eq!(ledger.unpaid_invoices(&one).await.unwrap(), (2, 3));
     assert_eq!(ledger.unpaid_invoices(&somebody()).await.unwrap(), (0, 3));
+    let first = &planned[0].key;
+    let failed = ledger.change_standing(first, Standing::Planned, Standing::Failed, AT);
+    assert!(failed.await.unwrap());
+    assert_eq!(ledger.unpaid_invoices(&one).await.unwrap(), (1, 2));
 }
 
 fn settled(direction: Direction, number: u8, amount: u64, fee: u64) -> Payment {
