@@ -12,6 +12,7 @@ pub mod history;
 pub mod hold;
 pub mod holding;
 pub mod home;
+pub mod interrupted;
 pub mod ldk_log;
 pub mod lightning;
 pub mod nip47;

@@ -3,6 +3,8 @@
 mod backup;
 mod cli;
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
 use infernet_node::config;
@@ -19,8 +21,17 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{ChannelTask, Cli, ConnectArgs, InitArgs, Task};
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run_task(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_task(cli: Cli) -> anyhow::Result<()> {
     let folder = match cli.home {
         Some(folder) => folder,
         None => config::home("wallet")?,

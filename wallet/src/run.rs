@@ -21,7 +21,7 @@ use crate::seed::{self, Seed};
 use crate::service::Service;
 use crate::settings::{self, Settings};
 use crate::wallet::{News, Parts, Wallet, blocking};
-use crate::{events, holding, pay, peers};
+use crate::{events, holding, interrupted, peers};
 
 /// Under which name the port of the wallet's own relay is remembered, so that connection strings stay true.
 const RELAY_PORT: &str = "relay port";
@@ -72,10 +72,11 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub async fn run(home: Home, shutdown: Shutdown, ready: impl FnOnce(&str)) -> Result<(), Error> {
+    // Where there is no wallet, nothing is made.
+    let seed = Seed::read(&home.seed())?;
     home.make()?;
     let _lock = home.lock()?;
     let settings = Settings::read(&home.settings())?;
-    let seed = Seed::read(&home.seed())?;
     let records = Records::open(&home.records())?;
     let node = Arc::new(lightning::build(&settings, &seed, &home.ldk())?);
     start(node.clone(), &settings).await?;
@@ -122,7 +123,7 @@ async fn serve(
     let (wallet, news) = wallet(settings, seed, records, node, stop.clone())?;
     events::drain(&wallet).await?;
     holding::resume(&wallet).await?;
-    let interrupted = pay::resume(&wallet)?;
+    let interrupted = interrupted::resume(&wallet)?;
 
     let services = Services::default();
     let (relay, link, relays) = connect(&wallet, settings, services.clone(), &stop).await?;
@@ -160,7 +161,7 @@ async fn serve(
 }
 
 async fn finish(wallet: Arc<Wallet>, payment: Payment) {
-    if let Err(error) = pay::finish(wallet, payment).await {
+    if let Err(error) = interrupted::finish(wallet, payment).await {
         tracing::error!(%error, "an interrupted payment cannot be finished");
     }
 }

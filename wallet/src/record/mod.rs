@@ -9,6 +9,7 @@ mod invoice;
 mod payment;
 mod request;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -40,6 +41,7 @@ impl Records {
     /// A disk that refuses, or a file that is no such database.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let database = rusqlite::Connection::open(path)?;
+        make_private(path);
         database.pragma_update(None, "journal_mode", "WAL")?;
         database.pragma_update(None, "synchronous", "FULL")?;
         database.pragma_update(None, "foreign_keys", "ON")?;
@@ -116,6 +118,12 @@ impl Records {
         let path = path.to_string_lossy();
         self.read(|database| database.execute("VACUUM INTO ?1", [path]).map(drop))
     }
+}
+
+/// SQLite gives its other files the mode of this one. The folder is private too, so a disk that knows no modes is none
+/// the worse.
+fn make_private(path: &Path) {
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
 }
 
 /// An amount or a time for SQLite, whose integers are signed; what does not fit is more than all bitcoin in msat.

@@ -28,7 +28,7 @@ async fn ends(client: &Client, pair: &Pair, hash: &str, ends: &[&str]) -> Value 
             tokio::time::Instant::now() < deadline,
             "{hash} does not end"
         );
-        pair.bitcoind.mine(1);
+        pair.bitcoind.mine(2);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

@@ -234,9 +234,10 @@ fn the_process_is_alone(wallet: &Process) {
             mode("ldk"),
             mode("seed-words"),
             mode("wallet.toml"),
-            mode("control")
+            mode("control"),
+            mode("records.sqlite-wal")
         ],
-        [0o700, 0o700, 0o600, 0o600, 0o600]
+        [0o700, 0o700, 0o600, 0o600, 0o600, 0o600]
     );
     let said = wallet
         .try_cli(&["channel", "buy", "--sats", "1000"])
