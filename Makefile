@@ -18,6 +18,7 @@ fetch: ## Fetch libtorch and two models into .cache/ (720 MB, once)
 .PHONY: build
 build: fetch ## Build everything
 	@$(CARGO) build --workspace --bins
+	@$(CARGO) build --manifest-path wallet/Cargo.toml
 
 .PHONY: demo
 demo: build ## Watch the market do two jobs on a real model (PROMPT="…")
@@ -50,3 +51,4 @@ reference: fetch ## Remake the reference files that the engine is tested against
 .PHONY: release
 release: fetch ## Build optimised binaries into target/release/
 	@$(CARGO) build --workspace --bins --release
+	@$(CARGO) build --manifest-path wallet/Cargo.toml --release --target-dir target
