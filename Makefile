@@ -18,7 +18,7 @@ fetch: ## Fetch libtorch and two models into .cache/ (720 MB, once)
 	@scripts/fetch all
 
 .PHONY: build
-build: fetch ## Build everything
+build: fetch ## Build everything but the wallet
 	@$(CARGO) build --workspace --bins
 
 .PHONY: demo
@@ -30,7 +30,7 @@ market: build ## Start the same market and leave it up until Ctrl-C (PORT=7777)
 	@scripts/market
 
 .PHONY: test
-test: fetch ## Run all tests
+test: fetch ## Run all tests but the wallet's
 	@scripts/test
 
 .PHONY: lint
@@ -40,6 +40,10 @@ lint: fetch ## Check format, lints, documentation and dependencies
 .PHONY: ci
 ci: ## Do what the continuous integration does
 	@.ci/run
+
+.PHONY: wallet
+wallet: ## Build, check and test the wallet on a private regtest (no role uses it yet)
+	@scripts/wallet
 
 .PHONY: bench
 bench: fetch ## Measure; figures and how to read them are in docs/benchmarks.md

@@ -9,6 +9,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("infernet-protocol", &[]),
     ("infernet-node", &[]),
     ("infernet-engine", &["infernet-protocol"]),
+    ("infernet-payments", &["infernet-protocol", "infernet-node"]),
     ("infernet-relay", &["infernet-protocol", "infernet-node"]),
     (
         "infernet-provider",
@@ -21,6 +22,7 @@ const BEHIND: &[(&str, &str)] = &[
     ("tch", "infernet-engine"),
     ("nostr-relay-builder", "infernet-relay"),
     ("nostr-lmdb", "infernet-relay"),
+    ("lightning-invoice", "infernet-payments"),
 ];
 /// What would bring a clock, randomness or I/O into the protocol.
 const IMPURE: &[&str] = &[
