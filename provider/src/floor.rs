@@ -48,8 +48,8 @@ const MAX_ADMISSIONS: usize = 8;
 
 /// Awards looked at in a second, sustained and at once. Each may cost an answer,
 /// so this also bounds what strangers can have us say.
-const AWARDS_PER_S: u64 = 50;
-const AWARDS_BURST: u64 = 200;
+const AWARDS_PER_S: u64 = 200;
+const AWARDS_BURST: u64 = 1_000;
 
 /// Awards and cancels that are remembered without asking the store.
 const MAX_REMEMBERED: usize = 16_384;
