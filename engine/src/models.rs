@@ -15,6 +15,20 @@ pub(crate) struct Placement {
     pub(crate) kind: Kind,
 }
 
+/// Far above any model's, and small enough that no product of two overflows.
+const MAX_SIZE: i64 = 1 << 24;
+
+/// Refuses sizes that no model has.
+fn validate_sizes(sizes: &[(&str, i64)]) -> Result<(), String> {
+    match sizes
+        .iter()
+        .find(|(_, size)| !(1..=MAX_SIZE).contains(size))
+    {
+        Some((name, size)) => Err(format!("its {name} cannot be {size}")),
+        None => Ok(()),
+    }
+}
+
 /// Puts the weights of one model in their place and counts them.
 pub(crate) struct Loader<'a> {
     weights: &'a dyn Weights,

@@ -41,7 +41,7 @@ async fn main() {
     // The first job learns what is on sale; a program asks more than once.
     first_token(&client, Route::Direct).await;
 
-    println!("award to first token in ms, over {JOBS} jobs: median, 99th percentile");
+    println!("submit to first text in ms, over {JOBS} jobs: median, 99th percentile");
     report(
         "direct, one job at a time",
         &in_turn(&client, Route::Direct).await,

@@ -4,7 +4,7 @@
 use infernet_protocol::inference::TokenId;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Linear, Loader, Placement, on_device};
+use super::{Linear, Loader, Placement, on_device, validate_sizes};
 use crate::error::LoadError;
 use crate::formats::{MappedFile, Weights};
 
@@ -35,8 +35,7 @@ pub(crate) struct Config {
 impl Config {
     /// Refuses shapes that fit no model.
     pub(crate) fn validate(&self) -> Result<(), String> {
-        const MAX_SIZE: i64 = 1 << 24; // as for Llama
-        let sizes = [
+        validate_sizes(&[
             ("layers", self.layers),
             ("width", self.width),
             ("feed-forward width", self.feed_forward),
@@ -44,13 +43,7 @@ impl Config {
             ("vocabulary", self.vocabulary),
             ("positions", self.positions),
             ("token types", self.token_types),
-        ];
-        if let Some((name, size)) = sizes
-            .iter()
-            .find(|(_, size)| !(1..=MAX_SIZE).contains(size))
-        {
-            return Err(format!("its {name} cannot be {size}"));
-        }
+        ])?;
         if self.width % self.heads != 0 {
             return Err(format!(
                 "its width {} cannot be cut into {} heads",

@@ -6,7 +6,7 @@ mod attention;
 use infernet_protocol::inference::TokenId;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Linear, Loader, Placement, on_device};
+use super::{Linear, Loader, Placement, on_device, validate_sizes};
 use crate::error::LoadError;
 use crate::formats::{MappedFile, Weights};
 use attention::{Attention, Rotary, Span};
@@ -36,10 +36,7 @@ impl Config {
     /// Refuses shapes that fit no model, so that the code below may rely on
     /// them.
     pub(crate) fn validate(&self) -> Result<(), String> {
-        /// Far above any model's width, and small enough that no product of two
-        /// overflows.
-        const MAX_SIZE: i64 = 1 << 24;
-        let sizes = [
+        validate_sizes(&[
             ("layers", self.layers),
             ("width", self.width),
             ("feed-forward width", self.feed_forward),
@@ -48,13 +45,7 @@ impl Config {
             ("head width", self.head_width),
             ("vocabulary", self.vocabulary),
             ("context", self.context),
-        ];
-        if let Some((name, size)) = sizes
-            .iter()
-            .find(|(_, size)| !(1..=MAX_SIZE).contains(size))
-        {
-            return Err(format!("its {name} cannot be {size}"));
-        }
+        ])?;
         if self.heads % self.kv_heads != 0 {
             return Err(format!(
                 "its {} heads cannot share {} key-value heads",
