@@ -1,7 +1,7 @@
 # The front door. `make` alone says what there is.
 
 SHELL := bash
-CARGO ?= cargo
+export CARGO ?= cargo
 # Whatever is asked, quotes and dollars too, reaches the demo as it is: make
 # itself would expand $5 and $(shell …).
 override PROMPT := $(value PROMPT)
@@ -18,8 +18,8 @@ fetch: ## Fetch libtorch and two models into .cache/ (720 MB, once)
 	@scripts/fetch all
 
 .PHONY: build
-build: fetch ## Build everything but the wallet
-	@$(CARGO) build --workspace --bins
+build: fetch ## Build everything
+	@scripts/build
 
 .PHONY: demo
 demo: build ## Watch the market do two jobs on a real model (PROMPT="…")
@@ -30,8 +30,12 @@ market: build ## Start the same market and leave it up until Ctrl-C (PORT=7777)
 	@scripts/market
 
 .PHONY: test
-test: fetch ## Run all tests but the wallet's
+test: fetch ## Run all tests
 	@scripts/test
+
+.PHONY: faults
+faults: fetch ## Kill every process at every point of a paid job (10 minutes)
+	@scripts/faults
 
 .PHONY: lint
 lint: fetch ## Check format, lints, documentation and dependencies
@@ -42,7 +46,7 @@ ci: ## Do what the continuous integration does
 	@.ci/run
 
 .PHONY: wallet
-wallet: ## Build, check and test the wallet on a private regtest (no role uses it yet)
+wallet: ## Build, check and test the wallet alone, on a private regtest
 	@scripts/wallet
 
 .PHONY: bench
@@ -54,5 +58,5 @@ reference: fetch ## Remake the reference files that the engine is tested against
 	@scripts/reference
 
 .PHONY: release
-release: fetch ## Build optimised binaries into target/release/
-	@$(CARGO) build --workspace --bins --release
+release: fetch ## Build optimised programs into target/release/
+	@scripts/build --release

@@ -66,6 +66,49 @@ pub enum Step {
         /// How.
         how: String,
     },
+    /// Another process pays the same provider; its job is waited for.
+    TabTaken {
+        /// The provider's name.
+        name: String,
+    },
+    /// A top-up has arrived at a provider.
+    Paid {
+        /// Its name.
+        name: String,
+        /// How much.
+        amount: Msat,
+        /// What routing cost.
+        fee: Msat,
+        /// What is left on the tab now, in msat; negative if we owe.
+        left_msat: i64,
+    },
+    /// A top-up was not paid; it is tried again.
+    Unpaid {
+        /// The provider's name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// An attempt is over, and charged.
+    Charged {
+        /// The provider's name.
+        name: String,
+        /// The award.
+        award: EventId,
+        /// What it cost.
+        amount: Msat,
+        /// What was paid while it ran.
+        paid: Msat,
+        /// What is left on the tab, in msat; negative if we owe.
+        left_msat: i64,
+    },
+    /// An attempt is over, and what it cost is known once a relay brings its result, or that there is none.
+    Unclear {
+        /// The provider's name.
+        name: String,
+        /// The award.
+        award: EventId,
+    },
     /// No relay is connected, or none answers: waiting for one.
     Adrift,
     /// A relay is connected, or answers, again.
@@ -109,6 +152,13 @@ pub struct Summary {
     pub usage: Usage,
     /// What it asks for this attempt.
     pub due_msat: Msat,
+    /// What the job cost, all attempts together.
+    pub charged_msat: Msat,
+    /// What was paid while it ran: on tabs, which carry what is left to the next job.
+    pub paid_msat: Msat,
+    /// What is left on the last provider's tab, in msat; negative if we owe. None if the work was free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_msat: Option<i64>,
     /// Milliseconds from the start of the job to the first text, or to the end if there was none.
     pub first_token_ms: u64,
     /// Tokens a second after the first; 0 if there were fewer than two.

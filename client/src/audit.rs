@@ -5,14 +5,17 @@
 
 mod attempt;
 mod hashes;
+mod receipts;
 #[cfg(test)]
 pub(crate) mod story;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use infernet_protocol::event::{Award, Refusal, Signed};
+use infernet_payments::PaymentHash;
+use infernet_protocol::event::{Award, Receipt, Refusal, Signed};
+use infernet_protocol::money::Msat;
 use nostr::{EventId, Keys, PublicKey};
 use serde::Serialize;
 
@@ -94,8 +97,17 @@ fn wrong(detail: impl Into<String>) -> Found {
     (Finding::Wrong, detail.into())
 }
 
+/// What is known besides a job's own events.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// What was paid during each award, by the ledger of whoever audits.
+    pub payments: HashMap<EventId, Vec<(PaymentHash, Msat)>>,
+    /// Other receipts of the same parties.
+    pub receipts: Vec<Signed<Receipt>>,
+}
+
 /// Checks a job's record. With the buyer's or a provider's keys, what is sealed to them is checked too.
-pub fn audit(record: &Record, keys: Option<&Keys>) -> Report {
+pub fn audit(record: &Record, keys: Option<&Keys>, evidence: &Evidence) -> Report {
     let mut report = Report {
         job: record.job,
         buyer: record.buyer(),
@@ -108,7 +120,7 @@ pub fn audit(record: &Record, keys: Option<&Keys>) -> Report {
     report.add(None, "attempts", attempts(&awards));
     report.add(None, "order", order(record));
     for award in record.awards() {
-        attempt::check(&mut report, record, award, keys);
+        attempt::check(&mut report, record, award, keys, evidence);
     }
     report.add(None, "end", end(record, &awards));
     report

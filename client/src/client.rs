@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use infernet_node::clock;
 use infernet_node::link::{self, Delivery, Link, Subscription};
-use infernet_protocol::event::{Announcement, Attestation, Body, Signed};
+use infernet_protocol::event::{Announcement, Attestation, Body, Receipt, Signed};
 use infernet_protocol::kinds;
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey};
 use tokio::sync::watch;
@@ -14,13 +14,17 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::market::{Market, Provider, resolve};
+use crate::market::{Market, Means, Provider, resolve};
+use crate::purse::{Purse, Refund};
 use crate::routing::{self, Routes};
 use crate::submit::Driver;
 use crate::{Answer, Error, Options, Request, record};
 
 /// How long [`Client::close`] waits for jobs to stop and for the last events to be acknowledged.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long [`Client::close`] waits for what is written to the ledger, and for receipts.
+const LAST_CHARGES: Duration = Duration::from_secs(15);
 
 /// How long to wait before coming back to a relay: shorter than a provider does, since somebody waits.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -31,6 +35,9 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many attestations by anybody are asked for, only to count them.
 const MAX_STRANGERS: usize = 500;
+
+/// How many of our own receipts are asked for, the newest.
+const MAX_RECEIPTS: usize = 500;
 
 /// A connection to the market. Clones are cheap and share it; it ends with the last of them.
 #[derive(Debug, Clone)]
@@ -49,6 +56,8 @@ pub(crate) struct Shared {
     pub tasks: TaskTracker,
     /// Ends every job.
     pub closing: CancellationToken,
+    /// What is paid with, if anything.
+    pub purse: Option<Purse>,
     market: Mutex<Market>,
     /// Whether the relays have said what is on sale.
     stocked: watch::Sender<bool>,
@@ -61,6 +70,14 @@ impl Shared {
 
     pub const fn keys(&self) -> &Keys {
         &self.options.keys
+    }
+
+    /// With what a job may be paid.
+    fn means(&self, request: &Request) -> Option<Means> {
+        self.purse.as_ref().map(|purse| Means {
+            risk: purse.limits().risk,
+            left: request.max_cost,
+        })
     }
 }
 
@@ -76,6 +93,11 @@ impl Client {
         link_options.retry_first = RETRY_FIRST;
         link_options.retry_most = RETRY_MOST;
         let link = Link::connect(link_options).await?;
+        let stop = CancellationToken::new();
+        let purse = match &options.purse {
+            Some(purse) => Some(Purse::open(purse, &options.keys, &link, stop.clone()).await?),
+            None => None,
+        };
         let market = Market::new(options.trusted());
         let now = clock::now();
         let inbox = link.subscribe(vec![routing::filter(options.keys.public_key(), now)])?;
@@ -86,10 +108,10 @@ impl Client {
             routes: Routes::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            purse,
             market: Mutex::new(market),
             stocked: watch::Sender::new(false),
         });
-        let stop = CancellationToken::new();
         tokio::spawn(until(stop.clone(), route(shared.clone(), inbox)));
         tokio::spawn(until(stop.clone(), follow(shared.clone(), news)));
         Ok(Self {
@@ -111,7 +133,8 @@ impl Client {
     pub async fn submit(&self, request: Request) -> Result<Answer, Error> {
         request.validate()?;
         self.stocked().await;
-        let (order, words) = resolve(&self.shared.market(), &request, clock::now())?;
+        let means = self.shared.means(&request);
+        let (order, words) = resolve(&self.shared.market(), &request, means, clock::now())?;
         if self.shared.closing.is_cancelled() {
             return Err(Error::Closed);
         }
@@ -177,6 +200,24 @@ impl Client {
         record::fetch(self, job).await
     }
 
+    /// The receipts of this client about its work with these providers, as the relays have them now.
+    ///
+    /// # Errors
+    /// Relays that cannot be reached.
+    pub async fn receipts(
+        &self,
+        providers: impl IntoIterator<Item = PublicKey>,
+    ) -> Result<Vec<Signed<Receipt>>, Error> {
+        let filter = Filter::new()
+            .kind(Kind::from(kinds::RECEIPT))
+            .author(self.public_key())
+            .pubkeys(providers)
+            .limit(MAX_RECEIPTS);
+        let events = self.fetch(vec![filter]).await?;
+        let read = |event: Event| Signed::<Receipt>::from_verified(event).ok();
+        Ok(events.into_iter().filter_map(read).collect())
+    }
+
     /// The stored events that match, from all relays that answer in time.
     pub(crate) async fn fetch(&self, filters: Vec<Filter>) -> Result<Vec<Event>, Error> {
         Ok(self.shared.link.fetch(filters, FETCH_TIMEOUT).await?)
@@ -198,14 +239,35 @@ impl Client {
         }
     }
 
-    /// Stops what runs, waits (2 s at most) until the last events are acknowledged, and disconnects.
+    /// Asks a provider for what is left on its tab, and waits for the money (half a minute at most).
+    ///
+    /// # Errors
+    /// No wallet; a tab that is in use; books or a wallet that fail.
+    pub async fn refund(&self, provider: PublicKey) -> Result<Refund, Error> {
+        let purse = self.shared.purse.as_ref().ok_or(Error::NoWallet)?;
+        Ok(purse.refund(provider, &self.shared.routes).await?)
+    }
+
+    /// Stops what runs, waits until it is charged, and (2 s at most) until the last events are acknowledged, and
+    /// disconnects.
     pub async fn close(self) {
         self.shared.closing.cancel();
         self.shared.tasks.close();
-        if timeout(FAREWELL, self.shared.tasks.wait()).await.is_err() {
+        let mut is_done = self.tasks_end(FAREWELL).await;
+        if let Some(purse) = &self.shared.purse {
+            if timeout(LAST_CHARGES, purse.close()).await.is_err() {
+                tracing::warn!("not everything is charged; the next start does the rest");
+            }
+            is_done = self.tasks_end(FAREWELL).await;
+        }
+        if !is_done {
             tracing::info!("relays did not acknowledge everything in time");
         }
         self.shared.link.clone().shutdown().await;
+    }
+
+    async fn tasks_end(&self, within: Duration) -> bool {
+        timeout(within, self.shared.tasks.wait()).await.is_ok()
     }
 }
 

@@ -7,15 +7,18 @@ mod interrupt;
 mod job_id;
 mod jobs;
 mod providers;
+mod reconcile;
 mod show;
+mod spending;
 mod submit;
+mod tab;
 mod table;
 mod terminal;
 mod work;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -24,15 +27,18 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use infernet_client::history::History;
+use infernet_client::purse::{self, Books, Moved};
 use infernet_client::{Client, Error, Options};
 use infernet_node::config;
 use infernet_node::keys::{self, Origin};
 use infernet_node::link;
 use infernet_node::telemetry::LogOptions;
-use nostr::{Keys, PublicKey, ToBech32};
+use infernet_payments::nip47::{self, Connection, Rail};
+use infernet_protocol::money::Msat;
+use nostr::{EventId, Keys, PublicKey, ToBech32};
 use tokio::time::timeout;
 
-use crate::settings::{DEFAULT_RELAY, Settings};
+use crate::settings::{DEFAULT_RELAY, Settings, Wallet};
 
 /// Buys inference on an open market: your prompt goes to one provider, encrypted, and its answer streams back.
 ///
@@ -54,6 +60,7 @@ Examples:
   infernet-client audit 1a2b3c4d
 
 INFERNET_SECRET_KEY, if set, is the key to use (nsec or hex) instead of the one in the home folder.
+INFERNET_WALLET, if set, is the wallet to pay with (nostr+walletconnect://…) instead of the one in client.toml.
 
 Exit codes:
   0    done
@@ -117,6 +124,12 @@ enum Command {
     Show(show::Show),
     /// Check a job's events anew: what is proven, what is not, what is wrong
     Audit(audit::Audit),
+    /// Tell what was spent, by provider
+    Spending(spending::Spending),
+    /// See what is left on the tabs with providers, or have it back
+    Tab(tab::Tab),
+    /// Compare the ledger with the wallet, and explain every difference
+    Reconcile(reconcile::Reconcile),
     /// Write a settings file with comments, and make a key (nothing needs this)
     Init,
     /// Print completions for a shell
@@ -180,6 +193,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Jobs(jobs) => jobs.run(place).await,
         Command::Show(show) => show.run(place).await,
         Command::Audit(audit) => audit.run(place).await,
+        Command::Spending(spending) => spending.run(place).await,
+        Command::Tab(tab) => tab.run(place).await,
+        Command::Reconcile(reconcile) => reconcile.run(place).await,
         Command::Init => init::run(&place),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -241,10 +257,20 @@ impl Place {
         Ok(identity.keys)
     }
 
-    /// Connects as this user.
+    /// Connects as this user, for what costs nothing.
     async fn client(&self) -> anyhow::Result<Client> {
+        self.connect(None).await
+    }
+
+    /// Connects as this user, with a wallet if there is one.
+    async fn paying_client(&self) -> anyhow::Result<Client> {
+        self.connect(self.purse()?).await
+    }
+
+    async fn connect(&self, purse: Option<purse::Options>) -> anyhow::Result<Client> {
         let mut options = Options::new(&self.relays).keys(self.keys()?);
         options.trust = self.trusted()?;
+        options.purse = purse;
         let mut connecting = pin!(Client::connect(options));
         let connected = match timeout(QUIET, &mut connecting).await {
             Ok(connected) => connected,
@@ -260,6 +286,55 @@ impl Place {
             ),
             _ => error.into(),
         })
+    }
+
+    /// The wallet with its limits, if there is one.
+    fn purse(&self) -> anyhow::Result<Option<purse::Options>> {
+        let Some(connection) = self.wallet()? else {
+            return Ok(None);
+        };
+        let rail = Rail::open(&connection, nip47::Options::default())?;
+        let mut options = purse::Options::new(rail, &self.home);
+        let sats = |sats: Option<u64>, usual: Msat| match sats {
+            Some(sats) => Msat::from_sat(sats).unwrap_or(Msat::MAX),
+            None => usual,
+        };
+        let (settings, limits) = (&self.settings, &mut options.limits);
+        limits.risk = sats(settings.risk_sats, limits.risk);
+        limits.daily = sats(settings.daily_sats, limits.daily);
+        limits.max_fee = sats(settings.max_fee_sats, limits.max_fee);
+        Ok(Some(options))
+    }
+
+    /// The wallet's connection: of the environment, else of the settings.
+    fn wallet(&self) -> anyhow::Result<Option<Connection>> {
+        let named = std::env::var("INFERNET_WALLET").unwrap_or_default();
+        if !named.trim().is_empty() {
+            let connection = named.trim().parse::<Connection>();
+            let wrong = |error| Misunderstood(format!("INFERNET_WALLET: {error}"));
+            return Ok(Some(connection.map_err(wrong)?));
+        }
+        let Some(Wallet(connection)) = self.settings.wallet.clone() else {
+            return Ok(None);
+        };
+        warn_if_open(&self.settings_file);
+        Ok(Some(connection))
+    }
+
+    /// What was paid, for reading: there need be no wallet.
+    async fn books(&self) -> anyhow::Result<Books> {
+        Ok(Books::open(&self.home).await?)
+    }
+
+    /// What each job has moved; nothing where nothing was ever paid.
+    async fn moved(&self) -> anyhow::Result<HashMap<EventId, Moved>> {
+        if !self.home.join("attempts.sqlite").exists() {
+            return Ok(HashMap::new());
+        }
+        let books = self.books().await?;
+        let moved = books.moved().await;
+        books.close().await;
+        Ok(moved?)
     }
 
     fn trusted(&self) -> anyhow::Result<Vec<PublicKey>> {
@@ -278,6 +353,18 @@ impl Place {
     async fn history(&self) -> anyhow::Result<History> {
         make_folder(&self.home)?;
         Ok(History::open(&self.home.join("client.sqlite")).await?)
+    }
+}
+
+/// Who can read the wallet's connection can spend.
+fn warn_if_open(settings: &Path) {
+    let mode = std::fs::metadata(settings).map(|file| file.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o077 != 0) {
+        eprintln!(
+            "Others can read {}, and with it spend from your wallet: chmod 600 {}",
+            settings.display(),
+            settings.display()
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use infernet_node::link;
 use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
 use infernet_protocol::inference::Task;
 use infernet_protocol::job::buyer::Failure;
-use infernet_protocol::money::Price;
+use infernet_protocol::money::{Msat, Price};
 
 /// Why a call did not succeed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -36,10 +36,11 @@ pub enum Error {
         /// Names of the models that are on sale for this task.
         on_sale: Vec<String>,
     },
-    /// The model is on sale, but at no price that can be paid.
+    /// The model is on sale, but not for free, and there is no wallet to pay with.
     #[error(
-        "{model} is on sale, but not for free: the cheapest asks {} + {} msat per million tokens, \
-         and this client cannot pay yet", cheapest.input_msat, cheapest.output_msat
+        "{model} is on sale, but not for free: the cheapest asks {} + {} msat per million tokens. To pay, \
+         set INFERNET_WALLET, or wallet in client.toml, to a wallet connection, and give --max-price {}:{}",
+        cheapest.input_msat, cheapest.output_msat, cheapest.input_msat, cheapest.output_msat
     )]
     NotFree {
         /// The model.
@@ -47,6 +48,54 @@ pub enum Error {
         /// The lowest price.
         cheapest: Price,
     },
+    /// The model is on sale, but for more than was said.
+    #[error(
+        "{model} is on sale, but for more: the cheapest asks {} + {} msat per million tokens. \
+         If that is not too much, give --max-price {}:{}",
+        cheapest.input_msat, cheapest.output_msat, cheapest.input_msat, cheapest.output_msat
+    )]
+    TooDear {
+        /// The model.
+        model: String,
+        /// The lowest price.
+        cheapest: Price,
+    },
+    /// The job may cost more than was said.
+    #[error(
+        "with {model} the job may cost {cost}, and {left} are left for it: raise --max-sats, or ask for fewer \
+         tokens (--max-tokens)"
+    )]
+    OverLimit {
+        /// The model.
+        model: String,
+        /// What it may cost.
+        cost: Msat,
+        /// What it may.
+        left: Msat,
+    },
+    /// More has to be paid ahead than the buyer risks.
+    #[error(
+        "for {model} {ahead} have to be paid ahead, and you risk {risk} at most: raise risk_sats in client.toml"
+    )]
+    OverRisk {
+        /// The model.
+        model: String,
+        /// What has to be paid ahead.
+        ahead: Msat,
+        /// What may be.
+        risk: Msat,
+    },
+    /// What the provider asked for was not paid. It is not to blame.
+    #[error("the payment did not go through: {0}")]
+    Unpaid(String),
+    /// The books of what was paid cannot be kept.
+    #[error("{0}")]
+    Purse(String),
+    /// There is no wallet to pay with, or to be paid back to.
+    #[error(
+        "there is no wallet: set INFERNET_WALLET, or wallet in client.toml, to a wallet connection"
+    )]
+    NoWallet,
     /// The chosen provider is not online, or does not take direct awards.
     #[error(
         "no provider {who:?} takes direct work now; there is: {}",
@@ -91,6 +140,12 @@ pub enum Error {
     /// The client was closed.
     #[error("the client has been closed")]
     Closed,
+}
+
+impl From<crate::purse::Error> for Error {
+    fn from(error: crate::purse::Error) -> Self {
+        Self::Purse(error.to_string())
+    }
 }
 
 fn no_such_model(model: Option<&str>, task: Task, on_sale: &[String]) -> String {

@@ -10,6 +10,8 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
 };
 
+use crate::tables;
+
 /// How long another process of the same user may hold the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -108,6 +110,8 @@ impl History {
             path: path.to_owned(),
             source,
         };
+        let locked = tables::lock(path).await;
+        let _alone = locked.map_err(|error| failed(error.into()))?;
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
             .connect_with(options)

@@ -30,14 +30,17 @@
 mod answer;
 pub mod audit;
 mod client;
+mod control;
 mod error;
 pub mod history;
 mod market;
 mod options;
+pub mod purse;
 pub mod record;
 mod request;
 mod routing;
 mod submit;
+mod tables;
 
 pub use answer::{Answer, Outcome, Step, Summary};
 pub use client::Client;

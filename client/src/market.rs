@@ -3,6 +3,7 @@
 //! Filled by one live subscription, read by every job, so that a second job needs no round trip.
 
 mod choice;
+mod means;
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,8 +13,10 @@ use infernet_protocol::reputation::{self, Standing};
 use nostr::{Event, EventId, Filter, Kind, PublicKey, Timestamp};
 
 pub(crate) use choice::{
-    Order, PAYABLE, Word, bids_to_expect, is_announced, no_such_model, on_bid, resolve, standing,
+    Order, Word, bids_to_expect, is_announced, no_such_model, on_bid, resolve, standing,
 };
+
+pub(crate) use means::Means;
 
 /// Announcements that are kept; a market of more providers than this needs an index of its own.
 const MAX_ANNOUNCEMENTS: usize = 2_048;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use infernet_protocol::job::buyer::Patience;
 use nostr::{Keys, PublicKey, RelayUrl};
 
-use crate::Error;
+use crate::{Error, purse};
 
 /// How long bids are waited for if none is good enough at once: providers bid within a round trip, and a person
 /// waits for this.
@@ -35,6 +35,8 @@ pub struct Options {
     pub market_patience: Duration,
     /// How long to wait for a first relay.
     pub connect_timeout: Duration,
+    /// What to pay with; without it only free work can be bought.
+    pub purse: Option<purse::Options>,
 }
 
 impl Options {
@@ -48,6 +50,7 @@ impl Options {
             auction_window: AUCTION_WINDOW,
             market_patience: MARKET_PATIENCE,
             connect_timeout: CONNECT_TIMEOUT,
+            purse: None,
         }
     }
 
@@ -55,6 +58,13 @@ impl Options {
     #[must_use]
     pub fn keys(mut self, keys: Keys) -> Self {
         self.keys = keys;
+        self
+    }
+
+    /// The same with money.
+    #[must_use]
+    pub fn purse(mut self, purse: purse::Options) -> Self {
+        self.purse = Some(purse);
         self
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_SAFE_INTEGER};
 use infernet_protocol::event::Limits;
 use infernet_protocol::inference::{Message, Prompt, Role, Sampling, Task};
-use infernet_protocol::money::Price;
+use infernet_protocol::money::{Msat, Price};
 use infernet_protocol::payload::{Generate, Input, Payload, Work};
 use infernet_protocol::seal::Salt;
 
@@ -26,6 +26,13 @@ const BYTES_PER_TOKEN: usize = 3;
 
 /// Tokens that a chat template puts around a message, in the buyer's guess.
 const TOKENS_AROUND_MESSAGE: usize = 8;
+
+/// Tokens that a chat template says before and behind all messages: many bring a system text of their own. A paid
+/// award bounds the input by the guess, so one that is too low is declined.
+const TOKENS_AROUND_CHAT: usize = 48;
+
+/// Tokens that stand around a text of its own: a begin and an end.
+const TOKENS_AROUND_TEXT: usize = 2;
 
 /// How a job finds its provider.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,6 +60,9 @@ pub struct Request {
     pub work: Work,
     /// The highest price that is acceptable.
     pub max_price: Price,
+    /// The most that the job may cost, failovers counted in; none for whatever the price makes of it. What is paid
+    /// ahead on a tab may be more: it stays there for the next job.
+    pub max_cost: Option<Msat>,
     /// How long the job may take, failovers included.
     pub deadline: Duration,
     /// How to find a provider.
@@ -108,6 +118,7 @@ impl Request {
             model,
             work,
             max_price: Price::FREE,
+            max_cost: None,
             deadline: DEFAULT_DEADLINE,
             route: Route::Direct,
         }
@@ -154,6 +165,20 @@ impl Request {
         if let Work::TextGeneration(generate) = &mut self.work {
             generate.sampling.seed = seed;
         }
+        self
+    }
+
+    /// At this price at most.
+    #[must_use]
+    pub const fn max_price(mut self, price: Price) -> Self {
+        self.max_price = price;
+        self
+    }
+
+    /// For this much at most, failovers counted in.
+    #[must_use]
+    pub const fn max_cost(mut self, most: Msat) -> Self {
+        self.max_cost = Some(most);
         self
     }
 
@@ -221,15 +246,19 @@ fn guess_tokens(work: &Work) -> u32 {
         Work::TextGeneration(Generate {
             prompt: Prompt::Chat(messages),
             ..
-        }) => messages
-            .iter()
-            .map(|message| of(&message.content) + TOKENS_AROUND_MESSAGE)
-            .sum(),
+        }) => {
+            let messages = messages.iter();
+            let of_all = messages.map(|message| of(&message.content) + TOKENS_AROUND_MESSAGE);
+            TOKENS_AROUND_CHAT + of_all.sum::<usize>()
+        }
         Work::TextGeneration(Generate {
             prompt: Prompt::Text(text),
             ..
-        }) => of(text),
-        Work::Embedding { texts } => texts.iter().map(|text| of(text)).sum::<usize>(),
+        }) => of(text) + TOKENS_AROUND_TEXT,
+        Work::Embedding { texts } => {
+            let texts = texts.iter();
+            texts.map(|text| of(text) + TOKENS_AROUND_TEXT).sum()
+        }
     };
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
@@ -284,9 +313,9 @@ mod tests {
     #[test]
     fn tokens_are_guessed_rather_too_high() {
         let limits = Request::chat("m", "abcdef").limits();
-        assert_eq!((limits.input_tokens, limits.output_tokens), (10, 256));
+        assert_eq!((limits.input_tokens, limits.output_tokens), (58, 256));
         let limits = Request::embedding(None, ["abc", "abcd"]).limits();
-        assert_eq!((limits.input_tokens, limits.output_tokens), (3, 0));
+        assert_eq!((limits.input_tokens, limits.output_tokens), (7, 0));
     }
 
     #[test]

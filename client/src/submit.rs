@@ -6,6 +6,7 @@
 mod award;
 mod ending;
 mod inbox;
+mod money;
 mod pace;
 mod placing;
 mod results;
@@ -16,6 +17,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use infernet_node::{clock, link};
+pub(crate) use results::owed;
+
 use infernet_protocol::bounds::{MAX_ATTEMPTS, MAX_BIDS};
 use infernet_protocol::event::{Award, Experience, Signed};
 use infernet_protocol::inference::ModelId;
@@ -31,8 +34,10 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::{Answer, Outcome, Step};
 use crate::client::{Client, Shared};
 use crate::market::{Order, Word, bids_to_expect, standing};
+use crate::purse::Told;
 use crate::routing::{Ear, Heard};
 use crate::{Request, Route};
+use money::{Bill, Money};
 use pace::Pace;
 use tally::Tally;
 
@@ -71,6 +76,7 @@ pub(crate) struct Driver {
     tally: Tally,
     /// Why the last award was not published.
     trouble: Option<link::Error>,
+    money: Money,
 }
 
 /// The attempt that counts.
@@ -83,6 +89,12 @@ struct Current {
     error: Option<String>,
     /// What the result brought.
     delivered: Option<tally::Delivered>,
+    /// Its place on the provider's tab, if it is paid and not over.
+    bill: Option<Bill>,
+    /// Whether we have left it for a reason that is not its provider's, and have said so.
+    is_spared: bool,
+    /// Whether no relay answered for a while: its provider may have said what we never heard.
+    was_adrift: bool,
 }
 
 impl Current {
@@ -93,7 +105,8 @@ impl Current {
             (Experience::Failed, None) => "gave up".into(),
             (Experience::Silent, _) if !self.accepted => "did not answer".into(),
             (Experience::Silent, _) => "fell silent".into(),
-            (Experience::Invalid, _) => "sent what is not valid".into(),
+            (Experience::Invalid, Some(error)) => format!("sent what is not valid: {error}"),
+            (Experience::Invalid, None) => "sent what is not valid".into(),
             (Experience::Completed, _) => "did it".into(),
         }
     }
@@ -107,12 +120,15 @@ enum Report {
     Found(Vec<Event>),
     /// No relay says what it has of this award.
     Unanswered(EventId),
+    /// About what is paid.
+    Money(money::Report),
 }
 
 /// What the driver waits for.
 enum Wake {
     Heard(Heard),
     Report(Report),
+    Told(EventId, Told),
     Relays,
     Stop,
     Time,
@@ -179,6 +195,7 @@ impl Driver {
             clock: (now, Instant::now()),
             tally: Tally::new(now),
             trouble: None,
+            money: Money::new(),
             client,
             request,
             order,
@@ -191,6 +208,7 @@ impl Driver {
 
     async fn run(mut self, words: Vec<Word>) -> Outcome {
         let end = self.drive(words).await;
+        self.settle_last().await;
         self.outcome(end)
     }
 
@@ -221,10 +239,12 @@ impl Driver {
     ) -> Wake {
         let (began, instant) = self.clock;
         let at = instant + Duration::from_millis(self.pace.real(until).saturating_sub(began));
+        let at = self.acknowledges_at().map_or(at, |due| due.min(at));
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Wake::Stop,
             heard = self.ear.next() => Wake::Heard(heard),
+            Some((award, told)) = self.money.told.recv() => Wake::Told(award, told),
             Some(report) = self.reports.recv() => Wake::Report(report),
             Ok(()) = relays.changed() => Wake::Relays,
             () = tokio::time::sleep_until(at) => Wake::Time,
@@ -253,11 +273,14 @@ impl Driver {
                 None
             }
             Wake::Report(Report::Unpublished(event, error)) => self.unpublished(event, error),
+            Wake::Report(Report::Money(report)) => self.about_money(report),
+            Wake::Told(award, told) => self.told(award, told),
             Wake::Relays => {
                 self.relays_changed();
                 None
             }
             Wake::Time => {
+                self.acknowledge_if_due();
                 self.pace.tick(self.real());
                 Some(Input::Tick)
             }
@@ -295,7 +318,7 @@ impl Driver {
         for effect in effects {
             let answer = match effect {
                 Effect::End(end) => return Some(end),
-                Effect::Award { word, prefix, .. } => Some(self.place(word, &prefix)),
+                Effect::Award { word, prefix, .. } => self.place(word, prefix),
                 Effect::Show { text, tokens } => self.show(text, tokens),
                 Effect::Resend { award, from } => self.whisper(award, Wish::Resend { from }),
                 Effect::LookUp { award } => self.look_up(award),
@@ -349,6 +372,7 @@ impl Driver {
         }
         self.unanswered &= connected;
         self.adrift = !connected;
+        self.note_adrift();
     }
 
     /// Relays that are connected and do not answer bring no provider's words either: as good as none.
@@ -362,7 +386,15 @@ impl Driver {
             self.pace.adrift(self.real());
             self.tell(Step::Adrift);
         }
+        self.note_adrift();
         self.look_up(award);
+    }
+
+    fn note_adrift(&mut self) {
+        let is_adrift = self.adrift || self.unanswered;
+        if let Some(current) = &mut self.current {
+            current.was_adrift |= is_adrift;
+        }
     }
 
     /// A relay answers again.

@@ -20,6 +20,9 @@ pub const MAX_STOP_STRINGS: usize = 16;
 pub const MAX_STOP_BYTES: usize = 256;
 /// Texts in one request for embeddings, as in the widespread interfaces.
 pub const MAX_TEXTS: usize = 2048;
+/// Steps that an engine goes ahead of its reader: enough that neither waits for
+/// the other, and no more than what a reader who pays as it reads may leave unpaid.
+pub const MAX_AHEAD: usize = 64;
 
 /// What computes: models that are loaded, and the requests they serve.
 pub trait Engine: Send + Sync + 'static {
@@ -221,11 +224,11 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// The two ends of a generation of at most `tokens` tokens. The channel
-    /// holds all its steps, so that a slow reader never holds up the engine.
-    pub(crate) fn channel(tokens: usize) -> (Steps, Self) {
-        // Started and Ended besides the tokens.
-        let (sender, receiver) = mpsc::channel(tokens.saturating_add(2));
+    /// The two ends of a generation. The channel has room for a step more than
+    /// an engine that keeps to [`Steps::is_ahead`] takes, and one for its end, so
+    /// that a slow reader holds up its own generation and no other.
+    pub(crate) fn channel() -> (Steps, Self) {
+        let (sender, receiver) = mpsc::channel(MAX_AHEAD + 2);
         let cancelled = Arc::new(AtomicBool::new(false));
         let steps = Steps {
             sender,
@@ -270,8 +273,15 @@ impl Steps {
     /// Hands a step to the reader, if it is still there.
     pub(crate) fn send(&self, step: Step) {
         // Closed: the reader has gone, which `is_abandoned` reports. Full: never,
-        // since the channel holds the whole answer.
+        // since the engine waits while it `is_ahead`.
         let _ = self.sender.try_send(step);
+    }
+
+    /// Is there so much to read that the engine should wait? Not for a reader that
+    /// wants no more.
+    pub(crate) fn is_ahead(&self) -> bool {
+        let unread = self.sender.max_capacity() - self.sender.capacity();
+        unread >= MAX_AHEAD && !self.is_cancelled() && !self.is_abandoned()
     }
 
     /// Has the reader asked to stop?

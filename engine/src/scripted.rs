@@ -232,7 +232,7 @@ impl Engine for ScriptedEngine {
         }
         let place = self.admit()?;
         let longest = request.max_tokens.min(context - input_tokens) as usize;
-        let (steps, generation) = Generation::channel(longest);
+        let (steps, generation) = Generation::channel();
         let mut recital = Recital {
             script: Arc::clone(&self.script),
             fault: self.fault(),
@@ -343,6 +343,9 @@ impl Recital {
             }
             if !self.wait(pause) {
                 return self.end(EndReason::Cancelled);
+            }
+            while self.steps.is_ahead() {
+                thread::sleep(GLANCE / 5);
             }
             let wrong = matches!(self.fault, Fault::WrongAfter(after) if said >= after);
             let token = match wrong && self.position < words.len() {

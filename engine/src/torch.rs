@@ -221,8 +221,7 @@ impl Engine for TorchEngine {
             return Err(service.wrong_task());
         };
         request.validate()?;
-        let longest = request.max_tokens.min(service.info.context);
-        let (steps, generation) = Generation::channel(longest as usize);
+        let (steps, generation) = Generation::channel();
         worker.submit(SequenceRequest { request, steps })?;
         Ok(generation)
     }

@@ -5,9 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::Duration;
 
 use crate::error::{Error, LoadError};
+
+/// How often it looks whether a reader has caught up, when all are behind.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// Work that is done in steps, on a model that the worker's thread owns.
 pub(crate) trait Job: Sized {
@@ -24,6 +28,11 @@ pub(crate) trait Job: Sized {
     /// # Errors
     /// What ends the job, which [`Job::fail`] then tells its reader.
     fn step(&mut self, model: &Self::Model) -> Result<bool, Error>;
+
+    /// Whether its reader is so far behind that the next step has time.
+    fn waits(&self) -> bool {
+        false
+    }
 
     /// Tells the reader that the job has failed.
     fn fail(self, error: Error);
@@ -119,8 +128,14 @@ fn work<J: Job>(
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
+        if active.iter().all(J::waits) {
+            sleep(GLANCE);
+        }
         let round = std::mem::take(&mut active);
-        active.extend(round.into_iter().filter_map(|job| advance(model, job)));
+        active.extend(round.into_iter().filter_map(|job| match job.waits() {
+            true => Some(job),
+            false => advance(model, job),
+        }));
     }
     for job in active {
         job.fail(Error::Stopped);

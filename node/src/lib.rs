@@ -8,5 +8,6 @@ pub mod complaint;
 pub mod config;
 pub mod keys;
 pub mod link;
+pub mod mortality;
 pub mod shutdown;
 pub mod telemetry;

@@ -10,14 +10,18 @@
 //! us. So a provider's tab with a buyer that has paid ahead is negative, as is the income account: earnings are its
 //! opposite.
 
+mod behind;
 mod intent;
 mod journal;
+mod lock;
+mod opening;
 mod planning;
 mod posting;
 mod reconcile;
 mod signed;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use infernet_protocol::money::Msat;
 use nostr::{PublicKey, Timestamp};
@@ -26,6 +30,8 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use self::intent::{Budget, Caps, Due, Intent, Planned, Reason, Standing};
 pub use self::journal::{Line, Tabs};
+pub use self::lock::TabLock;
+pub use self::opening::Opening;
 pub use self::posting::{Account, Posted, Posting};
 pub use self::reconcile::{Difference, Report};
 pub use self::signed::Signed;
@@ -45,6 +51,9 @@ pub enum Error {
     /// The same payment was posted before, and differently: find out which of the two is true.
     #[error("the ledger says something else about that payment")]
     Conflict,
+    /// Keep what the two sides of a tab have signed, and nobody else.
+    #[error("neither buyer nor provider has signed that")]
+    Stranger,
     /// More than all the money there is.
     #[error("the amount is out of bounds")]
     OutOfBounds,
@@ -55,6 +64,12 @@ pub enum Error {
         theirs: u64,
         /// In all.
         all: u64,
+    },
+    /// Pay back no more than that.
+    #[error("no more than {left} is left on that tab")]
+    NotLeft {
+        /// What is left, refunds under way taken off.
+        left: Msat,
     },
     /// Wait until tomorrow, or raise the budget.
     #[error("the day's budget of {most} is used up ({spent} spent)")]
@@ -70,14 +85,19 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pool: SqlitePool,
+    path: Arc<Path>,
+    gathered: Arc<behind::Gathered>,
 }
 
 impl Ledger {
-    /// Opens the ledger in the file at `path`, which is made if it is not there.
+    /// Opens the ledger in the file at `path`, which is made if it is not there, for its owner alone. Other
+    /// processes may have it open too.
     ///
     /// # Errors
     /// A file that cannot be made, is damaged, or is from a newer version.
     pub async fn open(path: &Path) -> Result<Self, Error> {
+        let _alone = lock::lock_tables(path).await?;
+        lock::make_private(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -90,11 +110,18 @@ impl Ledger {
             .connect_with(options)
             .await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            path: path.into(),
+            gathered: Arc::default(),
+        })
     }
 
-    /// Closes the file, after what is being written.
+    /// Closes the file, after what is being written and gathered.
     pub async fn close(self) {
+        if let Err(error) = self.flush().await {
+            tracing::error!(%error, "what was signed last cannot be written down");
+        }
         self.pool.close().await;
     }
 

@@ -6,6 +6,7 @@
 //!   loses or doubles anything.
 //! - [`tab`]: who owes whom what, without I/O.
 
+mod adopting;
 pub mod cashier;
 mod hash;
 mod invoice;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use infernet_protocol::money::Msat;
 use nostr::Timestamp;
+use nostr::secp256k1::PublicKey;
 use tokio::sync::broadcast;
 
 use crate::{Invoice, PaymentHash, Preimage};
@@ -241,6 +242,11 @@ pub trait PaymentRail: fmt::Debug + Send + Sync {
 
     /// What can be spent.
     async fn balance(&self) -> Result<Msat, Error>;
+
+    /// The Lightning node that signs this wallet's invoices; nothing if the wallet does not say.
+    async fn node(&self) -> Result<Option<PublicKey>, Error> {
+        Ok(None)
+    }
 
     /// Takes the held payment of this preimage. Success says that the wallet has begun to: income is what
     /// [`State::Settled`] says. Doing it twice does no more.

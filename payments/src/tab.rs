@@ -14,12 +14,9 @@
 
 pub mod buyer;
 pub mod provider;
-mod statement;
 
 use infernet_protocol::money::Msat;
-use serde::{Deserialize, Serialize};
-
-pub use self::statement::{Forged, Statement};
+pub use infernet_protocol::tab::{Forged, Statement, Totals};
 
 /// The smallest top-up that is worth a payment.
 pub const MIN_PAYMENT: Msat = Msat(10_000);
@@ -31,21 +28,6 @@ pub struct Carried {
     pub paid: Msat,
     /// What was charged.
     pub due: Msat,
-}
-
-/// Running totals of one job, and of the tab it is on, as one side sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Totals {
-    /// The job's input tokens.
-    pub input_tokens: u64,
-    /// The job's output tokens so far.
-    pub output_tokens: u64,
-    /// What these cost.
-    pub due_msat: Msat,
-    /// What all jobs on the tab have cost, this one counted in.
-    pub tab_due_msat: Msat,
-    /// What the buyer has paid, less what it was paid back.
-    pub tab_paid_msat: Msat,
 }
 
 /// Why the two sides do not agree.

@@ -85,6 +85,9 @@ pub const MAX_FIGURES: usize = 32;
 /// Payments that one receipt lists; a tab is topped up less often than that.
 pub const MAX_PAYMENTS: usize = 64;
 
+/// Bytes of a BOLT-11 invoice: ours have under 500, others' route hints some more.
+pub const MAX_INVOICE_BYTES: usize = 4_096;
+
 /// Refuses text that is longer than a bound or holds control characters, which
 /// would reach somebody's terminal.
 pub(crate) fn text(what: &'static str, text: &str, max: usize) -> Result<(), Refusal> {

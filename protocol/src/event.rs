@@ -30,7 +30,7 @@ pub use bid::Bid;
 pub use cancel::{Cancel, CancelReason};
 pub use offer::{Accepts, Checkers, Limits, Offer};
 pub use private::Private;
-pub use receipt::{Receipt, ReceiptSide};
+pub use receipt::{Receipt, ReceiptSide, TabTotals};
 pub use result::{JobResult, Timing, Usage};
 pub use verdict::{Judgement, Verdict};
 pub use version::V1;

@@ -15,5 +15,6 @@ pub mod payload;
 pub mod reputation;
 pub mod seal;
 pub mod selection;
+pub mod tab;
 
 pub use hex32::InvalidHex;

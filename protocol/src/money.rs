@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use nostr::secp256k1::PublicKey;
 use serde::{Deserialize, Serialize};
 
 /// An amount in thousandths of a satoshi.
@@ -115,6 +116,9 @@ pub enum PaymentTerms {
         min_payment_msat: Msat,
         /// Output tokens that a buyer without credit pays ahead.
         prepaid_output_tokens: u32,
+        /// The Lightning node that signs its invoices. A buyer pays no other; without it, whoever the invoice names.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payee: Option<PublicKey>,
     },
     /// Paid by an aggregator after its check.
     Escrow,

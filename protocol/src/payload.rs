@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::bounds::{
-    MAX_MESSAGES, MAX_OUTPUT_TOKENS, MAX_REASON_BYTES, MAX_SAFE_INTEGER, MAX_STOP_BYTES,
-    MAX_STOP_STRINGS, MAX_TEXTS, at_most, count, text,
+    MAX_INVOICE_BYTES, MAX_MESSAGES, MAX_OUTPUT_TOKENS, MAX_REASON_BYTES, MAX_SAFE_INTEGER,
+    MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEXTS, at_most, count, text,
 };
 use crate::event::Refusal;
 use crate::inference::{Prompt, Sampling, Task, TokenId};
 use crate::money::Msat;
 use crate::seal::{Digest, Error, Salt};
+use crate::tab::SignedTotals;
 
 /// A payload that knows how to check itself after parsing.
 pub trait Payload: Serialize + DeserializeOwned {
@@ -282,14 +283,18 @@ impl<'de> Deserialize<'de> for Vector {
 pub struct Progress {
     /// The award it is about; what is about a superseded one is dropped.
     pub award: EventId,
+    /// How the provider says the tab stands. It stands beside whatever news there is, so that a piece and what it
+    /// costs are one message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tab: Option<SignedTotals>,
     /// The news.
     #[serde(flatten)]
     pub news: News,
 }
 
 /// One piece of news from a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum News {
     /// The award is taken on.
     Accepted {
@@ -310,20 +315,40 @@ pub enum News {
     },
     /// The next part of the answer.
     Piece(Piece),
-    /// How the tab between the two stands.
+    /// How the tab stands, which comes in [`Progress::tab`]; with an invoice, a top-up is asked for.
     Due {
-        /// Running total of input tokens.
-        input_tokens: u64,
-        /// Running total of output tokens.
-        output_tokens: u64,
-        /// What they cost.
-        due_msat: Msat,
-        /// What was paid.
-        paid_msat: Msat,
-        /// A BOLT-11 invoice for the next top-up.
+        /// A BOLT-11 invoice for the next top-up, whose description names the award ([`invoice_description`]).
         #[serde(skip_serializing_if = "Option::is_none")]
         invoice: Option<String>,
     },
+    /// A refund that was wished for is being paid.
+    Refunding,
+    /// A refund that was wished for is not paid.
+    RefundRefused {
+        /// Why, in the provider's words.
+        detail: String,
+    },
+}
+
+impl fmt::Debug for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted { ahead } => write!(f, "Accepted({ahead} ahead)"),
+            Self::Declined { reason, detail } => write!(f, "Declined({reason}: {detail})"),
+            Self::Alive { ahead } => write!(f, "Alive({ahead} ahead)"),
+            Self::Piece(piece) => piece.fmt(f),
+            // An invoice shows who is paid.
+            Self::Due { invoice: Some(_) } => f.write_str("Due(…)"),
+            Self::Due { invoice: None } => f.write_str("Due"),
+            Self::Refunding => f.write_str("Refunding"),
+            Self::RefundRefused { detail } => write!(f, "RefundRefused({detail})"),
+        }
+    }
+}
+
+/// What an invoice for a top-up says that it is for.
+pub fn invoice_description(award: &EventId) -> String {
+    format!("infernet tab, award {award}")
 }
 
 /// Why a provider does not take an award on.
@@ -421,20 +446,22 @@ impl Chain {
 
 impl Payload for Progress {
     fn validate(&self) -> Result<(), Refusal> {
+        if let Some(tab) = &self.tab {
+            tab.totals.validate()?;
+        }
         match &self.news {
-            News::Declined { detail, .. } => text("detail", detail, MAX_REASON_BYTES),
+            News::Declined { detail, .. } | News::RefundRefused { detail } => {
+                text("detail", detail, MAX_REASON_BYTES)
+            }
             News::Piece(piece) => count("tokens", piece.tokens.len(), MAX_OUTPUT_TOKENS as usize),
-            News::Accepted { .. } | News::Alive { .. } => Ok(()),
-            News::Due { invoice, .. } => match invoice {
+            News::Due { invoice } => match invoice {
                 Some(invoice) => text("invoice", invoice, MAX_INVOICE_BYTES),
                 None => Ok(()),
             },
+            News::Accepted { .. } | News::Alive { .. } | News::Refunding => Ok(()),
         }
     }
 }
-
-/// Bytes of a BOLT-11 invoice: ours have under 500, others' route hints some more.
-const MAX_INVOICE_BYTES: usize = 4_096;
 
 /// What a buyer tells a provider while an attempt runs (kind 24601).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -447,22 +474,53 @@ pub struct Control {
 }
 
 /// One wish of a buyer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Wish {
     /// Send the pieces from this number on again, or the result if there is one.
     Resend {
         /// The first piece that is missing.
         from: u32,
     },
-    /// Make the last invoice anew.
-    Invoice,
+    /// Agrees: these totals are the buyer's too.
+    Acknowledge {
+        /// The totals, signed by the buyer.
+        tab: SignedTotals,
+    },
+    /// Make the last invoice anew: it cannot be paid any more, or asked for too much at once.
+    Invoice {
+        /// The most that one may ask for.
+        most_msat: Msat,
+    },
+    /// Pay back what is left on the tab. The award is the last one on it, and nothing runs.
+    Refund {
+        /// A BOLT-11 invoice of the buyer's for what is to be paid back.
+        invoice: String,
+    },
     /// Stop working.
     Stop,
 }
 
+impl fmt::Debug for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resend { from } => write!(f, "Resend(from {from})"),
+            Self::Acknowledge { tab } => write!(f, "Acknowledge({:?})", tab.totals),
+            Self::Invoice { most_msat } => write!(f, "Invoice(at most {most_msat})"),
+            // An invoice shows who is paid.
+            Self::Refund { .. } => f.write_str("Refund(…)"),
+            Self::Stop => f.write_str("Stop"),
+        }
+    }
+}
+
 impl Payload for Control {
     fn validate(&self) -> Result<(), Refusal> {
-        Ok(())
+        match &self.wish {
+            Wish::Acknowledge { tab } => tab.totals.validate(),
+            Wish::Invoice { most_msat } => at_most("most_msat", most_msat.0, Msat::MAX.0),
+            Wish::Refund { invoice } => text("invoice", invoice, MAX_INVOICE_BYTES),
+            Wish::Resend { .. } | Wish::Stop => Ok(()),
+        }
     }
 }

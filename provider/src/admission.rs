@@ -3,17 +3,17 @@
 
 use infernet_engine::Error as EngineError;
 use infernet_protocol::event::{Announcement, Award, Basis, Bid, Body, Signed};
-use infernet_protocol::inference::TokenId;
+use infernet_protocol::inference::{Prompt, TokenId};
 use infernet_protocol::job::Millis;
 use infernet_protocol::money::PaymentKind;
 use infernet_protocol::payload::{Decline, Generate, Input, Payload, Work};
-use infernet_protocol::seal::{Conversation, Domain, salted_hash};
+use infernet_protocol::seal::{Conversation, Domain, Salt, salted_hash};
 use nostr::{Event, Timestamp};
 
 use crate::catalogue::Item;
 use crate::output;
 use crate::shop::{Address, Shop, plain_reason};
-use crate::store::Answer;
+use crate::store::Ticket;
 
 /// How old an award may be that a relay had stored. Its buyer has waited a few
 /// seconds for an answer; one that was made while we were away is somebody
@@ -42,8 +42,39 @@ pub struct Admitted {
     pub item: Item,
     /// Where the buyer hears of it.
     pub address: Address,
-    /// Tokens of the prompt; 0 for embeddings, which are counted when made.
+    /// Salt of the input.
+    pub salt: Salt,
+    /// Tokens of the prompt; 0 for free embeddings, which are counted when made.
     pub input_tokens: u32,
+}
+
+impl Admitted {
+    /// Tokens that are still to be drawn at most.
+    pub fn to_draw(&self) -> u32 {
+        match &self.work {
+            Work::TextGeneration(generate) => to_draw(generate),
+            Work::Embedding { .. } => 0,
+        }
+    }
+
+    /// What its charge and its receipt are made of.
+    pub fn ticket(&self, opened_at: Timestamp) -> Ticket {
+        let prefix = match &self.work {
+            Work::TextGeneration(generate) => generate.prefix.len(),
+            Work::Embedding { .. } => 0,
+        };
+        Ticket {
+            award: self.award.id(),
+            job: self.award.job_id(),
+            buyer: self.award.author(),
+            number: self.award.attempt,
+            model: self.item.model.name.clone(),
+            salt: self.salt,
+            input_tokens: self.input_tokens.into(),
+            prefix_tokens: prefix as u64,
+            opened_at,
+        }
+    }
 }
 
 /// An award that is not taken on.
@@ -87,17 +118,24 @@ pub fn is_out_of_time(created_at: Timestamp, now: Timestamp, is_live: bool) -> b
     created_s.saturating_add(max_age_s) < now_s || created_s > now_s.saturating_add(MAX_SKEW_S)
 }
 
-/// Until when an answered award is remembered: as long as a replay of it could
-/// be taken for new; one that was accepted until its deadline, so that no lower
-/// attempt of its job is taken on. Those that are declined come for nothing, and
-/// must not fill the disk.
-pub fn remember_until(award: &Signed<Award>, answer: Answer, now: Timestamp) -> Timestamp {
-    let replayable = award.created_at().as_secs().saturating_add(MAX_SKEW_S + 1);
-    let until = match answer {
-        Answer::Accepted => replayable.max(award.deadline.as_secs()),
-        Answer::Declined => replayable,
-    };
-    Timestamp::from_secs(until.min(now.as_secs() + MAX_DEADLINE_S))
+/// Until when an award that was taken on is remembered: until its deadline, so
+/// that no lower attempt of its job is taken on.
+pub fn remember_accepted(award: &Signed<Award>, now: Timestamp) -> Timestamp {
+    bounded(replayable_until(award).max(award.deadline), now)
+}
+
+/// Until when one that was not is remembered: no longer than a replay of it could
+/// be taken for new. They come for nothing, and must not fill the disk.
+pub fn remember_refused(award: &Signed<Award>, now: Timestamp) -> Timestamp {
+    bounded(replayable_until(award), now)
+}
+
+fn replayable_until(award: &Signed<Award>) -> Timestamp {
+    Timestamp::from_secs(award.created_at().as_secs().saturating_add(MAX_SKEW_S + 1))
+}
+
+fn bounded(until: Timestamp, now: Timestamp) -> Timestamp {
+    until.min(Timestamp::from_secs(now.as_secs() + MAX_DEADLINE_S))
 }
 
 /// Checks an award whose signature was checked. Costs three signatures, a
@@ -128,11 +166,12 @@ pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
     }
     address.job = award.job_id();
     match admit(shop, &award, now) {
-        Ok((item, work, input_tokens)) => Verdict::Admit(Box::new(Admitted {
+        Ok((item, Input { salt, work }, input_tokens)) => Verdict::Admit(Box::new(Admitted {
             award,
             work,
             item,
             address,
+            salt,
             input_tokens,
         })),
         Err(No(reason, detail)) => Verdict::Decline(Box::new(Declined {
@@ -144,7 +183,7 @@ pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
     }
 }
 
-fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<(Item, Work, u32), No> {
+fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<(Item, Input, u32), No> {
     let item = shop
         .catalogue
         .item(&award.model)
@@ -157,12 +196,12 @@ fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<(Item, Work,
     }
     check_terms(shop, award, item)?;
     check_times(shop, award, now)?;
-    let work = open(shop, award)?;
-    let input_tokens = match &work {
+    let input = open(shop, award)?;
+    let input_tokens = match &input.work {
         Work::TextGeneration(generate) => check_generate(shop, award, item, generate)?,
-        Work::Embedding { texts } => check_embedding(item, texts)?,
+        Work::Embedding { texts } => check_embedding(shop, award, item, texts)?,
     };
-    Ok((item.clone(), work, input_tokens))
+    Ok((item.clone(), input, input_tokens))
 }
 
 /// Model, price and terms are those of the bid or announcement: the protocol has
@@ -177,11 +216,11 @@ fn check_terms(shop: &Shop, award: &Award, item: &Item) -> Result<(), No> {
         }
     }
     match award.terms {
+        // The protocol has checked that the price is 0.
         PaymentKind::Free => Ok(()),
-        PaymentKind::Tab | PaymentKind::Escrow => Err(no(
-            Decline::Terms,
-            "this provider cannot take payments yet, only free work",
-        )),
+        PaymentKind::Tab if shop.till.is_some() => Ok(()),
+        PaymentKind::Tab => Err(no(Decline::Terms, "this provider only takes free work")),
+        PaymentKind::Escrow => Err(no(Decline::Terms, "this provider takes no escrow yet")),
     }
 }
 
@@ -224,7 +263,7 @@ fn expiry<B: Body>(word: &Event, of: impl Fn(&B) -> Timestamp) -> Option<Timesta
 }
 
 /// Opens the input, and checks that it is the one the award commits to.
-fn open(shop: &Shop, award: &Signed<Award>) -> Result<Work, No> {
+fn open(shop: &Shop, award: &Signed<Award>) -> Result<Input, No> {
     let input = |error: &dyn std::fmt::Display| no(Decline::Input, format!("the input: {error}"));
     let buyer = award.author();
     let bytes = award
@@ -241,7 +280,7 @@ fn open(shop: &Shop, award: &Signed<Award>) -> Result<Work, No> {
         ));
     }
     match opened.work.task() == award.task {
-        true => Ok(opened.work),
+        true => Ok(opened),
         false => Err(no(Decline::Input, "the input is for another task")),
     }
 }
@@ -249,7 +288,7 @@ fn open(shop: &Shop, award: &Signed<Award>) -> Result<Work, No> {
 fn check_generate(shop: &Shop, award: &Award, item: &Item, generate: &Generate) -> Result<u32, No> {
     // The protocol has checked that the prefix is no longer than max_tokens.
     let prefix = generate.prefix.len();
-    let to_draw = generate.max_tokens.saturating_sub(tokens(&generate.prefix));
+    let to_draw = to_draw(generate);
     if to_draw > award.limits.output_tokens {
         return Err(no(
             Decline::Input,
@@ -278,9 +317,25 @@ fn check_generate(shop: &Shop, award: &Award, item: &Item, generate: &Generate) 
             format!("the prompt has {read} tokens, and the model's context holds {context}"),
         ));
     }
+    check_cost(award, read, to_draw)?;
+    Ok(input_tokens)
+}
+
+fn to_draw(generate: &Generate) -> u32 {
+    generate.max_tokens.saturating_sub(tokens(&generate.prefix))
+}
+
+/// What is read is no more than a paying buyer agrees to, and all of it is
+/// within the budget.
+fn check_cost(award: &Award, read: u32, to_draw: u32) -> Result<(), No> {
+    let most = award.limits.input_tokens;
+    if award.terms == PaymentKind::Tab && read > most {
+        let told = format!("the input has {read} tokens, and the award pays for {most}");
+        return Err(no(Decline::Terms, told));
+    }
     let cost = award.price.cost(read.into(), to_draw.into());
     match cost.is_some_and(|cost| cost <= award.budget_msat) {
-        true => Ok(input_tokens),
+        true => Ok(()),
         false => Err(no(Decline::Terms, "the budget does not cover the work")),
     }
 }
@@ -289,15 +344,25 @@ fn tokens(prefix: &[TokenId]) -> u32 {
     u32::try_from(prefix.len()).unwrap_or(u32::MAX)
 }
 
-fn check_embedding(item: &Item, texts: &[String]) -> Result<u32, No> {
+fn check_embedding(shop: &Shop, award: &Award, item: &Item, texts: &[String]) -> Result<u32, No> {
     let width = item.model.embedding_width.unwrap_or(0);
-    match output::vectors_fit(texts.len(), width) {
-        true => Ok(0),
-        false => Err(no(
+    if !output::vectors_fit(texts.len(), width) {
+        return Err(no(
             Decline::TooLong,
             format!("{} vectors do not fit in an event", texts.len()),
-        )),
+        ));
     }
+    if award.terms == PaymentKind::Free {
+        return Ok(0);
+    }
+    let mut read: u32 = 0;
+    for text in texts {
+        let prompt = Prompt::Text(text.clone());
+        let counted = shop.engine.count_tokens(&item.model.id, &prompt);
+        read = read.saturating_add(counted.map_err(refusal)?);
+    }
+    check_cost(award, read, 0)?;
+    Ok(read)
 }
 
 /// What the engine's refusal of a prompt is to a buyer.

@@ -49,9 +49,11 @@ Examples:
   infernet-provider start --model ./smollm2-135m-instruct
   infernet-provider start --model ./small.gguf=small --relay wss://relay.example.com --slots 2
   infernet-provider status
+  infernet-provider earnings --since 7
   infernet-provider stop
 
-INFERNET_SECRET_KEY, if set, is the key to use (nsec or hex) instead of the one in the home folder.";
+INFERNET_SECRET_KEY, if set, is the key to use (nsec or hex) instead of the one in the home folder.
+INFERNET_WALLET, if set, is where buyers pay: a connection to a Lightning wallet that speaks NIP-47.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -70,6 +72,26 @@ pub enum Command {
     },
     /// List the models on sale
     Models {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what was earned: by model, by day, and what buyers have left on their tabs
+    Earnings {
+        /// Only the last so many days
+        #[arg(long, value_name = "DAYS")]
+        since: Option<u32>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the ledger with the wallet, and explain every difference
+    ///
+    /// Fails if something is left unexplained.
+    Reconcile {
+        /// Write down what is not of the provider's doing as come from, or gone, elsewhere
+        #[arg(long)]
+        adopt: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -114,11 +136,11 @@ pub struct Start {
     #[arg(long, env = "INFERNET_PROVIDER_NAME", hide_env_values = true)]
     name: Option<String>,
 
-    /// Price of a million tokens of input, in millisatoshis; only 0 can be served yet [default: 0]
+    /// Price of a million tokens of input, in millisatoshis [default: 0, which is free]
     #[arg(long, value_name = "MSAT_PER_M")]
     price_in: Option<u64>,
 
-    /// Price of a million tokens of output, in millisatoshis; only 0 can be served yet [default: 0]
+    /// Price of a million tokens of output, in millisatoshis [default: 0, which is free]
     #[arg(long, value_name = "MSAT_PER_M")]
     price_out: Option<u64>,
 
@@ -225,6 +247,7 @@ impl Start {
             dtype: self.dtype,
             direct: self.no_direct.then_some(false),
             profile: self.no_profile.then_some(false),
+            ..Settings::default()
         }
     }
 }

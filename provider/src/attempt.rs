@@ -1,25 +1,33 @@
 //! Drives one attempt: between the machine that decides (`job::provider`), the
 //! engine that computes, and the buyer who hears of it.
 
+mod end;
+mod pauses;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use infernet_engine::{Embeddings, Error as EngineError, Step};
+use infernet_node::mortality;
 use infernet_protocol::event::Usage;
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::Millis;
-use infernet_protocol::job::provider::{Attempt, Delivery, Effect, Input};
-use infernet_protocol::payload::{News as Word, Product, Vector, Work};
+use infernet_protocol::job::provider::{Attempt, Effect, Input};
+use infernet_protocol::money::Msat;
+use infernet_protocol::payload::{Decline, News as Telling, Vector};
+use infernet_protocol::tab::SignedTotals;
 use nostr::{Event, EventId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use self::pauses::Pauses;
 use crate::admission::Admitted;
-use crate::delivery;
+use crate::lobby::Guest;
 use crate::output::public_words;
 use crate::promise::{Pace, embedding_pace};
 use crate::shop::Shop;
 use crate::steady::Steady;
+use crate::till::{Seat, Word};
 use crate::work::{News, Running};
 
 /// What the loop tells an attempt.
@@ -31,6 +39,10 @@ pub enum Order {
     Moved(u32),
     /// The buyer misses pieces from this number on.
     Resend(u32),
+    /// The buyer agrees to these totals of its tab.
+    Acknowledged(SignedTotals),
+    /// The buyer wants another invoice, for no more than this.
+    Renew(Msat),
     /// The buyer wants no more.
     Stop,
     /// The provider cannot go on, for this reason.
@@ -40,6 +52,22 @@ pub enum Order {
 /// What an attempt tells the loop.
 #[derive(Debug)]
 pub enum Report {
+    /// One that waited for money may begin.
+    Paid(Box<Guest>),
+    /// One that waited for money is not taken on.
+    TurnedAway {
+        /// Which one.
+        admitted: Box<Admitted>,
+        /// Why.
+        reason: Decline,
+        /// In words.
+        detail: String,
+    },
+    /// One that waited for money was stopped by its buyer.
+    Left {
+        /// Which one.
+        admitted: Box<Admitted>,
+    },
     /// It needs its slot no more.
     Halted {
         /// Which one.
@@ -63,6 +91,15 @@ struct Driver {
     clock: Steady,
     machine: Attempt,
     running: Running,
+    /// Its place on the buyer's tab, if it is paid by one.
+    seat: Option<Seat>,
+    /// Tokens that the machine has taken.
+    drawn: u64,
+    /// A token that is not paid for yet. The step behind it may be the end, so
+    /// one is read ahead.
+    held: Option<Step>,
+    /// When it has waited for its buyer.
+    pauses: Pauses,
     orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::Sender<Report>,
     clockwork: Clockwork,
@@ -87,6 +124,7 @@ struct Clockwork {
 pub async fn drive(
     shop: Arc<Shop>,
     admitted: Admitted,
+    seat: Option<Seat>,
     ahead: u32,
     orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::Sender<Report>,
@@ -103,6 +141,10 @@ pub async fn drive(
         clock,
         machine,
         running: Running::Nothing,
+        seat,
+        drawn: 0,
+        held: None,
+        pauses: Pauses::default(),
         orders,
         reports,
         clockwork: Clockwork {
@@ -129,6 +171,9 @@ impl Driver {
         let mut next = self.perform(effects).await;
         while next == Next::GoOn {
             let wake = self.machine.next_deadline().since(self.clock.now());
+            let is_paused = self.held.is_some();
+            let pause = self.pauses.left(Instant::now());
+            let pause = pause.filter(|_| !self.machine.has_ended());
             let input = tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(order) => self.obey(order),
@@ -136,8 +181,12 @@ impl Driver {
                     None if self.machine.has_ended() => break,
                     None => Some(broke("the provider has stopped")),
                 },
-                news = self.running.next() => self.hear(news),
+                word = next_word(&mut self.seat, is_paused) => self.heed(word),
+                news = self.running.next(), if !is_paused => self.hear(news),
                 () = sleep(Duration::from_millis(wake)) => Some(Input::Tick),
+                () = sleep(pause.unwrap_or_default()), if pause.is_some() => {
+                    Some(broke("it has waited too long in all for its buyer"))
+                }
             };
             if let Some(input) = input {
                 next = self.step(input).await;
@@ -155,7 +204,50 @@ impl Driver {
             Order::Resend(from) => Some(Input::Resend { from }),
             Order::Stop => Some(Input::Stop),
             Order::GiveUp(why) => Some(broke(why)),
+            Order::Acknowledged(said) => {
+                if let Some(seat) = &self.seat {
+                    seat.acknowledges(&said);
+                }
+                None
+            }
+            Order::Renew(most) => {
+                if let Some(seat) = &self.seat {
+                    seat.renews(most);
+                }
+                None
+            }
         }
+    }
+
+    /// What the till says.
+    fn heed(&mut self, word: Word) -> Option<Input> {
+        match word {
+            Word::Allowed => self.go_on(),
+            Word::Due(invoice) => {
+                let invoice = Some(invoice.as_str().to_owned());
+                self.tell(Telling::Due { invoice });
+                mortality::point("invoice-sent");
+                None
+            }
+            Word::Stop(why) => Some(broke(&why)),
+            // It goes on with what is paid; the till asks again.
+            Word::CannotAsk(_) => None,
+        }
+    }
+
+    /// Takes up the token that was held, if it is paid for now.
+    fn go_on(&mut self) -> Option<Input> {
+        if !self.may_draw() {
+            return None;
+        }
+        self.pauses.end(Instant::now());
+        self.running.resume();
+        self.held.take().map(|step| self.hear_step(step))
+    }
+
+    fn may_draw(&self) -> bool {
+        let allowed = self.seat.as_ref().map(|seat| seat.allowance().unwrap_or(0));
+        allowed.is_none_or(|allowed| self.drawn < allowed)
     }
 
     fn begin(&mut self) -> Option<Input> {
@@ -179,6 +271,11 @@ impl Driver {
 
     fn hear(&mut self, news: News) -> Option<Input> {
         match news {
+            News::Step(step @ Step::Token { .. }) if !self.may_draw() => {
+                self.held = Some(step);
+                self.pauses.begin(Instant::now());
+                None
+            }
             News::Step(step) => Some(self.hear_step(step)),
             News::Embedded(Ok(made)) => Some(self.embedded(made)),
             News::Embedded(Err(error)) => {
@@ -192,7 +289,10 @@ impl Driver {
     fn hear_step(&mut self, step: Step) -> Input {
         match step {
             Step::Started { input_tokens } => {
-                self.input_tokens = input_tokens.into();
+                // A tab goes by what was counted when it was opened.
+                if self.seat.is_none() {
+                    self.input_tokens = input_tokens.into();
+                }
                 Input::Started
             }
             Step::Token { id, text } => {
@@ -206,7 +306,9 @@ impl Driver {
 
     fn embedded(&mut self, made: Embeddings) -> Input {
         self.running = Running::Nothing;
-        self.input_tokens = made.input_tokens.into();
+        if self.seat.is_none() {
+            self.input_tokens = made.input_tokens.into();
+        }
         let pace = embedding_pace(self.clockwork.started, made.input_tokens);
         self.shop.promises.learn(&self.admitted.item.model.id, pace);
         self.vectors = made.vectors.into_iter().map(Vector).collect();
@@ -227,12 +329,33 @@ impl Driver {
     }
 
     async fn step(&mut self, input: Input) -> Next {
+        let is_token = matches!(input, Input::Token { .. });
         match self.machine.step(self.clock.now(), input) {
-            Ok(effects) => self.perform(effects).await,
+            Ok(effects) => {
+                self.draw(is_token, &effects);
+                self.perform(effects).await
+            }
             Err(unexpected) => {
                 tracing::error!(award = %self.admitted.award.id(), %unexpected, "a mistake in the driver");
                 Next::GoOn
             }
+        }
+    }
+
+    /// Tells the tab what the machine has taken, before any of it is sent. An
+    /// answer that has become too long ends without its last token.
+    fn draw(&mut self, is_token: bool, effects: &[Effect]) {
+        let delivered = effects.iter().find_map(|effect| match effect {
+            Effect::Deliver(delivery) => Some(delivery.tokens.len() as u64),
+            _ => None,
+        });
+        let drawn = delivered.unwrap_or(self.drawn + u64::from(is_token));
+        if drawn == self.drawn || (delivered.is_none() && self.machine.has_ended()) {
+            return;
+        }
+        self.drawn = drawn;
+        if let Some(seat) = &self.seat {
+            seat.draws(drawn);
         }
     }
 
@@ -242,7 +365,7 @@ impl Driver {
         let has_result = effects.iter().any(delivers);
         for effect in effects {
             match effect {
-                Effect::Send(word) => self.tell(word),
+                Effect::Send(telling) => self.tell(telling),
                 Effect::Halt if has_result => self.running = Running::Nothing,
                 Effect::Halt => self.left_the_queue().await,
                 Effect::Deliver(delivery) => self.deliver(delivery).await,
@@ -253,90 +376,21 @@ impl Driver {
         next
     }
 
-    fn tell(&self, word: Word) {
-        self.shop.tell(&self.admitted.address, word);
-    }
-
-    /// Stopped before it began: there is nothing to deliver.
-    async fn left_the_queue(&mut self) {
-        self.running = Running::Nothing;
-        let award = self.admitted.award.id();
-        if let Err(error) = self.shop.store.end(&award).await {
-            tracing::error!(%award, %error, "cannot write that an attempt has ended");
+    fn tell(&self, telling: Telling) {
+        let is_piece = matches!(telling, Telling::Piece(_));
+        let totals = self.seat.as_ref().and_then(Seat::totals);
+        if is_piece && totals.is_some() {
+            mortality::point("piece-claimed");
         }
-        self.halted(None, Usage::default()).await;
+        self.shop.tell(&self.admitted.address, telling, totals);
     }
+}
 
-    /// The result is kept before it is published, and its publication is on its
-    /// way before the slot is free: a loop that waits for free slots to close
-    /// misses none.
-    async fn deliver(&mut self, delivery: Delivery) {
-        let award = self.admitted.award.id();
-        let usage = self.usage(&delivery);
-        let ended = delivery.ended;
-        self.learn(ended);
-        tracing::info!(
-            job = %self.admitted.award.job_id(), %award, attempt = self.admitted.award.attempt,
-            peer = %self.admitted.award.author(), ?ended, error = delivery.error,
-            input_tokens = usage.input_tokens, output_tokens = usage.output_tokens,
-            total_ms = delivery.timing.total_ms, "ended"
-        );
-        let product = self.product(&delivery);
-        let event = delivery::result(&self.shop, &self.admitted, delivery, product, usage);
-        if let Err(error) = self.shop.store.deliver(&award, &event).await {
-            tracing::error!(%award, %error, "cannot keep a result; it is published all the same");
-        }
-        delivery::publish(&self.shop, vec![event.clone()]);
-        self.result = Some(event);
-        self.halted(Some(ended), usage).await;
-    }
-
-    fn deliver_again(&self) {
-        if let Some(event) = &self.result {
-            delivery::publish_again(&self.shop, event.clone());
-        }
-    }
-
-    async fn halted(&mut self, ended: Option<EndReason>, usage: Usage) {
-        let report = Report::Halted {
-            award: self.admitted.award.id(),
-            ended,
-            usage,
-        };
-        // A loop that is gone needs no reports.
-        let _ = self.reports.send(report).await;
-    }
-
-    fn usage(&self, delivery: &Delivery) -> Usage {
-        let prefix = match &self.admitted.work {
-            Work::TextGeneration(generate) => generate.prefix.len(),
-            Work::Embedding { .. } => 0,
-        };
-        Usage {
-            input_tokens: self.input_tokens,
-            prefix_tokens: prefix as u64,
-            output_tokens: delivery.tokens.len() as u64,
-        }
-    }
-
-    fn product(&mut self, delivery: &Delivery) -> Product {
-        match &self.admitted.work {
-            Work::TextGeneration(_) => Product::TextGeneration {
-                text: delivery.text.clone(),
-                tokens: delivery.tokens.clone(),
-            },
-            Work::Embedding { .. } => Product::Embedding {
-                vectors: std::mem::take(&mut self.vectors),
-            },
-        }
-    }
-
-    /// A generation that came to its own end says how fast we are.
-    fn learn(&self, ended: EndReason) {
-        let whole = matches!(ended, EndReason::Stop | EndReason::Length);
-        if let (true, Some(pace)) = (whole, self.clockwork.pace()) {
-            self.shop.promises.learn(&self.admitted.item.model.id, pace);
-        }
+/// What the till says next; nothing ever where there is no tab.
+async fn next_word(seat: &mut Option<Seat>, is_paused: bool) -> Word {
+    match seat {
+        Some(seat) => seat.next(is_paused).await,
+        None => std::future::pending().await,
     }
 }
 

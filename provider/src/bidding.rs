@@ -102,13 +102,13 @@ impl Bidder {
         shop: &Shop,
         moment: Moment,
     ) -> Result<Bid, Pass> {
-        self.weigh(offer, &shop.catalogue, &shop.promises, moment)
+        self.weigh(offer, (&shop.catalogue, shop.tab()), &shop.promises, moment)
     }
 
     fn weigh(
         &mut self,
         offer: &Signed<Offer>,
-        catalogue: &Catalogue,
+        goods: (&Catalogue, Option<PaymentTerms>),
         promises: &Promises,
         moment: Moment,
     ) -> Result<Bid, Pass> {
@@ -120,7 +120,7 @@ impl Bidder {
         if moment.closes_s(offer) < now_s || offer.deadline.as_secs() <= now_s {
             return Err(Pass::Over);
         }
-        let (item, terms) = choose(offer, catalogue, promises)?;
+        let (item, terms) = choose(offer, goods, promises)?;
         let mut promise = promises.of(&item.model.id);
         promise.first_token_ms = promise.first_token_ms.saturating_add(moment.wait_ms);
         if now.plus(promise.first_token_ms).0 >= offer.deadline.as_secs().saturating_mul(1_000) {
@@ -138,13 +138,13 @@ impl Bidder {
 /// came closest.
 fn choose<'a>(
     offer: &Offer,
-    catalogue: &'a Catalogue,
+    (catalogue, tab): (&'a Catalogue, Option<PaymentTerms>),
     promises: &Promises,
 ) -> Result<(&'a Item, PaymentTerms), Pass> {
     let mut closest = Pass::Model;
     let mut found: Vec<(&Item, PaymentTerms)> = vec![];
     for item in catalogue.items() {
-        match suits(offer, item, promises) {
+        match suits(offer, item, tab, promises) {
             Ok(terms) => found.push((item, terms)),
             Err(Pass::Model) => {}
             Err(pass) => closest = pass,
@@ -155,7 +155,12 @@ fn choose<'a>(
     cheapest.ok_or(closest)
 }
 
-fn suits(offer: &Offer, item: &Item, promises: &Promises) -> Result<PaymentTerms, Pass> {
+fn suits(
+    offer: &Offer,
+    item: &Item,
+    tab: Option<PaymentTerms>,
+    promises: &Promises,
+) -> Result<PaymentTerms, Pass> {
     let announced = item.announced(promises.of(&item.model.id));
     let includes = |accepts: &Accepts| accepts.includes(&announced);
     if item.model.task != offer.task || !offer.accepts.iter().any(includes) {
@@ -172,7 +177,7 @@ fn suits(offer: &Offer, item: &Item, promises: &Promises) -> Result<PaymentTerms
     if !item.price.is_within(&offer.max_price) || !covered {
         return Err(Pass::Price);
     }
-    let terms = item.servable_terms().ok_or(Pass::Terms)?;
+    let terms = item.terms(tab).ok_or(Pass::Terms)?;
     match offer.terms.contains(&terms.kind()) {
         true => Ok(terms),
         false => Err(Pass::Terms),
@@ -269,8 +274,16 @@ mod tests {
     }
 
     fn consider(price: Price, offer: &Signed<Offer>) -> Result<Bid, Pass> {
+        consider_with(None, price, offer)
+    }
+
+    fn consider_with(
+        tab: Option<PaymentTerms>,
+        price: Price,
+        offer: &Signed<Offer>,
+    ) -> Result<Bid, Pass> {
         let promises = Promises::new(None, None);
-        Bidder::new(NOW).weigh(offer, &catalogue(price), &promises, STORED)
+        Bidder::new(NOW).weigh(offer, (&catalogue(price), tab), &promises, STORED)
     }
 
     #[test]
@@ -320,11 +333,19 @@ mod tests {
             o.budget_msat = Msat(100);
             o.terms = vec![PaymentKind::Tab];
         });
-        assert_eq!(
-            consider(price, &rich),
-            Err(Pass::Terms),
-            "it cannot be paid yet"
-        );
+        assert_eq!(consider(price, &rich), Err(Pass::Terms), "there is no till");
+        let tab = PaymentTerms::Tab {
+            min_payment_msat: Msat(10_000),
+            prepaid_output_tokens: 64,
+            payee: None,
+        };
+        let bid = consider_with(Some(tab), price, &rich).unwrap();
+        assert_eq!((bid.terms, bid.price), (tab, price));
+        let free = offer(|o| {
+            o.max_price = price;
+            o.budget_msat = Msat(100);
+        });
+        assert_eq!(consider_with(Some(tab), price, &free), Err(Pass::Terms));
     }
 
     #[test]
@@ -337,7 +358,7 @@ mod tests {
             ..STORED
         };
         let (catalogue, promises) = (catalogue(Price::FREE), Promises::new(None, None));
-        let bid = Bidder::new(NOW).weigh(&behind, &catalogue, &promises, live);
+        let bid = Bidder::new(NOW).weigh(&behind, (&catalogue, None), &promises, live);
         let stands = bid.unwrap().expires_at.as_secs();
         assert!(
             stands >= now_s + 10,
@@ -350,8 +371,10 @@ mod tests {
         let (catalogue, promises) = (catalogue(Price::FREE), Promises::new(None, None));
         let mut bidder = Bidder::new(NOW);
         let offer = offer(|_| {});
-        bidder.weigh(&offer, &catalogue, &promises, STORED).unwrap();
-        let again = bidder.weigh(&offer, &catalogue, &promises, STORED);
+        bidder
+            .weigh(&offer, (&catalogue, None), &promises, STORED)
+            .unwrap();
+        let again = bidder.weigh(&offer, (&catalogue, None), &promises, STORED);
         assert_eq!(again, Err(Pass::Answered));
     }
 }

@@ -3,15 +3,9 @@
 use infernet_engine::{Engine, ModelInfo};
 use infernet_protocol::event::{AnnouncedModel, Promise};
 use infernet_protocol::inference::{ModelId, Task};
-use infernet_protocol::money::{Msat, PaymentTerms, Price};
+use infernet_protocol::money::{PaymentTerms, Price};
 
 use crate::options::Options;
-
-/// Ten satoshis: less costs more to move by Lightning than it is worth.
-const MIN_PAYMENT: Msat = Msat(10_000);
-
-/// Output tokens that a buyer without credit would pay ahead.
-const PREPAID_OUTPUT_TOKENS: u32 = 512;
 
 /// One model on sale.
 #[derive(Debug, Clone)]
@@ -23,23 +17,11 @@ pub struct Item {
 }
 
 impl Item {
-    /// The terms that this provider can serve at the item's price: none where it
-    /// would have to take money, which it cannot do yet.
-    pub const fn servable_terms(&self) -> Option<PaymentTerms> {
+    /// The terms that it is sold on: the tab's where it costs money.
+    pub const fn terms(&self, tab: Option<PaymentTerms>) -> Option<PaymentTerms> {
         match self.price.is_free() {
             true => Some(PaymentTerms::Free),
-            false => None,
-        }
-    }
-
-    /// The terms to announce.
-    const fn announced_terms(&self) -> PaymentTerms {
-        match self.price.is_free() {
-            true => PaymentTerms::Free,
-            false => PaymentTerms::Tab {
-                min_payment_msat: MIN_PAYMENT,
-                prepaid_output_tokens: PREPAID_OUTPUT_TOKENS,
-            },
+            false => tab,
         }
     }
 
@@ -134,8 +116,9 @@ impl Catalogue {
     }
 
     /// The terms that items are sold on, each once.
-    pub fn terms(&self) -> Vec<PaymentTerms> {
-        let mut terms: Vec<_> = self.items.iter().map(Item::announced_terms).collect();
+    pub fn terms(&self, tab: Option<PaymentTerms>) -> Vec<PaymentTerms> {
+        let terms = self.items.iter().filter_map(|item| item.terms(tab));
+        let mut terms: Vec<_> = terms.collect();
         terms.sort_unstable_by_key(PaymentTerms::kind);
         terms.dedup();
         terms

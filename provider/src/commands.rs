@@ -1,10 +1,12 @@
 //! What the commands do.
 
 mod engine;
+mod money;
 mod owner;
 mod start;
 
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,8 +16,12 @@ use infernet_provider::Home;
 use infernet_provider::settings::{Settings, TEMPLATE};
 use nostr::ToBech32;
 
+pub use money::{earnings, reconcile};
 pub use owner::{models, status, stop};
 pub use start::start;
+
+/// Names the variable that holds the wallet's connection.
+const WALLET: &str = "INFERNET_WALLET";
 
 /// The home that the user names, else the usual one.
 pub fn home(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
@@ -29,7 +35,9 @@ pub fn home(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 pub fn init(home: &Path) -> anyhow::Result<()> {
     let identity = identity(home)?;
     let path = Home::settings(home);
-    match std::fs::File::create_new(&path) {
+    // It may come to hold the connection to a wallet.
+    let mut file = std::fs::OpenOptions::new();
+    match file.write(true).create_new(true).mode(0o600).open(&path) {
         Ok(mut file) => {
             file.write_all(TEMPLATE.as_bytes())
                 .with_context(|| format!("cannot write {}", path.display()))?;
@@ -74,6 +82,30 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
+/// Settings of the file, with the wallet of the environment over them: a flag
+/// would show it to everybody on the machine.
 fn settings(home: &Path, config: Option<&Path>) -> anyhow::Result<Settings> {
-    Ok(config::load(config, &Home::settings(home))?)
+    let default = Home::settings(home);
+    let mut settings: Settings = config::load(config, &default)?;
+    if settings.wallet.is_some() {
+        warn_of_readers(config.unwrap_or(&default));
+    }
+    if let Ok(text) = std::env::var(WALLET)
+        && !text.is_empty()
+    {
+        settings.wallet = Some(text.parse().context(WALLET)?);
+    }
+    Ok(settings)
+}
+
+/// Says so if others can read a file that holds a wallet's connection.
+fn warn_of_readers(path: &Path) {
+    let mode = std::fs::metadata(path).map(|file| file.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o077 != 0) {
+        eprintln!(
+            "warning: {} holds the connection to your wallet, and others on this machine can read it: \
+             chmod 600 {0}",
+            path.display()
+        );
+    }
 }

@@ -9,54 +9,50 @@ use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::provider::Delivery;
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{Output, Payload, Product};
-use infernet_protocol::seal::{self, Domain, Salt, Sealed, salted_hash};
-use nostr::Event;
+use infernet_protocol::seal::{self, Digest, Domain, Salt, Sealed, salted_hash};
 use nostr::secp256k1::rand::RngCore;
 use nostr::secp256k1::rand::rngs::OsRng;
+use nostr::{Event, EventId, PublicKey};
 use tokio::time::Instant;
 
-use crate::admission::Admitted;
+use crate::admission::{Admitted, MAX_DEADLINE_S};
 use crate::shop::{Shop, plain_reason};
-use crate::store;
+use crate::till;
 
 /// How long one process tries to bring an event to a relay. Whoever waits for a
 /// result has a deadline of minutes; the next start tries again.
 const PUBLISH_FOR: Duration = Duration::from_secs(15 * 60);
 
-/// The signed result of an attempt.
-///
-/// A product that does not fit in an event is left out, and the attempt has
-/// failed.
-pub fn result(
-    shop: &Shop,
-    admitted: &Admitted,
-    delivery: Delivery,
-    product: Product,
-    usage: Usage,
-) -> Event {
-    match seal_result(shop, admitted, &delivery, &product, usage) {
-        Ok(event) => event,
-        Err(error) => {
-            let empty = empty_like(&product);
-            let failed = Delivery {
-                ended: EndReason::Failed,
-                error: Some(error.to_string()),
-                ..delivery
-            };
-            let usage = Usage {
-                output_tokens: 0,
-                ..usage
-            };
-            unfailing(seal_result(shop, admitted, &failed, &empty, usage))
-        }
+/// An attempt's product, sealed to its buyer.
+pub struct Goods {
+    sealed: Sealed,
+    hash: Digest,
+    /// Why there is nothing in it, if it did not fit.
+    error: Option<String>,
+}
+
+impl Goods {
+    /// Whether the product is in it.
+    pub const fn are_whole(&self) -> bool {
+        self.error.is_none()
     }
+}
+
+/// Seals a product. One that does not fit in an event is left out, and the
+/// attempt has failed.
+pub fn seal(shop: &Shop, admitted: &Admitted, product: Product) -> Goods {
+    let empty = empty_like(&product);
+    seal_product(shop, admitted, product).unwrap_or_else(|error| Goods {
+        error: Some(error.to_string()),
+        ..unfailing(seal_product(shop, admitted, empty))
+    })
 }
 
 #[expect(
     clippy::expect_used,
     reason = "an empty product is far below the bound"
 )]
-fn unfailing(sealed: Result<Event, seal::Error>) -> Event {
+fn unfailing(sealed: Result<Goods, seal::Error>) -> Goods {
     sealed.expect("an empty product fits in an event")
 }
 
@@ -70,49 +66,50 @@ const fn empty_like(product: &Product) -> Product {
     }
 }
 
-fn seal_result(
+fn seal_product(shop: &Shop, admitted: &Admitted, product: Product) -> Result<Goods, seal::Error> {
+    let award = &admitted.award;
+    let salt = fresh_salt();
+    let bytes = Output { salt, product }.to_bytes();
+    let (author, secret) = (shop.public_key(), shop.keys().secret_key());
+    Ok(Goods {
+        sealed: Sealed::close(&bytes, secret, &award.author(), &mut OsRng)?,
+        hash: salted_hash(Domain::Output, &salt, &award.id(), &author, &bytes),
+        error: None,
+    })
+}
+
+/// The signed result of an attempt, which costs `due`.
+pub fn result(
     shop: &Shop,
     admitted: &Admitted,
     delivery: &Delivery,
-    product: &Product,
+    goods: Goods,
     usage: Usage,
-) -> Result<Event, seal::Error> {
+    due: Msat,
+) -> Event {
     let (award, item) = (&admitted.award, &admitted.item);
-    let salt = fresh_salt();
-    let bytes = Output {
-        salt,
-        product: product.clone(),
-    }
-    .to_bytes();
-    let author = shop.public_key();
-    let output = Sealed::close(
-        &bytes,
-        shop.keys().secret_key(),
-        &award.author(),
-        &mut OsRng,
-    )?;
-    let read = usage.input_tokens.saturating_add(usage.prefix_tokens);
+    let (ended, error) = match &goods.error {
+        Some(error) => (EndReason::Failed, Some(error)),
+        None => (delivery.ended, delivery.error.as_ref()),
+    };
     let body = JobResult {
         v: V1,
         job: award.job_id(),
         award: award.id(),
         attempt: award.attempt,
         buyer: award.author(),
-        ended: delivery.ended,
-        error: delivery.error.as_deref().map(plain_reason),
+        ended,
+        error: error.map(|error| plain_reason(error)),
         model: item.model.id,
         dtype: item.model.dtype,
         engine: shop.engine_version.clone(),
         usage,
         timing: delivery.timing,
-        due_msat: award
-            .price
-            .cost(read, usage.output_tokens)
-            .unwrap_or(Msat::MAX),
-        output_hash: salted_hash(Domain::Output, &salt, &award.id(), &author, &bytes),
-        output,
+        due_msat: due,
+        output_hash: goods.hash,
+        output: goods.sealed,
     };
-    Ok(shop.sign(&body, clock::now()))
+    shop.sign(&body, clock::now())
 }
 
 fn fresh_salt() -> Salt {
@@ -159,12 +156,41 @@ pub fn publish_again(shop: &Arc<Shop>, event: Event) {
     });
 }
 
+/// Charges a paid attempt whose outcome is in the store, and publishes its
+/// receipt.
+pub fn settle(shop: &Arc<Shop>, award: EventId, buyer: PublicKey) {
+    let Some(till) = shop.till.clone() else {
+        return;
+    };
+    publish_made(shop, async move { till.settle(&award, &buyer).await });
+}
+
+/// Publishes a receipt over what was paid for an attempt that never began, if
+/// anything was.
+pub fn leave(shop: &Arc<Shop>, award: EventId) {
+    let Some(till) = shop.till.clone() else {
+        return;
+    };
+    publish_made(shop, async move { till.leave(&award).await });
+}
+
+fn publish_made(shop: &Arc<Shop>, made: impl Future<Output = Option<Event>> + Send + 'static) {
+    let (shop, publications) = (shop.clone(), shop.publications.clone());
+    publications.spawn(async move {
+        if let Some(event) = made.await {
+            publish_one(&shop, &event).await;
+        }
+    });
+}
+
 /// Makes good for an earlier process that died: gives up what it had taken on,
-/// and publishes what it could not.
+/// charges what it had done, and publishes what it could not.
 ///
 /// # Errors
-/// The store's.
-pub async fn recover(shop: &Arc<Shop>) -> Result<(), store::Error> {
+/// The store's, the till's.
+pub async fn recover(shop: &Arc<Shop>) -> Result<(), till::Error> {
+    let forget = clock::now() + Duration::from_secs(MAX_DEADLINE_S);
+    shop.store.take_on_guests(forget).await?;
     for unfinished in shop.store.unfinished().await? {
         let cancel = Cancel {
             v: V1,
@@ -181,6 +207,9 @@ pub async fn recover(shop: &Arc<Shop>) -> Result<(), store::Error> {
         let event = shop.sign(&cancel, clock::now());
         shop.store.abandon(&unfinished.award, &event).await?;
     }
+    if let Some(till) = &shop.till {
+        till.recover().await?;
+    }
     publish(shop, shop.store.unacknowledged().await?);
-    shop.store.purge(clock::now()).await
+    Ok(shop.store.purge(clock::now()).await?)
 }

@@ -35,19 +35,21 @@ use crate::admission::Verdict;
 use crate::announcing::Schedule;
 use crate::attempt::{Order, Report};
 use crate::bidding::{Bidder, Moment};
-use crate::limits::{Bucket, Remembered};
+use crate::limits::{Bucket, Doors, Remembered};
 use crate::queue::Queue;
 use crate::shop::Shop;
 use crate::status::{self, Tally};
 use crate::steady::{Steady, wall};
+use crate::store::Answered;
 use crate::visibility;
 
 /// Awards that are checked at the same time; each takes a core for some
 /// milliseconds. The rest waits on the link.
 const MAX_ADMISSIONS: usize = 8;
 
-/// Awards looked at in a second, sustained and at once. Each may cost an answer,
-/// so this also bounds what strangers can have us say.
+/// Awards looked at in a second, sustained and at once: of those who have paid
+/// here, and as many of others. Each may cost an answer, so this also bounds what
+/// strangers can have us say.
 const AWARDS_PER_S: u64 = 200;
 const AWARDS_BURST: u64 = 1_000;
 
@@ -56,6 +58,10 @@ const MAX_REMEMBERED: usize = 16_384;
 
 /// Reports that may wait; the loop takes them faster than attempts make them.
 const MAX_REPORTS: usize = 256;
+
+/// How often awards that are not served are written down. A crash forgets the last
+/// of them.
+const REFUSALS_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the store forgets what is over.
 const PURGE_EVERY: Duration = Duration::from_secs(3_600);
@@ -81,6 +87,8 @@ pub struct Ears {
 /// Where an attempt stands in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// It waits for money, outside the queue.
+    Unpaid,
     Waiting,
     Running,
     Over,
@@ -98,6 +106,8 @@ struct Entry {
     begun_at: Option<Millis>,
     /// When the buyer's last wish was passed on.
     wished_at: Millis,
+    /// How often it is listened to about money.
+    words_on_money: Bucket,
 }
 
 /// The loop's state.
@@ -114,8 +124,13 @@ pub struct Floor {
     lingering: VecDeque<EventId>,
     checking: HashSet<EventId>,
     admissions: JoinSet<(EventId, Verdict)>,
-    awards: Bucket,
+    awards: Doors,
+    /// How often refunds, and wishes about no open attempt, are looked into.
+    refunds: Doors,
     answered: Remembered<EventId>,
+    /// Awards that are not served, and are not written down yet.
+    refused: Vec<Answered>,
+    refusals: Interval,
     cancelled: Remembered<(EventId, PublicKey)>,
     bidder: Bidder,
     schedule: Schedule,
@@ -144,6 +159,7 @@ enum Happening {
     Announced(Result<Published, LinkError>),
     RelaysChanged,
     Heartbeat,
+    Refusals,
     Purge,
     Question(Question),
     StopSoon,
@@ -174,8 +190,11 @@ impl Floor {
             lingering: VecDeque::new(),
             checking: HashSet::new(),
             admissions: JoinSet::new(),
-            awards: Bucket::new(AWARDS_PER_S, AWARDS_BURST, at),
+            awards: Doors::new(AWARDS_PER_S, AWARDS_BURST, at),
+            refunds: Doors::new(wishes::REFUNDS_PER_S, wishes::REFUNDS_BURST, at),
             answered: Remembered::new(MAX_REMEMBERED),
+            refused: Vec::new(),
+            refusals: every(REFUSALS_EVERY),
             cancelled: Remembered::new(MAX_REMEMBERED),
             bidder: Bidder::new(wall()),
             schedule: Schedule::new(at),
@@ -223,6 +242,7 @@ impl Floor {
             Ok(()) = self.relays.changed() => Happening::RelaysChanged,
             Some(question) = self.ears.questions.recv() => Happening::Question(question),
             _ = self.heartbeat.tick() => Happening::Heartbeat,
+            _ = self.refusals.tick(), if !self.refused.is_empty() => Happening::Refusals,
             _ = self.purge.tick() => Happening::Purge,
         }
     }
@@ -233,13 +253,14 @@ impl Floor {
             Happening::Own(Some(heard)) => self.addressed(heard).await,
             Happening::Offer(None) | Happening::Own(None) => self.shutdown.stop_now(),
             Happening::Checked(checked) => self.checked(checked).await,
-            Happening::Report(report) => self.reported(report),
+            Happening::Report(report) => self.reported(report).await,
             Happening::TimeToAnnounce => self.announce().await,
             Happening::Announced(announced) => self.was_announced(announced),
             Happening::RelaysChanged => self.relays_changed(),
             Happening::Heartbeat => {
                 self.publish(vec![visibility::heartbeat(&self.shop, clock::now())])
             }
+            Happening::Refusals => self.write_refused().await,
             Happening::Purge => self.purge().await,
             Happening::Question(Question::Status(answer)) => {
                 // Whoever asked may have gone.
@@ -292,6 +313,12 @@ impl Floor {
         };
         // A float cast saturates; neither factor is negative.
         (rounds as f64 * self.mean_job_ms) as u64
+    }
+
+    /// Whether this buyer has ever paid here.
+    fn is_customer(&self, buyer: &PublicKey) -> bool {
+        let till = self.shop.till.as_ref();
+        till.is_some_and(|till| till.is_customer(buyer))
     }
 
     async fn purge(&self) {

@@ -84,13 +84,28 @@ impl Home {
 
     /// Where attempts and results are kept.
     pub fn store(&self) -> PathBuf {
-        self.folder.join("provider.sqlite")
+        store(&self.folder)
+    }
+
+    /// Where money is written down.
+    pub fn ledger(&self) -> PathBuf {
+        ledger(&self.folder)
     }
 
     /// The folder itself.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+}
+
+/// The ledger of the provider whose home this is, running or not.
+pub fn ledger(folder: &Path) -> PathBuf {
+    folder.join("ledger.sqlite")
+}
+
+/// The store of the provider whose home this is, running or not.
+pub fn store(folder: &Path) -> PathBuf {
+    folder.join("provider.sqlite")
 }
 
 #[cfg(test)]

@@ -21,13 +21,15 @@
 //! `floor` hears it → `admission` checks it (beside the loop) → `queue` gives it
 //! a place → `store` writes it down → `attempt` drives the protocol's machine
 //! between the engine (`work`) and the buyer → `delivery` seals the result, keeps
-//! it, and publishes it until a relay has it.
+//! it, and publishes it until a relay has it. One that is paid by a tab waits in
+//! the `lobby` until the `till` lets it draw, asks the till how far it may, and is
+//! charged when it is over.
 //!
 //! # What survives a crash
 //! An award is written down before it is accepted, a result before it is
 //! published. At the next start, accepted attempts without a result are given up
-//! by a cancel (kind 8607, `restarted`), and what no relay has acknowledged is
-//! published again.
+//! by a cancel (kind 8607, `restarted`), what was done for money and not charged
+//! is charged, and what no relay has acknowledged is published again.
 //!
 //! **Invariant:** prompts, outputs and keys reach neither the store (but sealed)
 //! nor a log.
@@ -41,6 +43,8 @@ mod delivery;
 mod floor;
 mod home;
 mod limits;
+mod lobby;
+pub mod money;
 mod options;
 mod output;
 mod promise;
@@ -51,10 +55,12 @@ pub mod socket;
 pub mod status;
 mod steady;
 mod store;
+mod till;
 mod visibility;
 mod work;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use infernet_engine::Engine;
 use infernet_node::clock;
@@ -64,6 +70,7 @@ use infernet_protocol::event::{Announcement, Load, Refusal, Signed, Status as An
 use infernet_protocol::kinds;
 use nostr::{Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +84,10 @@ use promise::Promises;
 use shop::{SharedEngine, Shop};
 use socket::Desk;
 use store::Store;
+use till::Till;
+
+/// How long a start waits for the wallet.
+const WALLET_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Questions of the owner's that may wait.
 const MAX_QUESTIONS: usize = 16;
@@ -99,6 +110,14 @@ pub enum Error {
     /// The store cannot be opened or read.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// There is a price, and nowhere to be paid.
+    #[error(
+        "a price is set, and no wallet to be paid into: set INFERNET_WALLET, or the price to 0"
+    )]
+    NoWallet,
+    /// The till cannot be opened.
+    #[error(transparent)]
+    Till(#[from] till::Error),
     /// The relays cannot be used.
     #[error(transparent)]
     Link(#[from] link::Error),
@@ -166,12 +185,16 @@ pub async fn run(
     options.validate()?;
     let home = Home::take(&options.home)?;
     let catalogue = Catalogue::new(&*engine, &options)?;
-    warn_of_prices(&catalogue);
+    if catalogue.has_prices() && options.wallet.is_none() {
+        return Err(Error::NoWallet);
+    }
     let promises = Promises::new(options.max_speed, options.promise);
     tokio::select! {
         measured = promises.measure(&*engine) => measured?,
         () = shutdown.soft() => return Err(Error::Stopped),
     }
+    let store = Store::open(&home.store()).await?;
+    let till = open_till(&options, &home, &store).await?;
     let shop = Arc::new(Shop {
         engine_version: shop::plain_name(engine.version()),
         engine: SharedEngine(engine),
@@ -181,7 +204,8 @@ pub async fn run(
             options.relays.clone(),
             options.keys.clone(),
         ))?,
-        store: Store::open(&home.store()).await?,
+        store,
+        till,
         publications: TaskTracker::new(),
         options,
     });
@@ -244,13 +268,24 @@ fn listen(shop: &Shop, questions: mpsc::Receiver<Question>) -> Result<Ears, link
     })
 }
 
-fn warn_of_prices(catalogue: &Catalogue) {
-    if catalogue.has_prices() {
+/// Opens the till, if there is a wallet, and gives it a moment to be reached: the
+/// first announcement then says which node signs its invoices.
+async fn open_till(
+    options: &Options,
+    home: &Home,
+    store: &Store,
+) -> Result<Option<Till>, till::Error> {
+    let Some(wallet) = options.wallet.clone() else {
+        return Ok(None);
+    };
+    let keys = options.keys.clone();
+    let till = Till::open(keys, &home.ledger(), wallet, options.tab, store.clone()).await?;
+    if timeout(WALLET_PATIENCE, till.greet()).await.is_err() {
         tracing::warn!(
-            "a price is set, but this version cannot take payments: it declines every award \
-             that is not free. Set the price to 0 to sell for free"
+            "the wallet cannot be reached yet: buyers who have to pay are declined until it is"
         );
     }
+    Ok(Some(till))
 }
 
 /// Finds out at the start, not on the wire, that an announcement is too long.

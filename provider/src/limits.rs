@@ -66,16 +66,47 @@ impl Bucket {
 
     /// Takes one; false if there is none.
     pub fn take(&mut self, now: Millis) -> bool {
+        self.take_many(1, now)
+    }
+
+    /// Takes so many at once; false if there are fewer, and none is taken.
+    pub fn take_many(&mut self, many: u64, now: Millis) -> bool {
         let filled = now.since(self.filled).saturating_mul(self.per_s);
         self.level = self.level.saturating_add(filled).min(self.burst * 1_000);
         // A clock that was set back fills it again from where it stands.
         self.filled = now;
-        match self.level.checked_sub(1_000) {
+        match self.level.checked_sub(many.saturating_mul(1_000)) {
             Some(level) => {
                 self.level = level;
                 true
             }
             None => false,
+        }
+    }
+}
+
+/// A rate for those who have paid here, and one for everybody else: a flood of
+/// strangers takes nothing from a customer.
+#[derive(Debug)]
+pub struct Doors {
+    customers: Bucket,
+    strangers: Bucket,
+}
+
+impl Doors {
+    /// Both open, and as wide.
+    pub const fn new(per_s: u64, burst: u64, now: Millis) -> Self {
+        Self {
+            customers: Bucket::new(per_s, burst, now),
+            strangers: Bucket::new(per_s, burst, now),
+        }
+    }
+
+    /// Lets one in that counts as so many; false if too many have come.
+    pub fn take(&mut self, is_customer: bool, weight: u64, now: Millis) -> bool {
+        match is_customer {
+            true => self.customers.take_many(weight, now),
+            false => self.strangers.take_many(weight, now),
         }
     }
 }
@@ -102,6 +133,15 @@ mod tests {
             20,
             "and fills it from there on"
         );
+    }
+
+    #[test]
+    fn a_flood_of_strangers_takes_nothing_from_customers() {
+        let mut doors = Doors::new(10, 40, NOW);
+        let strangers = (0..1_000).filter(|_| doors.take(false, 2, NOW)).count();
+        assert_eq!(strangers, 20);
+        let customers = (0..1_000).filter(|_| doors.take(true, 1, NOW)).count();
+        assert_eq!(customers, 40);
     }
 
     #[test]

@@ -9,8 +9,11 @@ use arguments::{Arguments, Command};
 use clap::Parser;
 use infernet_node::complaint;
 
-/// What is logged by default.
+/// What a provider logs by default.
 const DEFAULT_LOG: &str = "info";
+
+/// What the other commands log, which are over in a moment.
+const QUIET_LOG: &str = "warn";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -34,7 +37,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Command::Completions { shell } = arguments.command {
         return commands::print(&arguments::completions(shell));
     }
-    arguments.log.init(DEFAULT_LOG)?;
+    let log = match arguments.command {
+        Command::Start(_) => DEFAULT_LOG,
+        _ => QUIET_LOG,
+    };
+    arguments.log.init(log)?;
     let home = commands::home(arguments.home)?;
     match arguments.command {
         Command::Init => commands::init(&home),
@@ -42,6 +49,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status { json } => commands::status(&home, json).await,
         Command::Models { json } => {
             commands::models(&home, arguments.config.as_deref(), json).await
+        }
+        Command::Earnings { since, json } => commands::earnings(&home, since, json).await,
+        Command::Reconcile { adopt, json } => {
+            commands::reconcile(&home, arguments.config.as_deref(), adopt, json).await
         }
         Command::Stop { now } => commands::stop(&home, now).await,
         Command::Completions { .. } => Ok(()),

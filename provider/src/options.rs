@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use infernet_payments::PaymentRail;
+use infernet_payments::tab::provider::Terms;
 use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_RELAYS};
 use infernet_protocol::event::Promise;
 use infernet_protocol::money::Price;
@@ -42,6 +45,10 @@ pub struct Options {
     pub profile: bool,
     /// Promised of every model instead of a measurement.
     pub promise: Option<Promise>,
+    /// Where buyers pay; without it everything is free.
+    pub wallet: Option<Arc<dyn PaymentRail>>,
+    /// What is asked of buyers who pay.
+    pub tab: Terms,
 }
 
 /// Options that make no sense.
@@ -62,6 +69,15 @@ pub enum Error {
     /// The speed is no speed.
     #[error("max-speed must be a number of tokens a second above 0")]
     Speed,
+    /// The smallest top-up is none, or the usual one is smaller.
+    #[error("min_top_up_sats must be at least 1, and top_up_sats no less than it")]
+    TopUp,
+    /// Nothing would be prepaid.
+    #[error("prepaid_output_tokens must be at least 1")]
+    Prepaid,
+    /// More credit than was ever paid.
+    #[error("credit_per_mille must be at most 1000")]
+    Credit,
 }
 
 impl Options {
@@ -80,6 +96,8 @@ impl Options {
             direct: true,
             profile: true,
             promise: None,
+            wallet: None,
+            tab: Terms::default(),
         }
     }
 
@@ -103,7 +121,22 @@ impl Options {
         }
         match self.max_speed {
             Some(speed) if !(speed.is_finite() && speed > 0.0) => Err(Error::Speed),
-            _ => Ok(()),
+            _ => self.validate_tab(),
+        }
+    }
+
+    fn validate_tab(&self) -> Result<(), Error> {
+        let tab = &self.tab;
+        // Less than a satoshi cannot be paid everywhere.
+        if tab.min_top_up.0 < 1_000 || tab.top_up < tab.min_top_up {
+            return Err(Error::TopUp);
+        }
+        if !(1..=u64::from(u32::MAX)).contains(&tab.prepaid_output_tokens) {
+            return Err(Error::Prepaid);
+        }
+        match tab.credit_per_mille {
+            0..=1_000 => Ok(()),
+            _ => Err(Error::Credit),
         }
     }
 }
@@ -131,5 +164,9 @@ mod tests {
         assert_eq!(refused(|o| o.queue = 9_999), Error::Queue(9_999));
         assert_eq!(refused(|o| o.max_speed = Some(0.0)), Error::Speed);
         assert_eq!(refused(|o| o.max_speed = Some(f32::NAN)), Error::Speed);
+        assert_eq!(refused(|o| o.tab.min_top_up.0 = 0), Error::TopUp);
+        assert_eq!(refused(|o| o.tab.top_up.0 = 9_999), Error::TopUp);
+        assert_eq!(refused(|o| o.tab.prepaid_output_tokens = 0), Error::Prepaid);
+        assert_eq!(refused(|o| o.tab.credit_per_mille = 1_001), Error::Credit);
     }
 }

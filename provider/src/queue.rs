@@ -58,9 +58,14 @@ impl Queue {
         self.waiting.len()
     }
 
+    /// Attempts that may run or wait at a time.
+    pub const fn places(&self) -> usize {
+        self.slots + self.places
+    }
+
     /// Whether nobody gets in.
     pub const fn is_full(&self) -> bool {
-        self.running.len() + self.waiting.len() >= self.slots + self.places
+        self.running.len() + self.waiting.len() >= self.places()
     }
 
     /// Whether this buyer gets in.
@@ -86,11 +91,16 @@ impl Queue {
     /// [`Full`].
     pub fn enter(&mut self, award: EventId, buyer: PublicKey) -> Result<u32, Full> {
         self.room_for(&buyer)?;
+        Ok(self.squeeze_in(award, buyer))
+    }
+
+    /// Takes an attempt in, even if there is no room; answers as [`Self::enter`].
+    pub fn squeeze_in(&mut self, award: EventId, buyer: PublicKey) -> u32 {
         let all = self.running.iter().chain(&self.waiting);
         let turn = all.filter(|p| p.buyer == buyer).count();
         let at = self.waiting.partition_point(|p| p.turn <= turn);
         self.waiting.insert(at, Place { award, buyer, turn });
-        Ok(self.ahead_of(at))
+        self.ahead_of(at)
     }
 
     /// The next attempt to begin, if there is a slot for it; it runs from now on.

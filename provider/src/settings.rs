@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use infernet_protocol::money::Price;
-use serde::Deserialize;
+use infernet_payments::nip47::Connection;
+use infernet_payments::tab::provider::Terms;
+use infernet_protocol::money::{Msat, Price};
+use serde::{Deserialize, Deserializer};
 
 /// The relay of a market on one's own machine.
 pub const DEFAULT_RELAY: &str = "ws://127.0.0.1:7777";
@@ -40,6 +42,26 @@ pub struct Settings {
     pub direct: Option<bool>,
     /// Whether to publish a profile.
     pub profile: Option<bool>,
+    /// Where buyers pay.
+    #[serde(deserialize_with = "connection")]
+    pub wallet: Option<Connection>,
+    /// Satoshis of the smallest top-up.
+    pub min_top_up_sats: Option<u64>,
+    /// Satoshis of the usual top-up.
+    pub top_up_sats: Option<u64>,
+    /// Output tokens that a buyer without credit pays ahead.
+    pub prepaid_output_tokens: Option<u64>,
+    /// How much of what a buyer has paid and used is its credit, in thousandths.
+    pub credit_per_mille: Option<u64>,
+    /// Satoshis of the most credit that anybody has.
+    pub max_credit_sats: Option<u64>,
+}
+
+/// What is wrong with a connection is said without quoting it.
+fn connection<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Connection>, D::Error> {
+    let text = String::deserialize(text)?;
+    let connection = text.parse().map_err(serde::de::Error::custom)?;
+    Ok(Some(connection))
 }
 
 /// One model to sell.
@@ -122,7 +144,30 @@ impl Settings {
             dtype: over.dtype.or(self.dtype),
             direct: over.direct.or(self.direct),
             profile: over.profile.or(self.profile),
+            wallet: over.wallet.or(self.wallet),
+            min_top_up_sats: over.min_top_up_sats.or(self.min_top_up_sats),
+            top_up_sats: over.top_up_sats.or(self.top_up_sats),
+            prepaid_output_tokens: over.prepaid_output_tokens.or(self.prepaid_output_tokens),
+            credit_per_mille: over.credit_per_mille.or(self.credit_per_mille),
+            max_credit_sats: over.max_credit_sats.or(self.max_credit_sats),
         }
+    }
+
+    /// What is asked of buyers who pay; `None` if an amount is more than there is.
+    pub fn tab(&self) -> Option<Terms> {
+        let defaults = Terms::default();
+        let sats = |said: Option<u64>, otherwise| said.map_or(Some(otherwise), Msat::from_sat);
+        let min_top_up = sats(self.min_top_up_sats, defaults.min_top_up)?;
+        Some(Terms {
+            min_top_up,
+            top_up: sats(self.top_up_sats, defaults.top_up.max(min_top_up))?,
+            prepaid_output_tokens: self
+                .prepaid_output_tokens
+                .unwrap_or(defaults.prepaid_output_tokens),
+            credit_per_mille: self.credit_per_mille.unwrap_or(defaults.credit_per_mille),
+            max_credit: sats(self.max_credit_sats, defaults.max_credit)?,
+            ..defaults
+        })
     }
 
     /// The price of models that set none of their own.
@@ -156,9 +201,26 @@ pub const TEMPLATE: &str = r#"# Settings of an infernet provider. Flags and the 
 #slots = 1
 #queue = 8
 
-# Millisatoshis for a million tokens. Only 0, which is free, can be served yet.
+# Millisatoshis for a million tokens. Anything but 0, which is free, needs a wallet.
 #price_in = 0
 #price_out = 0
+
+# Where buyers pay: a connection to any Lightning wallet that speaks NIP-47. It
+# may make and look up invoices, list payments, tell its balance, and pay, for
+# refunds. Whoever reads it can use it: keep this file to yourself (chmod 600),
+# or set INFERNET_WALLET instead.
+#wallet = "nostr+walletconnect://b889ff5b1513b641e2a139f661a661364979c5beee91842f8f0ef42ab558e9d4?relay=wss%3A%2F%2Frelay.example.com&secret=71a8c14c1407c113601079c4302dab36460f0ccd0ad506f1f2dc73b5100e4f3c"
+
+# Buyers pay ahead: the smallest and the usual payment, and the output, in tokens,
+# that strangers pay before anything is computed.
+#min_top_up_sats = 10
+#top_up_sats = 10
+#prepaid_output_tokens = 64
+
+# Who has paid and used some before has credit: so many thousandths of it, and no
+# more than so much. 0 gives nobody any.
+#credit_per_mille = 100
+#max_credit_sats = 100
 
 # Tokens a second that one job gets at most. Without it: all the machine can do.
 #max_speed = 20.0
@@ -208,6 +270,30 @@ mod tests {
         assert_eq!(settings.slots, Some(1));
         assert_eq!(settings.models.len(), 1);
         assert_eq!(settings.device, Some(Device::Auto));
+        assert!(settings.wallet.is_some());
+        assert_eq!(settings.tab(), Some(Terms::default()));
+    }
+
+    #[test]
+    fn a_wallet_that_is_none_is_not_quoted() {
+        let secret = "nostr+walletconnect://0000?secret=1111";
+        let error = toml::from_str::<Settings>(&format!("wallet = \"{secret}\"")).unwrap_err();
+        assert!(!error.message().contains("1111"), "{}", error.message());
+    }
+
+    #[test]
+    fn a_larger_smallest_top_up_is_the_usual_one() {
+        let settings = Settings {
+            min_top_up_sats: Some(50),
+            ..Settings::default()
+        };
+        let tab = settings.tab().unwrap();
+        assert_eq!((tab.min_top_up, tab.top_up), (Msat(50_000), Msat(50_000)));
+        let absurd = Settings {
+            max_credit_sats: Some(u64::MAX),
+            ..Settings::default()
+        };
+        assert_eq!(absurd.tab(), None);
     }
 
     #[test]

@@ -9,8 +9,10 @@ use infernet_node::link::Link;
 use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_REASON_BYTES};
 use infernet_protocol::event::{Body, Private};
 use infernet_protocol::kinds;
+use infernet_protocol::money::PaymentTerms;
 use infernet_protocol::payload::{News, Payload, Progress};
 use infernet_protocol::seal::{self, Conversation};
+use infernet_protocol::tab::SignedTotals;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Keys, PublicKey, Timestamp, UnsignedEvent};
 use tokio_util::task::TaskTracker;
@@ -19,6 +21,7 @@ use crate::catalogue::Catalogue;
 use crate::options::Options;
 use crate::promise::Promises;
 use crate::store::Store;
+use crate::till::Till;
 
 /// What the parts of a provider share.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Shop {
     pub link: Link,
     /// What outlives the process.
     pub store: Store,
+    /// Where money comes in; none where everything is free.
+    pub till: Option<Till>,
     /// Publications that must not be cut off by a graceful stop.
     pub publications: TaskTracker,
 }
@@ -89,18 +94,21 @@ impl Shop {
     }
 
     /// An event of ours.
-    #[expect(clippy::expect_used, reason = "the event names the key that signs it")]
     pub fn sign_raw(&self, unsigned: UnsignedEvent) -> Event {
-        unsigned
-            .sign_with_keys(self.keys())
-            .expect("an event is signed by the key that it names")
+        signed(self.keys(), unsigned)
     }
 
-    /// Tells a buyer something, in order behind what it was told before. What
-    /// gets lost is asked for again, or found in the result.
-    pub fn tell(&self, to: &Address, news: News) {
+    /// The conditions of a tab, where there is a till.
+    pub fn tab(&self) -> Option<PaymentTerms> {
+        self.till.as_ref().map(Till::conditions)
+    }
+
+    /// Tells a buyer something, and how its tab stands, in order behind what it
+    /// was told before. What gets lost is asked for again, or found in the result.
+    pub fn tell(&self, to: &Address, news: News, tab: Option<SignedTotals>) {
         let progress = Progress {
             award: to.award,
+            tab,
             news,
         };
         let content = match seal::whisper(&to.conversation, &progress.to_bytes(), &mut OsRng) {
@@ -118,6 +126,14 @@ impl Shop {
             tracing::debug!(award = %to.award, %error, "progress was not sent");
         }
     }
+}
+
+/// An event of the key that it names.
+#[expect(clippy::expect_used, reason = "the event names the key that signs it")]
+pub fn signed(keys: &Keys, unsigned: UnsignedEvent) -> Event {
+    unsigned
+        .sign_with_keys(keys)
+        .expect("an event is signed by the key that it names")
 }
 
 /// Words fit for an event: short, on one line, harmless on a terminal.

@@ -2,7 +2,8 @@
 
 use infernet_protocol::event::{AnnouncedModel, Load, Promise, Status as Announced};
 use infernet_protocol::inference::{Dtype, Task};
-use infernet_protocol::money::Price;
+use infernet_protocol::money::{Msat, Price};
+use nostr::secp256k1::PublicKey as NodeId;
 use nostr::{EventId, PublicKey, RelayUrl, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub struct Status {
     pub relays: Vec<Relay>,
     /// What it sells.
     pub models: Vec<Model>,
+    /// How its wallet stands; none where everything is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wallet: Option<Wallet>,
     /// What it did since it started.
     pub tally: Tally,
     /// What it is doing, one by one.
@@ -51,6 +55,21 @@ pub struct Relay {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// How the wallet stood when it was asked last.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Wallet {
+    /// Whether it answers.
+    pub is_reachable: bool,
+    /// What is in it, in msat.
+    pub balance_msat: Option<Msat>,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// The node that signs its invoices, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
 }
 
 /// One model on sale.
@@ -120,4 +139,6 @@ pub struct Attempt {
     pub number: u32,
     /// Whether it runs, or waits.
     pub running: bool,
+    /// Whether it waits for money, outside the queue.
+    pub unpaid: bool,
 }

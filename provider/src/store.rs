@@ -1,12 +1,18 @@
-//! What must outlive the process: which awards were answered, and which events
-//! have not reached a relay yet. SQLite; the intent is written before the act.
+//! What must outlive the process: which awards were answered, which are paid by
+//! a tab and not charged yet, and which events have not reached a relay. SQLite;
+//! the intent is written before the act. Money itself is in the ledger
+//! (`payments`), a file of its own.
+
+mod tickets;
 
 use std::path::Path;
 
 use infernet_protocol::event::{Award, Signed};
 use nostr::{Event, EventId, JsonUtil, PublicKey, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqlitePool};
+use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+
+pub use tickets::{Kept, Outcome, Ticket};
 
 /// How long an event waits for a relay that takes it: a week covers a provider
 /// that was switched off over the holidays; after that nobody waits for it.
@@ -34,20 +40,33 @@ pub enum Error {
     Damaged(&'static str),
 }
 
-/// What became of an award.
+/// An award that was answered, as it is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// It was taken on.
-    Accepted,
-    /// It was not.
-    Declined,
+pub struct Answered {
+    /// It.
+    pub award: EventId,
+    /// Its job.
+    pub job: EventId,
+    /// Its author.
+    pub buyer: PublicKey,
+    /// Its number in the job.
+    pub number: u32,
+    /// When it came.
+    pub arrived: Timestamp,
+    /// Until when it is remembered.
+    pub forget: Timestamp,
 }
 
-impl Answer {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Declined => "declined",
+impl Answered {
+    /// An award that came now.
+    pub fn now(award: &Signed<Award>, now: Timestamp, forget: Timestamp) -> Self {
+        Self {
+            award: award.id(),
+            job: award.job_id(),
+            buyer: award.author(),
+            number: award.attempt,
+            arrived: now,
+            forget,
         }
     }
 }
@@ -89,42 +108,50 @@ impl Store {
         Ok(Self { pool })
     }
 
-    /// Writes down how an award was answered; false if it had been answered before.
+    /// Writes down that an award is taken on, with its ticket if it is paid by a
+    /// tab; false if it had been answered before.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
-    pub async fn answer(
+    pub async fn accept(
         &self,
-        award: &Signed<Award>,
-        answer: Answer,
-        arrived: Timestamp,
-        forget: Timestamp,
+        answered: &Answered,
+        ticket: Option<&Ticket>,
     ) -> Result<bool, Error> {
-        let done = sqlx::query(
-            "INSERT INTO attempts (award, job, buyer, number, state, arrived_s, forget_s)
-             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        )
-        .bind(award.id().as_bytes().as_slice())
-        .bind(award.job_id().as_bytes().as_slice())
-        .bind(award.author().as_bytes().as_slice())
-        .bind(i64::from(award.attempt))
-        .bind(answer.as_str())
-        .bind(seconds(arrived))
-        .bind(seconds(forget))
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
+        let mut transaction = self.pool.begin().await?;
+        let is_new = enter(&mut transaction, answered, "accepted").await?;
+        if let Some(ticket) = ticket {
+            tickets::open(&mut transaction, ticket).await?;
+        }
+        transaction.commit().await?;
+        Ok(is_new)
     }
 
-    /// Whether this award was answered before.
+    /// Writes down awards that are not served, together: they may be many, and
+    /// the disk is waited for once.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub async fn refuse(&self, refused: &[Answered]) -> Result<(), Error> {
+        let mut transaction = self.pool.begin().await?;
+        for answered in refused {
+            enter(&mut transaction, answered, "declined").await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Whether this award was answered before, or what came of it was decided.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn knows(&self, award: &EventId) -> Result<bool, Error> {
-        let row = sqlx::query("SELECT 1 FROM attempts WHERE award = ?")
-            .bind(award.as_bytes().as_slice())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT 1 FROM attempts WHERE award = ?1
+             UNION ALL SELECT 1 FROM tickets WHERE award = ?1 AND due_msat IS NOT NULL",
+        )
+        .bind(award.as_bytes().as_slice())
+        .fetch_optional(&self.pool)
+        .await?;
         Ok(row.is_some())
     }
 
@@ -156,13 +183,19 @@ impl Store {
         Ok(())
     }
 
-    /// An attempt has ended with this result, which has to reach a relay. False
-    /// if it had ended before; then the result is not kept.
+    /// An attempt has ended with this result, which has to reach a relay, and
+    /// which its ticket, if it has one, is to be charged by. False if it had
+    /// ended before; then the result is not kept.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
-    pub async fn deliver(&self, award: &EventId, result: &Event) -> Result<bool, Error> {
-        self.conclude(award, "ended", result).await
+    pub async fn deliver(
+        &self,
+        award: &EventId,
+        result: &Event,
+        outcome: &Outcome,
+    ) -> Result<bool, Error> {
+        self.end_with(award, "ended", result, Some(outcome)).await
     }
 
     /// An attempt that a restart has interrupted ends with this cancel.
@@ -170,16 +203,17 @@ impl Store {
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn abandon(&self, award: &EventId, cancel: &Event) -> Result<bool, Error> {
-        self.conclude(award, "abandoned", cancel).await
+        self.end_with(award, "abandoned", cancel, None).await
     }
 
     /// Ends an attempt and puts the event that says so into the outbox, both or
     /// neither.
-    async fn conclude(
+    async fn end_with(
         &self,
         award: &EventId,
         state: &'static str,
         event: &Event,
+        outcome: Option<&Outcome>,
     ) -> Result<bool, Error> {
         let mut transaction = self.pool.begin().await?;
         let ended =
@@ -191,13 +225,10 @@ impl Store {
         if ended.rows_affected() == 0 {
             return Ok(false);
         }
-        sqlx::query("INSERT INTO outbox (event, award, json, made_s) VALUES (?, ?, ?, ?)")
-            .bind(event.id.as_bytes().as_slice())
-            .bind(award.as_bytes().as_slice())
-            .bind(event.as_json())
-            .bind(seconds(event.created_at))
-            .execute(&mut *transaction)
-            .await?;
+        post(&mut transaction, award, event).await?;
+        if let Some(outcome) = outcome {
+            tickets::decide(&mut transaction, award, outcome).await?;
+        }
         transaction.commit().await?;
         Ok(true)
     }
@@ -298,6 +329,44 @@ impl Store {
     }
 }
 
+/// Remembers an award; false if it was remembered before.
+async fn enter(
+    transaction: &mut Transaction<'static, Sqlite>,
+    answered: &Answered,
+    state: &'static str,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "INSERT INTO attempts (award, job, buyer, number, state, arrived_s, forget_s)
+         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    )
+    .bind(answered.award.as_bytes().as_slice())
+    .bind(answered.job.as_bytes().as_slice())
+    .bind(answered.buyer.as_bytes().as_slice())
+    .bind(i64::from(answered.number))
+    .bind(state)
+    .bind(seconds(answered.arrived))
+    .bind(seconds(answered.forget))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Puts an event into the outbox.
+async fn post(
+    transaction: &mut Transaction<'static, Sqlite>,
+    award: &EventId,
+    event: &Event,
+) -> Result<(), Error> {
+    sqlx::query("INSERT INTO outbox (event, award, json, made_s) VALUES (?, ?, ?, ?)")
+        .bind(event.id.as_bytes().as_slice())
+        .bind(award.as_bytes().as_slice())
+        .bind(event.as_json())
+        .bind(seconds(event.created_at))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
 /// Seconds as SQLite keeps them; no clock reaches 2^63.
 fn seconds(at: Timestamp) -> i64 {
     i64::try_from(at.as_secs()).unwrap_or(i64::MAX)
@@ -320,20 +389,67 @@ mod tests {
         note.sign_with_keys(&Keys::generate()).unwrap()
     }
 
-    /// An attempt as the floor writes it, without an award to make it from.
-    async fn accepted(store: &Store, award: EventId, number: i64) -> PublicKey {
-        let buyer = Keys::generate().public_key;
-        sqlx::query(
-            "INSERT INTO attempts (award, job, buyer, number, state, arrived_s, forget_s)
-             VALUES (?1, ?1, ?2, ?3, 'accepted', 0, 500)",
-        )
-        .bind(award.as_bytes().as_slice())
-        .bind(buyer.as_bytes().as_slice())
-        .bind(number)
-        .execute(&store.pool)
-        .await
-        .unwrap();
-        buyer
+    fn answered(award: EventId, number: u32) -> Answered {
+        Answered {
+            award,
+            job: award,
+            buyer: Keys::generate().public_key,
+            number,
+            arrived: at(0),
+            forget: at(500),
+        }
+    }
+
+    /// An attempt as the floor writes it.
+    async fn accepted(store: &Store, award: EventId, number: u32) -> PublicKey {
+        let answered = answered(award, number);
+        assert!(store.accept(&answered, None).await.unwrap());
+        answered.buyer
+    }
+
+    #[tokio::test]
+    async fn awards_that_are_not_served_are_known_and_never_taken_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("provider.sqlite")).await;
+        let store = store.unwrap();
+        let ids = [1, 2, 3].map(|n| EventId::from_byte_array([n; 32]));
+        let refused = ids.map(|id| answered(id, 1));
+        store.refuse(&refused).await.unwrap();
+        for one in &refused {
+            assert!(store.knows(&one.award).await.unwrap());
+            assert!(!store.accept(one, None).await.unwrap());
+            let newest = store.newest_attempt(&one.buyer, &one.job).await;
+            assert_eq!(newest.unwrap(), 0, "it supersedes nothing");
+        }
+        assert!(store.unfinished().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_award_that_waited_for_money_is_not_served_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("provider.sqlite")).await;
+        let store = store.unwrap();
+        let award = EventId::all_zeros();
+        let ticket = Ticket {
+            award,
+            job: award,
+            buyer: Keys::generate().public_key,
+            number: 1,
+            model: "tiny".to_owned(),
+            salt: infernet_protocol::seal::Salt::from_bytes([1; 32]),
+            input_tokens: 3,
+            prefix_tokens: 0,
+            opened_at: at(1_000),
+        };
+        store.open_ticket(&ticket).await.unwrap();
+        assert!(!store.knows(&award).await.unwrap(), "it may be served");
+        store.take_on_guests(at(2_000)).await.unwrap();
+        let unfinished = store.unfinished().await.unwrap();
+        assert_eq!(unfinished.len(), 1);
+        assert!(store.abandon(&award, &event("cancel")).await.unwrap());
+        store.conclude(&award, &Outcome::default()).await.unwrap();
+        store.purge(at(3_000)).await.unwrap();
+        assert!(store.knows(&award).await.unwrap(), "it was decided");
     }
 
     #[tokio::test]
@@ -345,7 +461,12 @@ mod tests {
         let buyer = accepted(&store, award, 3).await;
         assert_eq!(store.newest_attempt(&buyer, &award).await.unwrap(), 3);
         let (result, cancel) = (event("result"), event("cancel"));
-        assert!(store.deliver(&award, &result).await.unwrap());
+        assert!(
+            store
+                .deliver(&award, &result, &Outcome::default())
+                .await
+                .unwrap()
+        );
         assert!(
             !store.abandon(&award, &cancel).await.unwrap(),
             "it has ended"
@@ -370,7 +491,10 @@ mod tests {
         let (over, open) = (EventId::all_zeros(), EventId::from_byte_array([1; 32]));
         accepted(&store, over, 1).await;
         accepted(&store, open, 1).await;
-        store.deliver(&over, &event("result")).await.unwrap();
+        store
+            .deliver(&over, &event("result"), &Outcome::default())
+            .await
+            .unwrap();
         store.purge(at(1_000)).await.unwrap();
         assert!(!store.knows(&over).await.unwrap());
         assert!(

@@ -84,6 +84,13 @@ impl Running {
         }
     }
 
+    /// It is read again after a pause, in which the engine could say nothing.
+    pub fn resume(&mut self) {
+        if let Self::Generation(paced) = self {
+            paced.stuck_at = Instant::now().max(paced.due) + NEXT_TOKEN_PATIENCE;
+        }
+    }
+
     /// The engine's next news; none ever while there is no work. Nothing is lost
     /// when the future is dropped.
     pub async fn next(&mut self) -> News {

@@ -5,11 +5,13 @@
 //! with a deadline after which the test fails and shows what was said.
 
 mod binaries;
+pub mod lightning;
 mod market;
 mod process;
 mod requirements;
 
-pub use binaries::binary;
-pub use market::{Client, Finished, Market, Provider, Relay};
+pub use binaries::{binary, wallet, wallet_example};
+pub use lightning::{Lightning, Money};
+pub use market::{Client, Finished, Market, Provider, Relay, WALLET};
 pub use process::Process;
 pub use requirements::{model, skip};

@@ -13,6 +13,9 @@ use crate::{Process, binary};
 /// seconds, on a busy machine in some more.
 const READY: Duration = Duration::from_secs(60);
 
+/// The variable that connects a provider or a client to its wallet.
+pub const WALLET: &str = "INFERNET_WALLET";
+
 /// A relay, and whoever joins it.
 pub struct Market {
     /// The relay.
@@ -41,7 +44,20 @@ impl Market {
     /// # Errors
     /// If it does not come up.
     pub fn provider(&self, name: &str, arguments: &[&str]) -> Result<Provider> {
-        let provider = self.launch_provider(name, arguments)?;
+        self.provider_with(&[], name, arguments)
+    }
+
+    /// The same with variables of the environment.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn provider_with(
+        &self,
+        environment: &[(&str, &str)],
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<Provider> {
+        let provider = self.launch_provider_with(environment, name, arguments)?;
         provider
             .process
             .wait_stdout(READY, |said| said.contains("ready:").then_some(()))?;
@@ -53,12 +69,26 @@ impl Market {
     /// # Errors
     /// If it cannot be started.
     pub fn launch_provider(&self, name: &str, arguments: &[&str]) -> Result<Provider> {
+        self.launch_provider_with(&[], name, arguments)
+    }
+
+    /// The same with variables of the environment: [`WALLET`], for one that is paid.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn launch_provider_with(
+        &self,
+        environment: &[(&str, &str)],
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<Provider> {
         let home = self.folder(name);
         let mut command = Command::new(binary("infernet-provider"));
         command
             .args(["start", "--name", name, "--relay", &self.relay.url])
             .args(arguments)
-            .env("INFERNET_HOME", &home);
+            .env("INFERNET_HOME", &home)
+            .envs(environment.iter().copied());
         let process = Process::start(name, &mut command)?;
         Ok(Provider {
             process,
@@ -82,6 +112,7 @@ impl Market {
         Client {
             home: self.folder(name),
             relays: self.relay.url.clone(),
+            environment: Vec::new(),
         }
     }
 }
@@ -101,7 +132,14 @@ impl Relay {
     /// # Errors
     /// If it does not come up.
     pub fn start(folder: PathBuf, address: &str) -> Result<Self> {
-        let mut command = Command::new(binary("infernet-relay"));
+        Self::launch(Command::new(binary("infernet-relay")), folder, address)
+    }
+
+    /// The same with a command that may have arguments of its own.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub(crate) fn launch(mut command: Command, folder: PathBuf, address: &str) -> Result<Self> {
         command.args(["--listen", address, "--data"]).arg(&folder);
         let process = Process::start("relay", &mut command)?;
         let url = process.wait_stdout(READY, |said| {
@@ -151,6 +189,7 @@ pub struct Provider {
 pub struct Client {
     home: PathBuf,
     relays: String,
+    environment: Vec<(String, String)>,
 }
 
 /// A run of the client that has ended.
@@ -165,6 +204,13 @@ pub struct Finished {
 }
 
 impl Client {
+    /// The same client with a variable of the environment: [`WALLET`], for one that pays.
+    #[must_use]
+    pub fn with(mut self, variable: &str, value: &str) -> Self {
+        self.environment.push((variable.into(), value.into()));
+        self
+    }
+
     /// Starts the client with these arguments.
     ///
     /// # Errors
@@ -174,7 +220,8 @@ impl Client {
         command
             .args(arguments)
             .env("INFERNET_HOME", &self.home)
-            .env("INFERNET_RELAYS", &self.relays);
+            .env("INFERNET_RELAYS", &self.relays)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         Process::start("client", &mut command)
     }
 

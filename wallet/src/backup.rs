@@ -14,7 +14,9 @@ use crate::cli::BackupArgs;
 
 const WHAT_IT_IS_GOOD_FOR: &str = "\
 What brings back what:
-  The words bring back bitcoin on the chain. They do not bring back channels.
+  The words bring back bitcoin on the chain, in any wallet that knows BIP-39 and BIP-84. They do not bring back
+  channels. To have them here again, put them into the file seed-words (mode 600) of a new wallet's folder before
+  init, and name an Esplora server: from a bitcoind, a wallet learns only of what comes later.
   The copy brings back connections and the history of payments, and says with whom the channels are, so that you can
   ask those nodes to close them. It holds no channel's state, because an old state is worse than none: whoever runs a
   channel from an old copy loses all that is in it.

@@ -25,6 +25,9 @@ pub struct Channel {
     pub value_sats: u64,
     /// What can be sent through it.
     pub can_send_msat: u64,
+    /// What one payment can carry now: nothing while as many are under way as the channel takes (50), or as much value
+    /// as the other node takes at a time.
+    pub can_send_at_once_msat: u64,
     /// What can be received through it.
     pub can_receive_msat: u64,
     /// Whether it is confirmed.
@@ -67,6 +70,7 @@ fn told(channel: &ChannelDetails) -> Channel {
         peer: channel.counterparty_node_id.to_string(),
         value_sats: channel.channel_value_sats,
         can_send_msat: channel.outbound_capacity_msat,
+        can_send_at_once_msat: channel.next_outbound_htlc_limit_msat,
         can_receive_msat: channel.inbound_capacity_msat,
         ready: channel.is_channel_ready,
         usable: channel.is_usable,

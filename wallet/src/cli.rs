@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use infernet_node::telemetry::LogOptions;
 use infernet_wallet::record::Period;
@@ -104,13 +105,18 @@ pub struct InitArgs {
 
 impl InitArgs {
     /// The seller of channels.
-    pub fn lsp(&self) -> Option<Lsp> {
-        let (node, address) = self.lsp.as_deref()?.split_once('@')?;
-        Some(Lsp {
+    pub fn lsp(&self) -> anyhow::Result<Option<Lsp>> {
+        let Some(lsp) = &self.lsp else {
+            return Ok(None);
+        };
+        let (node, address) = lsp
+            .split_once('@')
+            .with_context(|| format!("--lsp {lsp:?} is not <node id>@<host>:<port>"))?;
+        Ok(Some(Lsp {
             node: node.to_owned(),
             address: address.to_owned(),
             token: self.lsp_token.clone(),
-        })
+        }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ldk_node::Event;
-use ldk_node::payment::{PaymentKind, PaymentStatus};
+use ldk_node::payment::PaymentKind;
 
 use crate::fault::{self, Point};
 use crate::nip47::{HOLD_INVOICE_ACCEPTED, PAYMENT_RECEIVED, Refusal, Transaction};
@@ -82,14 +82,7 @@ async fn take(wallet: &Arc<Wallet>, event: Event) -> Result<(), Refusal> {
             reason,
             ..
         } => {
-            let hash = hex::encode(hash.0);
-            // An event that comes again may speak of an earlier attempt.
-            let is_over = wallet
-                .ldk_payment(&hash)
-                .is_none_or(|known| known.status == PaymentStatus::Failed);
-            if is_over {
-                pay::given_up(wallet, &hash, reason)?;
-            }
+            pay::given_up(wallet, &hex::encode(hash.0), reason)?;
         }
         Event::PaymentReceived {
             payment_hash,
@@ -175,6 +168,16 @@ async fn claimable(
     msat: u64,
     deadline: Option<u32>,
 ) -> Result<(), Refusal> {
+    let before = wallet.records.invoice(hash)?;
+    if let Some(row) = before.filter(|row| row.state == InvoiceState::Open)
+        && !holding::lasts(wallet, &row, deadline)
+    {
+        tracing::warn!(
+            payment = &hash[..8],
+            "a payer leaves too few blocks for holding; it goes back"
+        );
+        return holding::fail(wallet, hash).await;
+    }
     let is_news = wallet.records.hold_accepted(hash, msat, deadline)?;
     let row = wallet.records.invoice(hash)?;
     match row.as_ref().map(|row| row.state) {

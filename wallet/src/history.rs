@@ -97,7 +97,7 @@ pub fn list(wallet: &Wallet, by: &Connection, asked: &GetTransactions) -> Result
         all.extend(rows.iter().map(|row| Transaction::of_invoice(row, now())));
     }
     if asked.direction != Some(Direction::Incoming) {
-        let rows = wallet.records.payments(whose, from, until, most)?;
+        let rows = wallet.records.payments(whose, from, until, unpaid, most)?;
         all.extend(rows.iter().map(Transaction::of_payment));
     }
     all.sort_by(|one, other| {

@@ -5,6 +5,7 @@
 //! it never leaves this module's caller.
 
 use ldk_node::bitcoin::secp256k1::{Message, Secp256k1, SecretKey};
+use ldk_node::lightning::chain::channelmonitor::HTLC_FAIL_BACK_BUFFER;
 use ldk_node::lightning_invoice::{
     Bolt11Invoice, Bolt11InvoiceDescription, Bolt11InvoiceDescriptionRef, CreationError,
     InvoiceBuilder,
@@ -26,6 +27,23 @@ const MARGIN: u32 = 12;
 /// The last block at which a hold can be settled; at the next it is cancelled.
 pub fn last_block(claim_deadline: u32) -> u32 {
     claim_deadline.saturating_sub(MARGIN)
+}
+
+/// How many blocks a payer, or a payment under way, may be behind.
+const SLACK: u32 = 6;
+
+/// Whether what came at `height` can be held for as long as an invoice with that delta promised.
+pub fn lasts(claim_deadline: u32, height: u32, delta: u64) -> bool {
+    let delta = u32::try_from(delta).unwrap_or(u32::MAX);
+    // LDK keeps some for itself: it fails a hold before the payer could take it back.
+    let least = delta.saturating_sub(HTLC_FAIL_BACK_BUFFER + SLACK);
+    claim_deadline >= height.saturating_add(least)
+}
+
+/// Whether a claim that LDK has not confirmed by now came to nothing: a payment that was still there at its deadline
+/// has gone back, and one that was claimed before has been told long since.
+pub fn is_over(claim_deadline: u32, height: u32) -> bool {
+    height > claim_deadline.saturating_add(MARGIN)
 }
 
 /// Why an invoice cannot be signed anew.
@@ -90,6 +108,16 @@ mod tests {
     use ldk_node::lightning_invoice::Currency;
 
     use super::*;
+
+    #[test]
+    fn a_hold_lasts_if_the_payer_left_what_was_asked_for() {
+        // As seen: 144 leaves 107, 42 leaves 5.
+        assert!(lasts(1_107, 1_000, 144));
+        assert!(lasts(1_107, 1_008, 144));
+        assert!(!lasts(1_107, 1_009, 144));
+        assert!(!lasts(1_005, 1_000, 144));
+        assert!(!is_over(1_000, 1_012) && is_over(1_000, 1_013));
+    }
 
     #[test]
     fn only_the_delta_changes() {

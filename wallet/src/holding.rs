@@ -1,9 +1,11 @@
 //! Hold invoices: made, settled, cancelled; and given back in time when nobody does either.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ldk_node::lightning::types::payment::{PaymentHash as LdkHash, PaymentPreimage};
+use ldk_node::lightning_invoice::Bolt11Invoice;
 use serde_json::{Value, json};
 
 use crate::fault::{self, Point};
@@ -12,7 +14,7 @@ use crate::nip47::params::{hash, hash_of, metadata};
 use crate::nip47::{Code, MakeHoldInvoice, PaymentHash, Refusal, Settle};
 use crate::receive::{check, not_made, tell};
 use crate::record::{Connection, Invoice, InvoiceState, NewInvoice};
-use crate::wallet::{Wallet, blocking, now, sees};
+use crate::wallet::{Wallet, blocking, now};
 
 /// How long settling waits for LDK to say that the money is ours; it takes a round trip to the peer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,11 +31,11 @@ pub async fn make(
     let payment_hash = hash("payment_hash", &request.payment_hash)?;
     let delta = delta(request.min_cltv_expiry_delta)?;
     let asked = check(wallet, by, &request.invoice)?;
-    let row = row(by, request, hex::encode(payment_hash))?;
+    let row = row(by, request, hex::encode(payment_hash), asked.expiry_s)?;
     // The hash is ours before LDK knows it: two requests cannot both have it.
     if !wallet.records.add_invoice(&row)? {
         return Err(Refusal::other(
-            "this wallet has used that payment hash before: take a new one",
+            "this wallet has used that payment hash before: look it up, or take a new one",
         ));
     }
     let node = wallet.node.clone();
@@ -60,8 +62,10 @@ fn row(
     by: &Connection,
     request: &MakeHoldInvoice,
     payment_hash: String,
+    expiry_s: u32,
 ) -> Result<NewInvoice, Refusal> {
     let asked = &request.invoice;
+    let created_at = now();
     Ok(NewInvoice {
         payment_hash,
         connection: Some(by.id),
@@ -70,8 +74,9 @@ fn row(
         description: asked.description.clone().filter(|text| !text.is_empty()),
         description_hash: asked.description_hash.clone().filter(|hex| !hex.is_empty()),
         amount_msat: asked.amount,
-        created_at: now(),
-        expires_at: None,
+        created_at,
+        // Also where no invoice comes of it: what never expires would count as unpaid for good.
+        expires_at: Some(created_at + u64::from(expiry_s)),
         metadata: metadata(asked.metadata.as_ref())?,
     })
 }
@@ -88,7 +93,8 @@ fn delta(asked: Option<u64>) -> Result<u64, Refusal> {
 
 fn held(wallet: &Wallet, by: &Connection, payment_hash: &str) -> Result<Invoice, Refusal> {
     let row = wallet.records.invoice(payment_hash)?;
-    row.filter(|row| row.hold && sees(by, row.connection))
+    // Who sees everything may still not decide over what others hold.
+    row.filter(|row| row.hold && row.connection == Some(by.id))
         .ok_or_else(Refusal::not_found)
 }
 
@@ -217,7 +223,21 @@ fn is_late(wallet: &Wallet, row: &Invoice) -> bool {
     last.is_some_and(|last| wallet.height() > last)
 }
 
-/// Gives back what nobody settled and whose deadline comes near.
+/// Whether a payment that has come can be held as long as its invoice promised. A payer may leave fewer blocks than
+/// the invoice asks for, and LDK does not mind.
+pub fn lasts(wallet: &Wallet, row: &Invoice, claim_deadline: Option<u32>) -> bool {
+    let invoice = row.invoice.as_deref().map(Bolt11Invoice::from_str);
+    match (invoice, claim_deadline) {
+        (Some(Ok(invoice)), Some(deadline)) => hold::lasts(
+            deadline,
+            wallet.height(),
+            invoice.min_final_cltv_expiry_delta(),
+        ),
+        _ => false,
+    }
+}
+
+/// Gives back what nobody settled and whose deadline comes near, and forgets claims that came too late.
 ///
 /// # Errors
 /// When the records cannot be used.
@@ -229,6 +249,18 @@ pub async fn sweep(wallet: &Arc<Wallet>) -> Result<(), Refusal> {
                 "nobody settled a hold in time; it goes back"
             );
             give_back(wallet, &row.payment_hash).await?;
+        }
+    }
+    for row in wallet.records.invoices_in(InvoiceState::Settling)? {
+        let deadline = row.claim_deadline;
+        if deadline.is_some_and(|deadline| hold::is_over(deadline, wallet.height()))
+            && wallet.records.hold_lost(&row.payment_hash)?
+        {
+            tracing::error!(
+                payment = &row.payment_hash[..8],
+                "a hold was claimed too late; it went back to the payer"
+            );
+            wallet.changed();
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ pub mod receive;
 pub mod record;
 pub mod relay;
 pub mod run;
+pub mod seats;
 pub mod seed;
 pub mod service;
 pub mod settings;

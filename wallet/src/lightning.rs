@@ -44,12 +44,34 @@ pub fn build(settings: &Settings, seed: &Seed, folder: &Path) -> Result<Node, Er
     if let Some(alias) = &settings.alias {
         builder.set_node_alias(alias.clone())?;
     }
-    if let Some(lsp) = &settings.lsp {
-        let node = node_id("lsp.node", &lsp.node)?;
-        let address = address("lsp.address", &lsp.address)?;
-        builder.set_liquidity_source_lsps2(node, address, lsp.token.clone());
+    if let Some((node, address, token)) = seller(settings)? {
+        builder.set_liquidity_source_lsps2(node, address, token);
     }
     Ok(builder.build()?)
+}
+
+/// Checks what can be checked without a node.
+///
+/// # Errors
+/// See [`Error`].
+pub fn check(settings: &Settings) -> Result<(), Error> {
+    config(settings, Path::new(""))?;
+    seller(settings)?;
+    if let Some(alias) = &settings.alias {
+        Builder::new().set_node_alias(alias.clone())?;
+    }
+    Ok(())
+}
+
+type Seller = (PublicKey, SocketAddress, Option<String>);
+
+fn seller(settings: &Settings) -> Result<Option<Seller>, Error> {
+    let Some(lsp) = &settings.lsp else {
+        return Ok(None);
+    };
+    let node = node_id("lsp.node", &lsp.node)?;
+    let address = address("lsp.address", &lsp.address)?;
+    Ok(Some((node, address, lsp.token.clone())))
 }
 
 fn config(settings: &Settings, folder: &Path) -> Result<Config, Error> {

@@ -12,14 +12,18 @@ use infernet_node::shutdown::Shutdown;
 use infernet_wallet::channels::{Channel, Opening};
 use infernet_wallet::control::{self, Command, Connect, Connected};
 use infernet_wallet::home::{self, Home};
+use infernet_wallet::lightning;
 use infernet_wallet::nip47::Method;
 use infernet_wallet::run;
-use infernet_wallet::seed::Seed;
+use infernet_wallet::seed::{self, Seed};
 use infernet_wallet::settings::Settings;
 use infernet_wallet::status::Status;
 use serde::de::DeserializeOwned;
 
 use crate::cli::{ChannelTask, Cli, ConnectArgs, InitArgs, Task};
+
+const REAL_MONEY: &str =
+    "This wallet holds real bitcoin. It is young software: put in what you can afford to lose.";
 
 fn main() -> ExitCode {
     match run_task(Cli::parse()) {
@@ -88,12 +92,20 @@ fn init(home: &Home, args: &InitArgs) -> anyhow::Result<()> {
         relay: None,
         relays: args.relay.clone(),
         no_reserve_for: args.no_reserve_for.clone(),
-        lsp: args.lsp(),
+        lsp: args.lsp()?,
     };
     settings.check()?;
+    lightning::check(&settings)?;
     home.make()?;
-    // Made first: a seed that is there is never made again.
-    Seed::make(&home.seed())?;
+    // Made first: a seed that is there is never made again. One without settings was put there to be restored, or is
+    // what an interrupted init has left.
+    let is_new = match Seed::make(&home.seed()) {
+        Err(seed::Error::There(_)) if !home.settings().exists() => {
+            Seed::read(&home.seed())?;
+            false
+        }
+        made => made.map(|_| true)?,
+    };
     let text = toml::to_string(&settings).context("the settings cannot be written")?;
     home::write_private(&home.settings(), text.as_bytes())
         .with_context(|| format!("cannot write {}", home.settings().display()))?;
@@ -102,12 +114,13 @@ fn init(home: &Home, args: &InitArgs) -> anyhow::Result<()> {
         settings.network,
         home.folder().display()
     );
+    if !is_new {
+        println!("It has the words that were in {}.", home.seed().display());
+    }
     println!("Start it: infernet-wallet start");
     println!("Then write its words down: infernet-wallet backup --show-words");
-    if settings.real_money {
-        eprintln!(
-            "\nThis wallet holds real bitcoin. It is young software: put in what you can afford to lose."
-        );
+    if settings.is_real() {
+        eprintln!("\n{REAL_MONEY}");
     }
     Ok(())
 }
@@ -118,10 +131,8 @@ async fn start(home: &Home) -> anyhow::Result<()> {
         println!("ready {relay}");
         tracing::info!(relay, "the wallet serves");
     };
-    if Settings::read(&home.settings()).is_ok_and(|settings| settings.real_money) {
-        eprintln!(
-            "This wallet holds real bitcoin. It is young software: put in what you can afford to lose."
-        );
+    if Settings::read(&home.settings()).is_ok_and(|settings| settings.is_real()) {
+        eprintln!("{REAL_MONEY}");
     }
     Ok(run::run(home.clone(), shutdown, ready).await?)
 }
@@ -244,8 +255,8 @@ fn list(all: &[Channel]) {
             one.id, one.value_sats, one.peer
         );
         println!(
-            "  can send {} msat, can receive {} msat",
-            one.can_send_msat, one.can_receive_msat
+            "  can send {} msat ({} in one payment), can receive {} msat",
+            one.can_send_msat, one.can_send_at_once_msat, one.can_receive_msat
         );
     }
 }

@@ -26,9 +26,10 @@ use crate::wallet::{Wallet, blocking, now};
 /// would be taken for a failure. The client looks it up, asks again, or hears of it by a notification.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The highest fee: one percent and ten satoshis, unless the budget has less room.
-fn fee_limit(amount_msat: u64) -> u64 {
-    (amount_msat / 100).saturating_add(10_000)
+/// The highest fee: one percent and ten satoshis, unless the client allows less or the budget has less room.
+fn fee_limit(amount_msat: u64, asked: Option<u64>) -> u64 {
+    let most = (amount_msat / 100).saturating_add(10_000);
+    asked.map_or(most, |asked| asked.min(most))
 }
 
 /// Pays; nothing while it stays pending.
@@ -42,15 +43,22 @@ pub async fn pay(
 ) -> Result<Option<Value>, Refusal> {
     let invoice = read(wallet, &asked.invoice)?;
     let order = order(&invoice, asked)?;
-    // An old invoice that was paid gives its preimage again; only a new payment minds its age.
-    if wallet.records.payment(&order.payment_hash)?.is_none() {
+    // An old invoice that was paid gives its preimage again; only a new attempt minds its age.
+    let before = wallet.records.payment(&order.payment_hash)?;
+    if before.is_none_or(|payment| payment.state == PaymentState::Failed) {
+        wait_for_peers(wallet, order.amount_msat).await;
         check(wallet, &invoice, &order)?;
     }
     let hash = order.payment_hash.clone();
     match wallet.records.begin_payment(&order, by, now())? {
         Begun::Pay { fee_limit_msat } => {
             fault::point(Point::PayRecorded);
-            send(wallet, invoice, order.amount_msat, fee_limit_msat).await?;
+            let sending = Sending {
+                invoice,
+                amount_msat: order.amount_msat,
+                fee_limit_msat,
+            };
+            send(wallet, sending).await?;
         }
         Begun::Pending => {}
         Begun::Paid(payment) => return Ok(Some(proof(&payment))),
@@ -132,10 +140,20 @@ fn order(invoice: &Bolt11Invoice, asked: &PayInvoice) -> Result<Order, Refusal> 
         description,
         description_hash,
         amount_msat,
-        fee_limit_msat: fee_limit(amount_msat),
+        fee_limit_msat: fee_limit(amount_msat, asked.max_fee),
         expires_at: invoice.expires_at().map(|at| at.as_secs()),
         metadata: metadata(asked.metadata.as_ref())?,
     })
+}
+
+/// How long a payment waits for the channels' peers: after a restart they are away for a moment.
+const PEERS: Duration = Duration::from_secs(10);
+
+/// Waits while the money is there, and its channels cannot be used.
+async fn wait_for_peers(wallet: &Wallet, amount_msat: u64) {
+    let patience = tokio::time::Instant::now() + PEERS;
+    let lacks = || wallet.can_send_msat() < amount_msat && amount_msat <= wallet.balance_msat();
+    while lacks() && tokio::time::Instant::now() < patience && wallet.pause(LOOKING).await {}
 }
 
 /// What can be known to fail before anything is recorded.
@@ -152,68 +170,89 @@ fn check(wallet: &Wallet, invoice: &Bolt11Invoice, order: &Order) -> Result<(), 
     match order.amount_msat > can_send {
         true => Err(Refusal::new(
             Code::InsufficientBalance,
-            format!("the wallet can send {can_send} msat now"),
+            match wallet.balance_msat() > can_send {
+                true => format!(
+                    "the wallet can send {can_send} msat now: some of its channels' peers are away"
+                ),
+                false => format!("the wallet can send {can_send} msat now"),
+            },
         )),
         false => Ok(()),
     }
 }
 
-/// How long a payment waits for room in the channels while others are under way: a channel carries 50 of them and a
-/// tenth of its value at a time.
+/// How long a payment waits for room in the channels while others are under way; see [`Wallet::room_msat`].
 const WAITING: Duration = Duration::from_secs(60);
 
-/// How soon it looks for room again.
-pub(crate) const LOOKING: Duration = Duration::from_millis(250);
+/// How soon it looks for room again. Looking is cheap, and nothing tells when a channel has room: the two nodes agree
+/// on that a moment after a payment has ended.
+pub(crate) const LOOKING: Duration = Duration::from_millis(100);
 
-/// Asks LDK to pay what is recorded, and records a failure that is certain.
-pub(crate) async fn send(
-    wallet: &Arc<Wallet>,
-    invoice: Bolt11Invoice,
-    amount_msat: u64,
-    fee_msat: u64,
-) -> Result<(), Refusal> {
-    let hash = invoice.payment_hash().to_string();
+/// What LDK is to be asked for.
+#[derive(Clone)]
+pub(crate) struct Sending {
+    pub(crate) invoice: Bolt11Invoice,
+    pub(crate) amount_msat: u64,
+    pub(crate) fee_limit_msat: u64,
+}
+
+impl Sending {
+    fn hash(&self) -> String {
+        self.invoice.payment_hash().to_string()
+    }
+}
+
+/// What came of an attempt to send.
+#[derive(PartialEq)]
+enum Attempt {
+    /// LDK has it, or the record says what became of it.
+    Done,
+    /// Others take up all the room.
+    NoRoom,
+}
+
+/// Asks LDK to pay what is recorded, once there is room for it, and records a failure that is certain.
+pub(crate) async fn send(wallet: &Arc<Wallet>, sending: Sending) -> Result<(), Refusal> {
     let patience = tokio::time::Instant::now() + WAITING;
     loop {
-        let asked = try_send(wallet, invoice.clone(), amount_msat, fee_msat).await?;
-        fault::point(Point::PaySent);
-        match asked {
-            Ok(()) => return Ok(()),
-            // Nothing has left. Where others are under way, they may be what is in the way.
-            Err(NodeError::PaymentSendingFailed)
-                if tokio::time::Instant::now() < patience && others_pending(wallet, &hash)? =>
-            {
-                tokio::select! {
-                    () = tokio::time::sleep(LOOKING) => {}
-                    () = wallet.stop.cancelled() => return Ok(()),
-                }
-            }
-            Err(error) => return refused(wallet, &hash, error),
+        let is_patient = tokio::time::Instant::now() < patience;
+        let (asked, by) = (sending.clone(), wallet.clone());
+        let attempt = blocking(move || try_send(&by, &asked, is_patient)).await??;
+        if attempt == Attempt::Done || !wallet.pause(LOOKING).await {
+            return Ok(());
         }
     }
 }
 
-async fn try_send(
-    wallet: &Wallet,
-    invoice: Bolt11Invoice,
-    amount_msat: u64,
-    fee_msat: u64,
-) -> Result<Result<(), NodeError>, Refusal> {
-    let node = wallet.node.clone();
-    blocking(move || {
-        let limits = RouteParametersConfig {
-            max_total_routing_fee_msat: Some(fee_msat),
-            ..Default::default()
-        };
-        let sent = match invoice.amount_milli_satoshis() {
-            Some(_) => node.bolt11_payment().send(&invoice, Some(limits)),
-            None => node
-                .bolt11_payment()
-                .send_using_amount(&invoice, amount_msat, Some(limits)),
-        };
-        sent.map(drop)
-    })
-    .await
+fn try_send(wallet: &Wallet, sending: &Sending, is_patient: bool) -> Result<Attempt, Refusal> {
+    let hash = sending.hash();
+    let _turn = wallet.turn();
+    let payment = wallet.records.payment(&hash)?;
+    if payment.is_none_or(|payment| payment.state != PaymentState::Pending) {
+        return Ok(Attempt::Done);
+    }
+    if wallet.room_msat() < sending.amount_msat && is_patient && others_pending(wallet, &hash)? {
+        return Ok(Attempt::NoRoom);
+    }
+    let asked = ask_to_send(wallet, sending);
+    fault::point(Point::PaySent);
+    match asked {
+        Ok(()) => Ok(Attempt::Done),
+        Err(error) => refused(wallet, &hash, error).map(|()| Attempt::Done),
+    }
+}
+
+fn ask_to_send(wallet: &Wallet, sending: &Sending) -> Result<(), NodeError> {
+    let limits = Some(RouteParametersConfig {
+        max_total_routing_fee_msat: Some(sending.fee_limit_msat),
+        ..Default::default()
+    });
+    let bolt11 = wallet.node.bolt11_payment();
+    let sent = match sending.invoice.amount_milli_satoshis() {
+        Some(_) => bolt11.send(&sending.invoice, limits),
+        None => bolt11.send_using_amount(&sending.invoice, sending.amount_msat, limits),
+    };
+    sent.map(drop)
 }
 
 fn others_pending(wallet: &Wallet, hash: &str) -> Result<bool, Refusal> {
@@ -231,7 +270,7 @@ fn refused(wallet: &Wallet, hash: &str, error: NodeError) -> Result<(), Refusal>
         NodeError::PaymentSendingFailed
         | NodeError::InvalidInvoice
         | NodeError::InvalidAmount
-        | NodeError::NotRunning => failed(wallet, hash, &reason(error)),
+        | NodeError::NotRunning => failed(wallet, hash, &reason(wallet, error)),
         // LDK has it already, or cannot say: it is pending until LDK says more.
         other => {
             tracing::warn!(error = %other, payment = &hash[..8], "LDK did not take a payment; it stays pending");
@@ -240,9 +279,13 @@ fn refused(wallet: &Wallet, hash: &str, error: NodeError) -> Result<(), Refusal>
     }
 }
 
-fn reason(error: NodeError) -> String {
+fn reason(wallet: &Wallet, error: NodeError) -> String {
     match error {
-        NodeError::PaymentSendingFailed => "no route to the payee has enough capacity".to_owned(),
+        NodeError::PaymentSendingFailed => format!(
+            "no route to the payee has room for it; the wallet's own channels take {} msat at a time now, and LDK 50 \
+             payments in each",
+            wallet.room_msat()
+        ),
         other => other.to_string(),
     }
 }
@@ -308,6 +351,12 @@ pub fn given_up(
     hash: &str,
     reason: Option<PaymentFailureReason>,
 ) -> Result<(), Refusal> {
+    let _turn = wallet.turn();
+    // LDK tells this at least once: by now it may be at another attempt.
+    let known = wallet.ldk_payment(hash);
+    if known.is_some_and(|known| known.status != PaymentStatus::Failed) {
+        return Ok(());
+    }
     let payment = wallet.records.payment(hash)?;
     let is_young = |payment: &Payment| {
         payment.state == PaymentState::Pending && now() < payment.created_at + WAITING.as_secs()
@@ -328,14 +377,12 @@ async fn again(wallet: Arc<Wallet>, payment: Payment) {
     let Ok(invoice) = Bolt11Invoice::from_str(&payment.invoice) else {
         return;
     };
-    let sent = send(
-        &wallet,
+    let sending = Sending {
         invoice,
-        payment.amount_msat,
-        payment.fee_limit_msat,
-    )
-    .await;
-    if let Err(error) = sent {
+        amount_msat: payment.amount_msat,
+        fee_limit_msat: payment.fee_limit_msat,
+    };
+    if let Err(error) = send(&wallet, sending).await {
         tracing::error!(%error, "a payment cannot be tried again");
     }
 }
@@ -348,4 +395,17 @@ pub fn failed(wallet: &Wallet, hash: &str, reason: &str) -> Result<(), Refusal> 
     wallet.records.payment_failed(hash, reason)?;
     wallet.changed();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fee_is_bounded_by_the_wallet_and_by_the_client() {
+        assert_eq!(fee_limit(1_000_000, None), 20_000);
+        assert_eq!(fee_limit(1_000_000, Some(500)), 500);
+        assert_eq!(fee_limit(1_000_000, Some(30_000)), 20_000);
+        assert_eq!(fee_limit(u64::MAX, Some(0)), 0);
+    }
 }

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use nostr::{Event, PublicKey, RelayUrl};
 use nostr_relay_builder::LocalRelay;
@@ -12,9 +13,11 @@ use nostr_relay_builder::builder::{PolicyResult, RateLimit, RelayBuilder, WriteP
 use nostr_relay_builder::prelude::BoxedFuture;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::nip47::{INFO, NOTIFICATION, NOTIFICATION_LEGACY, REQUEST, RESPONSE};
+use crate::record::Connection;
 
 /// How many processes of this machine may be connected at once; each is a task and a buffer.
 const MAX_CONNECTIONS: usize = 256;
@@ -23,24 +26,37 @@ const MAX_CONNECTIONS: usize = 256;
 /// since it started.
 const MAX_SUBSCRIPTIONS: usize = 256;
 
-/// Our keys, one for each connection: the relay takes nothing that is not from or to one of them.
+/// How long a client may take to begin.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Our key and the client's, of each connection: the relay takes nothing that is not from one of them.
 #[derive(Clone, Debug, Default)]
-pub struct Services(Arc<RwLock<HashSet<PublicKey>>>);
+pub struct Services(Arc<RwLock<Keys>>);
+
+#[derive(Debug, Default)]
+struct Keys {
+    services: HashSet<PublicKey>,
+    clients: HashSet<PublicKey>,
+}
 
 impl Services {
     /// Adds some.
-    pub fn add(&self, keys: impl IntoIterator<Item = PublicKey>) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(keys);
+    pub fn add(&self, connections: &[Connection]) {
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for one in connections {
+            keys.services.insert(one.service.public_key());
+            keys.clients.insert(one.client);
+        }
     }
 
-    fn has(&self, key: &PublicKey) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(key)
+    fn takes(&self, event: &Event) -> bool {
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let is_ours = [INFO, RESPONSE, NOTIFICATION, NOTIFICATION_LEGACY].contains(&event.kind);
+        let from = match is_ours {
+            true => &keys.services,
+            false => &keys.clients,
+        };
+        (is_ours || event.kind == REQUEST) && from.contains(&event.pubkey)
     }
 }
 
@@ -127,7 +143,7 @@ async fn listen(listener: TcpListener, relay: LocalRelay, stop: CancellationToke
         };
         let (Ok((stream, peer)), Ok(seat)) = (accepted, seats.clone().try_acquire_owned()) else {
             // Out of seats or of file descriptors; whoever it was tries again.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let (relay, stop) = (relay.clone(), stop.clone());
@@ -145,7 +161,8 @@ async fn serve(relay: &LocalRelay, mut stream: TcpStream, peer: SocketAddr) {
     // Small messages must not wait in the kernel for each other.
     let _ = stream.set_nodelay(true);
     // The client says nothing before it has our answer, so no byte of it is lost between the two.
-    if tokio_tungstenite::accept_async(&mut stream).await.is_err() {
+    let begun = timeout(HANDSHAKE, tokio_tungstenite::accept_async(&mut stream));
+    if !begun.await.is_ok_and(|begun| begun.is_ok()) {
         return;
     }
     if let Err(error) = relay.take_connection(stream, peer).await {
@@ -157,21 +174,13 @@ async fn serve(relay: &LocalRelay, mut stream: TcpStream, peer: SocketAddr) {
 #[derive(Debug)]
 struct Admission(Services);
 
-impl Admission {
-    fn takes(&self, event: &Event) -> bool {
-        let from_us = [INFO, RESPONSE, NOTIFICATION, NOTIFICATION_LEGACY].contains(&event.kind);
-        let to_us = || event.tags.public_keys().any(|key| self.0.has(key));
-        (from_us && self.0.has(&event.pubkey)) || (event.kind == REQUEST && to_us())
-    }
-}
-
 impl WritePolicy for Admission {
     fn admit_event<'a>(
         &'a self,
         event: &'a Event,
         _peer: &'a SocketAddr,
     ) -> BoxedFuture<'a, PolicyResult> {
-        let verdict = match self.takes(event) {
+        let verdict = match self.0.takes(event) {
             true => PolicyResult::Accept,
             false => PolicyResult::Reject("this relay serves its own wallet alone".to_owned()),
         };

@@ -142,6 +142,7 @@ async fn serve(
     tasks.spawn(events::run(wallet.clone()));
     tasks.spawn(peers::keep(wallet.clone()));
     tasks.spawn(service.clone().tell(news));
+    tasks.spawn(service.clone().forget());
     for payment in interrupted {
         tasks.spawn(finish(wallet.clone(), payment));
     }
@@ -206,10 +207,7 @@ async fn connect(
     }
     let own = Relay::start(address, services, stop.clone()).await?;
     wallet.records.set_note(RELAY_PORT, &own.port.to_string())?;
-    let others = settings.relays.iter().map(|url| RelayUrl::parse(url));
-    let others: Vec<RelayUrl> = others
-        .collect::<Result<_, _>>()
-        .map_err(|error| Error::Relays(error.to_string()))?;
+    let others = settings.relays()?;
     // Relays that ask who we are get a key that says nothing.
     let ours = std::iter::once(own.own_url.clone()).chain(others.iter().cloned());
     let mut options = link::Options::new(ours, Keys::generate());

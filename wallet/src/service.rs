@@ -7,7 +7,7 @@ use std::time::Duration;
 use infernet_node::link::{Delivery, Link, Subscription};
 use nostr::{Event, EventBuilder, Filter, PublicKey, Timestamp};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::nip47::{
     Cipher, Code, ENCRYPTIONS, Envelope, INFO, Method, NOTIFICATIONS, REQUEST, Refusal, Request,
@@ -15,15 +15,16 @@ use crate::nip47::{
 };
 use crate::record::{Connection, Seen};
 use crate::relay::Services;
+use crate::seats::{MAX_EACH, Seats};
 use crate::wallet::{News, Wallet, now};
 use crate::{history, holding, pay, receive};
-
-/// How many requests are worked on at once, those that wait for their payment included.
-const MAX_AT_WORK: usize = 512;
 
 /// How old a request may be, or how far ahead its client's clock; its event is remembered for longer.
 const MAX_AGE_S: u64 = 3_600;
 const REMEMBERED_S: u64 = 3 * MAX_AGE_S;
+
+/// How often it is looked what can be forgotten.
+const TIDYING: Duration = Duration::from_secs(600);
 
 /// How long the relays are tried for what must be stored there.
 const PUBLISHING: Duration = Duration::from_secs(60);
@@ -36,7 +37,7 @@ pub struct Service {
     wallet: Arc<Wallet>,
     link: Link,
     services: Services,
-    seats: Arc<Semaphore>,
+    seats: Seats,
     at_work: Mutex<HashSet<String>>,
 }
 
@@ -51,14 +52,12 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// A service over these relays; `services` is what the wallet's own relay lets through.
     pub fn new(wallet: Arc<Wallet>, link: Link, services: Services) -> Arc<Self> {
-        let seats = Arc::new(Semaphore::new(MAX_AT_WORK));
-        let at_work = Mutex::default();
         Arc::new(Self {
             wallet,
             link,
             services,
-            seats,
-            at_work,
+            seats: Seats::default(),
+            at_work: Mutex::default(),
         })
     }
 
@@ -67,9 +66,7 @@ impl Service {
     /// # Errors
     /// When the records cannot be read, or the relays take no more subscriptions.
     pub async fn start(self: &Arc<Self>) -> Result<(), Refusal> {
-        self.wallet
-            .records
-            .forget_requests_before(now().saturating_sub(REMEMBERED_S))?;
+        self.tidy()?;
         let all = self.wallet.records.connections()?;
         if all.is_empty() {
             return Ok(());
@@ -85,17 +82,37 @@ impl Service {
         self.listen(std::slice::from_ref(connection)).await
     }
 
+    fn tidy(&self) -> Result<(), Refusal> {
+        let then = now().saturating_sub(REMEMBERED_S);
+        Ok(self.wallet.records.forget_requests_before(then)?)
+    }
+
+    /// Forgets requests that are too old to come again, until the wallet stops.
+    pub async fn forget(self: Arc<Self>) {
+        while self.wallet.pause(TIDYING).await {
+            if let Err(error) = self.tidy() {
+                tracing::error!(%error, "old requests cannot be forgotten");
+            }
+        }
+    }
+
     async fn listen(self: &Arc<Self>, connections: &[Connection]) -> Result<(), Refusal> {
         let keys: Vec<PublicKey> = connections
             .iter()
             .map(|one| one.service.public_key())
             .collect();
-        self.services.add(keys.iter().copied());
+        self.services.add(connections);
         for one in connections.iter().filter(|one| one.revoked_at.is_none()) {
             self.announce(one);
         }
         let since = Timestamp::from_secs(now().saturating_sub(MAX_AGE_S));
-        let filter = Filter::new().kind(REQUEST).pubkeys(keys).since(since);
+        // On a public relay anybody can write to us: what is not from a client never reaches us.
+        let clients = connections.iter().map(|one| one.client);
+        let filter = Filter::new()
+            .kind(REQUEST)
+            .authors(clients)
+            .pubkeys(keys)
+            .since(since);
         let requests = self.link.subscribe(vec![filter]);
         let requests = requests.map_err(|error| {
             Refusal::new(Code::Internal, format!("{error}: restart the wallet"))
@@ -192,11 +209,11 @@ impl Service {
         let Some((connection, cipher, text)) = self.open(&event) else {
             return;
         };
-        let Ok(seat) = self.seats.clone().try_acquire_owned() else {
-            let busy = Refusal::new(
-                Code::RateLimited,
-                "too many requests wait: try again in a few seconds",
+        let Some(seat) = self.seats.take(connection.id) else {
+            let message = format!(
+                "{MAX_EACH} requests of this connection, or too many of all, are at work: wait for some of them"
             );
+            let busy = Refusal::new(Code::RateLimited, message);
             self.reply(&event, &connection, cipher, &response(&text, Err(busy)));
             return;
         };
@@ -204,8 +221,9 @@ impl Service {
             let _seat = seat;
             let id = event.id.to_hex();
             if self.lock().insert(id.clone()) {
-                if let Some(answer) = self.answer(&id, &connection, &text).await {
-                    self.reply(&event, &connection, cipher, &answer);
+                if let Some(answer) = self.answer(&id, &connection, cipher, &text).await {
+                    self.reply(&event, &connection, cipher, &answer.text);
+                    self.remember(&id, answer);
                 }
                 self.lock().remove(&id);
             }
@@ -252,7 +270,13 @@ impl Service {
     }
 
     /// The answer to a request; nothing while there is none. The same event is acted on once.
-    async fn answer(&self, id: &str, connection: &Connection, text: &str) -> Option<String> {
+    async fn answer(
+        &self,
+        id: &str,
+        connection: &Connection,
+        cipher: Cipher,
+        text: &str,
+    ) -> Option<Answer> {
         // It may have been revoked while the request waited.
         let connection = self
             .wallet
@@ -262,12 +286,23 @@ impl Service {
             .flatten()?;
         if connection.revoked_at.is_some() {
             let gone = Refusal::new(Code::Unauthorized, "this connection has been revoked");
-            return Some(response(text, Err(gone)));
+            return Some(Answer::passing(response(text, Err(gone))));
+        }
+        let is_legacy = cipher == Cipher::Nip04;
+        if is_legacy != connection.legacy
+            && let Err(error) = self.wallet.records.set_legacy(connection.id, is_legacy)
+        {
+            tracing::error!(%error, "how a client encrypts cannot be recorded");
+        }
+        let method = Request::read(text).and_then(|request| request.method());
+        if !method.is_ok_and(Method::has_effect) {
+            let done = self.act(&connection, text).await.transpose()?;
+            return Some(Answer::passing(response(text, done)));
         }
         match self.wallet.records.see_request(id, connection.id, now()) {
-            Ok(Seen::Answered(answer)) => return Some(answer),
+            Ok(Seen::Answered(answer)) => return Some(Answer::passing(answer)),
             Ok(Seen::Never | Seen::Unanswered) => {}
-            Err(error) => return Some(response(text, Err(error.into()))),
+            Err(error) => return Some(Answer::passing(response(text, Err(error.into())))),
         }
         let done = self.act(&connection, text).await.transpose()?;
         let passing = matches!(
@@ -277,11 +312,20 @@ impl Service {
                 ..
             })
         );
-        let answer = response(text, done);
-        if !passing && let Err(error) = self.wallet.records.answer_request(id, &answer) {
+        Some(Answer {
+            text: response(text, done),
+            is_final: !passing,
+        })
+    }
+
+    /// Remembers an answer once it is given. Dying in between, the wallet acts again, and what acts twice on money
+    /// (paying, settling, cancelling) does so once by the invoice.
+    fn remember(&self, id: &str, answer: Answer) {
+        if answer.is_final
+            && let Err(error) = self.wallet.records.answer_request(id, &answer.text)
+        {
             tracing::error!(%error, "an answer cannot be recorded");
         }
-        Some(answer)
     }
 
     async fn act(&self, by: &Connection, text: &str) -> Result<Option<Value>, Refusal> {
@@ -314,11 +358,27 @@ impl Service {
     }
 }
 
+/// What a request is answered.
+struct Answer {
+    text: String,
+    /// Whether the same event is always answered so.
+    is_final: bool,
+}
+
+impl Answer {
+    fn passing(text: String) -> Self {
+        Self {
+            text,
+            is_final: false,
+        }
+    }
+}
+
 /// Whether a request still means something: neither expired nor of another time.
 fn is_timely(event: &Event, now: u64) -> bool {
-    let expires = envelope::value(event, "expiration").and_then(|at| at.parse::<u64>().ok());
+    let expires = envelope::value(event, "expiration").map(str::parse::<u64>);
     let age = now.abs_diff(event.created_at.as_secs());
-    expires.is_none_or(|at| now <= at) && age <= MAX_AGE_S
+    expires.is_none_or(|at| at.is_ok_and(|at| now <= at)) && age <= MAX_AGE_S
 }
 
 /// `{"result_type": …, "error": …, "result": …}`.

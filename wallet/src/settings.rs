@@ -5,6 +5,7 @@ use std::path::Path;
 
 use infernet_node::config;
 use ldk_node::bitcoin::Network;
+use nostr::RelayUrl;
 use serde::{Deserialize, Serialize};
 
 /// The settings of a wallet.
@@ -121,6 +122,7 @@ impl Settings {
         self.network()?;
         self.chain()?;
         self.relay_address()?;
+        self.relays()?;
         Ok(())
     }
 
@@ -143,6 +145,11 @@ impl Settings {
         }
     }
 
+    /// Whether it is real bitcoin.
+    pub fn is_real(&self) -> bool {
+        matches!(self.network(), Ok(Network::Bitcoin))
+    }
+
     /// Where blocks come from.
     ///
     /// # Errors
@@ -156,6 +163,17 @@ impl Settings {
             (None, Some(url)) => Err(value("esplora", url, "use https://host/api")),
             _ => Err(Error::Chain),
         }
+    }
+
+    /// The further relays.
+    ///
+    /// # Errors
+    /// One that is no relay's address.
+    pub fn relays(&self) -> Result<Vec<RelayUrl>, Error> {
+        let parsed = self.relays.iter().map(|url| {
+            RelayUrl::parse(url).map_err(|_| value("relays", url, "use wss://host or ws://host"))
+        });
+        parsed.collect()
     }
 
     /// Where the wallet's own relay listens.

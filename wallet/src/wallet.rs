@@ -1,7 +1,7 @@
 //! The wallet: a Lightning node, and the records beside it. What clients may ask for stands in `pay`, `receive`,
 //! `holding` and `history`; what LDK tells in `events`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use infernet_node::clock;
@@ -46,6 +46,7 @@ pub struct Wallet {
     pub stop: CancellationToken,
     changes: watch::Sender<u64>,
     news: mpsc::Sender<News>,
+    turn: Mutex<()>,
 }
 
 impl std::fmt::Debug for Wallet {
@@ -85,6 +86,7 @@ impl Wallet {
             stop: parts.stop,
             changes: watch::Sender::new(0),
             news,
+            turn: Mutex::default(),
         };
         (Arc::new(wallet), heard)
     }
@@ -99,6 +101,11 @@ impl Wallet {
         let mut id = [0; 32];
         hex::decode_to_slice(payment_hash, &mut id).ok()?;
         self.node.payment(&PaymentId(id))
+    }
+
+    /// Waits for one's turn to ask LDK to pay, or to record that it did not: what a record calls failed is never sent.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes all who wait for a state to change.
@@ -152,6 +159,24 @@ impl Wallet {
         let channels = self.node.list_channels();
         let usable = channels.iter().filter(|channel| channel.is_usable);
         usable.map(|channel| channel.outbound_capacity_msat).sum()
+    }
+
+    /// What one payment can carry now, in msat: the channels bound how many payments are under way (LDK takes 50 each
+    /// way) and how much of a channel's value they may be together (the payee's node says; LDK's default is a tenth).
+    pub fn room_msat(&self) -> u64 {
+        let channels = self.node.list_channels();
+        let usable = channels.iter().filter(|channel| channel.is_usable);
+        usable
+            .map(|channel| channel.next_outbound_htlc_limit_msat)
+            .sum()
+    }
+
+    /// Waits until it is time to look again; answers whether to go on.
+    pub async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = self.stop.cancelled() => false,
+        }
     }
 
     /// What can be received now, in msat, over all channels together.

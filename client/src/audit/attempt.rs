@@ -5,7 +5,7 @@ use infernet_protocol::inference::EndReason;
 use infernet_protocol::money::Msat;
 use nostr::Keys;
 
-use super::{Found, Report, hashes, not_proven, proven, wrong};
+use super::{Evidence, Found, Report, hashes, not_proven, proven, receipts, wrong};
 use crate::record::{Record, Said};
 
 /// Adds everything that can be said about one award.
@@ -14,6 +14,7 @@ pub(super) fn check(
     record: &Record,
     award: &Signed<Award>,
     keys: Option<&Keys>,
+    evidence: &Evidence,
 ) {
     let attempt = Some(award.attempt);
     let opened = hashes::Opened::of(record, award, keys);
@@ -29,6 +30,7 @@ pub(super) fn check(
         report.add(attempt, "price", price(award, result));
     }
     report.add(attempt, "attestation", attestation(record, award));
+    receipts::check(report, record, award, opened.salt(), keys, evidence);
 }
 
 /// The results of an award by its provider.

@@ -3,7 +3,7 @@
 use infernet_protocol::event::{Award, JobResult, Signed};
 use infernet_protocol::inference::{EndReason, TokenId};
 use infernet_protocol::payload::{Input, Output, Payload, Product, Work};
-use infernet_protocol::seal::{Domain, Sealed, salted_hash};
+use infernet_protocol::seal::{Domain, Salt, Sealed, salted_hash};
 use nostr::{Keys, PublicKey};
 
 use super::attempt::only_result;
@@ -49,6 +49,11 @@ impl<'a> Opened<'a> {
             Ok(_) => proven("the sealed input is what the award commits to"),
             Err(shut) => said(shut, "input"),
         }
+    }
+
+    /// The salt of the input, with which payments are hashed too.
+    pub fn salt(&self) -> Option<Salt> {
+        self.input.as_ref().ok().map(|input| input.salt)
     }
 
     pub fn output_hash(&self) -> Found {

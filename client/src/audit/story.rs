@@ -36,7 +36,7 @@ impl Story {
             bid: Box::new(bid.clone()),
         };
         let job = Some(offer.id);
-        Self::upon(buyer, provider, vec![offer, bid], basis, job)
+        Self::upon(buyer, provider, (vec![offer, bid], basis), job, Price::FREE)
     }
 
     /// Award, result, attestation.
@@ -46,17 +46,42 @@ impl Story {
         let basis = Basis::Direct {
             announcement: Box::new(announcement),
         };
-        Self::upon(buyer, provider, vec![], basis, None)
+        Self::upon(buyer, provider, (vec![], basis), None, Price::FREE)
+    }
+
+    /// The same on a tab: a sat for each token, in and out.
+    pub fn paid() -> Self {
+        let (buyer, provider) = (Keys::generate(), Keys::generate());
+        let price = Price {
+            input_msat: 1_000_000_000,
+            output_msat: 1_000_000_000,
+        };
+        let mut announced = announcement("ada", vec![model("m", 1)]);
+        announced.models[0].price = price;
+        announced.terms = vec![PaymentTerms::Tab {
+            min_payment_msat: Msat(10_000),
+            prepaid_output_tokens: 4,
+            payee: None,
+        }];
+        let basis = Basis::Direct {
+            announcement: Box::new(signed(&announced, &provider, at(0))),
+        };
+        Self::upon(buyer, provider, (vec![], basis), None, price)
     }
 
     fn upon(
         buyer: Keys,
         provider: Keys,
-        before: Vec<Event>,
-        basis: Basis,
+        (before, basis): (Vec<Event>, Basis),
         job: Option<EventId>,
+        price: Price,
     ) -> Self {
-        let award = award(&buyer, &provider, basis, (job, 1), &[]);
+        let mut award = award(&buyer, &provider, basis, (job, 1), &[]);
+        if !price.is_free() {
+            award.price = price;
+            award.terms = PaymentKind::Tab;
+            award.budget_msat = price.cost(10, 8).unwrap();
+        }
         let signed_award = verified::<Award>(&award, &buyer);
         let result = result(&signed_award, &buyer, &provider, &[1, 2, 3]);
         let result_id = signed(&result, &provider, at(2)).id;
@@ -240,7 +265,7 @@ pub fn result(
             output_tokens: tokens.len() as u64,
         },
         timing: Timing::default(),
-        due_msat: Msat::ZERO,
+        due_msat: award.price.cost(10, tokens.len() as u64).unwrap(),
         output_hash: salted_hash(Domain::Output, &output.salt, &award.id(), &own, &bytes),
         output: Sealed::close(
             &bytes,

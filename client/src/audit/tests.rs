@@ -12,7 +12,7 @@ use super::story::{Story, result};
 use super::*;
 
 fn report(story: &Story, events: Vec<Event>, keys: Option<&Keys>) -> Report {
-    audit(&Record::of(story.job(), events), keys)
+    audit(&Record::of(story.job(), events), keys, &Evidence::default())
 }
 
 /// What was found about one thing of the job, or of the last attempt that has it.

@@ -1,7 +1,14 @@
 //! `audit`: what a job's events prove.
 
-use infernet_client::audit::{Check, Finding, Report, audit};
+use std::collections::HashMap;
 
+use infernet_client::audit::{Check, Evidence, Finding, Report, audit};
+use infernet_client::record::Record;
+use infernet_payments::PaymentHash;
+use infernet_protocol::money::{Msat, PaymentKind};
+use nostr::EventId;
+
+use super::show::Fetched;
 use super::table::table;
 use super::{Exit, Place, print, print_json, show, who};
 
@@ -18,8 +25,17 @@ pub struct Audit {
 
 impl Audit {
     pub async fn run(self, place: Place) -> anyhow::Result<Exit> {
-        let (record, names, own) = show::fetch(&self.job, &place).await?;
-        let report = audit(&record, Some(&place.keys()?));
+        let Fetched {
+            record,
+            names,
+            own,
+            receipts,
+        } = show::fetch(&self.job, &place).await?;
+        let evidence = Evidence {
+            payments: payments(&record, &place).await?,
+            receipts,
+        };
+        let report = audit(&record, Some(&place.keys()?), &evidence);
         if self.json {
             print_json(&report)?;
         } else {
@@ -38,6 +54,27 @@ impl Audit {
             false => Exit::Done,
         })
     }
+}
+
+/// What our ledger says was paid during the awards of a job; nothing where all of them were free.
+async fn payments(
+    record: &Record,
+    place: &Place,
+) -> anyhow::Result<HashMap<EventId, Vec<(PaymentHash, Msat)>>> {
+    let paid = || {
+        let awards = record.awards();
+        awards.filter(|award| award.terms != PaymentKind::Free)
+    };
+    let mut payments = HashMap::new();
+    if paid().next().is_none() {
+        return Ok(payments);
+    }
+    let books = place.books().await?;
+    for award in paid() {
+        payments.insert(award.id(), books.payments(&award.id()).await?);
+    }
+    books.close().await;
+    Ok(payments)
 }
 
 fn rows(report: &Report) -> String {

@@ -30,7 +30,7 @@ impl Embed {
         let model = self.terms.model.clone().or_else(|| default.clone());
         let mut request = Request::embedding(model, texts);
         self.terms.lay_over(&mut request, &place);
-        let client = place.client().await?;
+        let client = place.paying_client().await?;
         let history = place.history().await?;
         let mut terminal = Terminal::new(false);
         let finished = run(&client, &history, request, &mut terminal).await;

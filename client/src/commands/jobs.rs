@@ -1,7 +1,11 @@
 //! `jobs`: the list of this machine.
 
+use std::collections::HashMap;
+
 use infernet_client::history::Job;
+use infernet_client::purse::Moved;
 use infernet_node::clock;
+use nostr::EventId;
 
 use super::table::table;
 use super::{Exit, Place, print, print_json};
@@ -23,30 +27,46 @@ impl Jobs {
         let history = place.history().await?;
         let jobs = history.list(self.limit, clock::now()).await?;
         history.close().await;
+        let moved = place.moved().await?;
         if self.json {
+            let jobs: Vec<_> = jobs.iter().map(|job| with_cost(job, &moved)).collect();
             print_json(&jobs)?;
         } else if jobs.is_empty() {
             eprintln!("No job yet. Try: infernet-client submit \"Why is the sky blue?\"");
         } else {
-            let rows: Vec<_> = jobs.iter().map(row).collect();
-            print(&table(
-                &["TIME (UTC)", "JOB", "MODEL", "PROVIDER", "STATUS", "TOKENS"],
-                &rows,
-            ))?;
+            let rows: Vec<_> = jobs.iter().map(|job| row(job, &moved)).collect();
+            let mut header = vec!["TIME (UTC)", "JOB", "MODEL", "PROVIDER", "STATUS", "TOKENS"];
+            // Who buys free work alone needs no such column.
+            header.extend((!moved.is_empty()).then_some("COST"));
+            print(&table(&header, &rows))?;
         }
         Ok(Exit::Done)
     }
 }
 
-fn row(job: &Job) -> Vec<String> {
-    vec![
+/// A job with what it cost and what was paid.
+fn with_cost(job: &Job, moved: &HashMap<EventId, Moved>) -> serde_json::Value {
+    let mut value = serde_json::to_value(job).unwrap_or_default();
+    let moved = moved.get(&job.id).copied().unwrap_or_default();
+    value["charged_msat"] = moved.charged.0.into();
+    value["paid_msat"] = moved.paid.0.into();
+    value
+}
+
+fn row(job: &Job, moved: &HashMap<EventId, Moved>) -> Vec<String> {
+    let cost = moved
+        .get(&job.id)
+        .map_or_else(|| "-".to_owned(), |moved| moved.charged.to_string());
+    let mut row = vec![
         super::show::time_of(job.began),
         job.id.to_hex()[..8].to_owned(),
         or_dash(&job.model),
         or_dash(&job.provider),
         job.status.as_str().to_owned(),
         job.tokens.to_string(),
-    ]
+    ];
+    row.extend((!moved.is_empty()).then_some(cost));
+    row
 }
 
 /// A job that nobody bid on has neither model nor provider.

@@ -1,15 +1,16 @@
 //! `show`: the life of a job as its signed events tell it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use infernet_client::Client;
 use infernet_client::record::{Entry, Record, Said};
-use infernet_protocol::event::{Award, Experience, JobResult, Signed};
+use infernet_protocol::event::{Award, Experience, JobResult, Receipt, Signed, TabTotals};
 use infernet_protocol::inference::EndReason;
-use infernet_protocol::money::Msat;
+use infernet_protocol::money::{Msat, PaymentKind};
 use nostr::{Event, EventId, PublicKey, Timestamp};
 
 use super::table::table;
-use super::terminal::price_of;
+use super::terminal::{left_on_tab, price_of};
 use super::{Exit, Place, job_id, print, print_json, who};
 
 /// Show the life of a job
@@ -25,7 +26,9 @@ pub struct Show {
 
 impl Show {
     pub async fn run(self, place: Place) -> anyhow::Result<Exit> {
-        let (record, names, own) = fetch(&self.job, &place).await?;
+        let Fetched {
+            record, names, own, ..
+        } = fetch(&self.job, &place).await?;
         if self.json {
             let events: Vec<&Event> = record.entries.iter().map(|e| e.said.event()).collect();
             print_json(&events)?;
@@ -39,11 +42,16 @@ impl Show {
     }
 }
 
-/// A job's record, what its parties are called, and who we are.
-pub async fn fetch(
-    job: &str,
-    place: &Place,
-) -> anyhow::Result<(Record, HashMap<PublicKey, String>, PublicKey)> {
+/// A job's record, what its parties are called, who we are, and our receipts about these parties.
+pub struct Fetched {
+    pub record: Record,
+    pub names: HashMap<PublicKey, String>,
+    pub own: PublicKey,
+    pub receipts: Vec<Signed<Receipt>>,
+}
+
+/// What the relays have of a job.
+pub async fn fetch(job: &str, place: &Place) -> anyhow::Result<Fetched> {
     let history = place.history().await?;
     let id = job_id::find(job, &history).await;
     history.close().await;
@@ -52,13 +60,38 @@ pub async fn fetch(
     let own = client.public_key();
     let fetched = client.job_events(id).await;
     let mut names = client.names().await;
+    let record = fetched.map(|events| Record::of(id, events));
+    let receipts = match &record {
+        Ok(record) => receipts(&client, record).await,
+        Err(_) => Ok(Vec::new()),
+    };
     client.close().await;
-    let record = Record::of(id, fetched?);
+    let (record, receipts) = (record?, receipts?);
     if record.entries.is_empty() {
         anyhow::bail!("no event of job {id} is on {}", place.relays.join(", "));
     }
     names.extend(record.names());
-    Ok((record, names, own))
+    Ok(Fetched {
+        record,
+        names,
+        own,
+        receipts,
+    })
+}
+
+/// Our receipts about the providers who were paid in this job.
+async fn receipts(
+    client: &Client,
+    record: &Record,
+) -> Result<Vec<Signed<Receipt>>, infernet_client::Error> {
+    let paid = record
+        .awards()
+        .filter(|award| award.terms != PaymentKind::Free);
+    let providers: HashSet<PublicKey> = paid.map(|award| award.provider).collect();
+    match providers.is_empty() {
+        true => Ok(Vec::new()),
+        false => client.receipts(providers).await,
+    }
 }
 
 fn rows(record: &Record, own: &PublicKey, names: &HashMap<PublicKey, String>) -> String {
@@ -117,10 +150,11 @@ fn what(
         Said::Award(award) => awards(award, &who),
         Said::Result(result) => results(result),
         Said::Receipt(receipt) => format!(
-            "{}: {} paid of {}",
+            "{}: {} charged, {} paid{}",
             attempt(&receipt.award),
+            receipt.due_msat,
             receipt.paid_msat,
-            receipt.due_msat
+            receipt.tab.map(left_after).unwrap_or_default()
         ),
         Said::Verdict(verdict) => format!(
             "{}: {:?} by {}",
@@ -143,6 +177,13 @@ fn what(
             format!("{what} is over: {:?}", cancel.reason).to_lowercase()
         }
     }
+}
+
+/// How a tab stands, as the end of a line.
+fn left_after(tab: TabTotals) -> String {
+    let amount = |msat: Msat| i64::try_from(msat.0).unwrap_or(i64::MAX);
+    let left_msat = amount(tab.paid_msat).saturating_sub(amount(tab.due_msat));
+    format!("; {}", left_on_tab(left_msat))
 }
 
 fn awards(award: &Signed<Award>, who: impl Fn(&PublicKey) -> String) -> String {

@@ -68,7 +68,7 @@ pub struct Submit {
 impl Submit {
     pub async fn run(self, place: Place) -> anyhow::Result<Exit> {
         let request = self.request(&place)?;
-        let client = place.client().await?;
+        let client = place.paying_client().await?;
         let history = place.history().await?;
         let mut terminal = Terminal::new(!self.terms.json);
         let finished = run(&client, &history, request, &mut terminal).await;
@@ -192,7 +192,12 @@ pub fn object(finished: &Finished) -> serde_json::Value {
             };
             with_status(
                 status,
-                json!({ "job": finished.job, "error": error.to_string() }),
+                json!({
+                    "job": finished.job,
+                    "error": error.to_string(),
+                    "charged_msat": finished.moved.charged,
+                    "paid_msat": finished.moved.paid,
+                }),
             )
         }
     }

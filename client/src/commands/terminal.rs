@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use infernet_client::{Step, Summary};
-use infernet_protocol::money::Price;
+use infernet_protocol::money::{Msat, Price};
 
 /// The two streams.
 pub struct Terminal {
@@ -12,6 +12,8 @@ pub struct Terminal {
     /// Whether a person may be reading standard output.
     is_terminal: bool,
     at_line_start: bool,
+    /// What was charged and is not told yet: where there was one attempt, the last line says it.
+    charges: Vec<String>,
 }
 
 impl Terminal {
@@ -21,6 +23,7 @@ impl Terminal {
             streams,
             is_terminal: io::stdout().is_terminal(),
             at_line_start: true,
+            charges: Vec::new(),
         }
     }
 
@@ -32,10 +35,23 @@ impl Terminal {
         if let Step::Text(text) = step {
             return self.text(text);
         }
-        if let Some(notice) = notice(step) {
+        let notice = notice(step);
+        if matches!(step, Step::Charged { .. }) {
+            self.charges.extend(notice);
+            return Ok(());
+        }
+        if let Some(notice) = notice {
+            self.tell_charges();
             self.say(&notice);
         }
         Ok(())
+    }
+
+    /// Tells what was charged, if it is not told yet.
+    pub fn tell_charges(&mut self) {
+        for charge in std::mem::take(&mut self.charges) {
+            self.say(&charge);
+        }
     }
 
     fn text(&mut self, text: &str) -> io::Result<()> {
@@ -132,9 +148,55 @@ fn notice(step: &Step) -> Option<String> {
             detail,
         } => format!("{name} declined: {reason} ({detail})."),
         Step::Failed { name, how } => format!("{name} {how}."),
+        Step::TabTaken { name } => {
+            format!("Another infernet-client has the tab with {name}; waiting until it is done.")
+        }
+        Step::Paid {
+            name,
+            amount,
+            fee: Msat::ZERO,
+            left_msat,
+        } => format!("Paid {amount} to {name}; {}.", left_on_tab(*left_msat)),
+        Step::Paid {
+            name,
+            amount,
+            fee,
+            left_msat,
+        } => format!(
+            "Paid {amount} to {name}, and {fee} for routing; {}.",
+            left_on_tab(*left_msat)
+        ),
+        Step::Unpaid { name, why } => {
+            format!("Not paid yet, {name} is asked for another invoice: {why}.")
+        }
+        Step::Charged {
+            amount: Msat::ZERO,
+            paid: Msat::ZERO,
+            ..
+        } => return None,
+        Step::Charged {
+            name,
+            amount,
+            left_msat,
+            ..
+        } => format!("{name} charged {amount}; {}.", left_on_tab(*left_msat)),
+        Step::Unclear { name, .. } => {
+            format!(
+                "What {name} has charged will be known when a relay answers; the next job looks."
+            )
+        }
         Step::Adrift => "No relay answers; waiting for one to come back.".into(),
         Step::Moored => "A relay answers again.".into(),
     })
+}
+
+/// What is left on a tab, in words.
+pub fn left_on_tab(left_msat: i64) -> String {
+    let amount = Msat(left_msat.unsigned_abs());
+    match left_msat {
+        ..0 => format!("you owe {amount}"),
+        _ => format!("{amount} left on the tab"),
+    }
 }
 
 /// A price in words.
@@ -145,15 +207,28 @@ pub fn price_of(price: &Price) -> String {
     }
 }
 
-/// How fast it went, in a line.
+/// What it cost, as the end of a line.
+fn cost_of(summary: &Summary) -> String {
+    match summary.left_msat {
+        None => String::new(),
+        Some(left_msat) => format!(
+            " Cost {}; {}.",
+            summary.charged_msat,
+            left_on_tab(left_msat)
+        ),
+    }
+}
+
+/// How fast it went and what it cost, in a line.
 pub fn speed_of(summary: &Summary) -> String {
     if !summary.vectors.is_empty() {
         let (name, vectors) = (&summary.provider_name, summary.vectors.len());
         let job = &summary.job.to_hex()[..8];
         let what = if vectors == 1 { "vector" } else { "vectors" };
         return format!(
-            "{name}: {vectors} {what} after {} ms. See: infernet-client show {job}",
-            summary.total_ms
+            "{name}: {vectors} {what} after {} ms.{} See: infernet-client show {job}",
+            summary.total_ms,
+            cost_of(summary)
         );
     }
     let speed = match summary.tokens_per_s {
@@ -161,10 +236,11 @@ pub fn speed_of(summary: &Summary) -> String {
         _ => String::new(),
     };
     format!(
-        "{}: {} tokens, the first after {} ms{speed}. See: infernet-client show {}",
+        "{}: {} tokens, the first after {} ms{speed}.{} See: infernet-client show {}",
         summary.provider_name,
         summary.output_tokens,
         summary.first_token_ms,
+        cost_of(summary),
         &summary.job.to_hex()[..8],
     )
 }

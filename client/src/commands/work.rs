@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use infernet_client::history::{History, Job, Status};
+use infernet_client::purse::Moved;
 use infernet_client::{Answer, Client, Error, Outcome, Request, Route, Step};
 use infernet_node::clock;
+use infernet_protocol::money::Msat;
 use nostr::EventId;
 
 use super::terminal::Terminal;
@@ -23,6 +25,11 @@ pub struct Terms {
     /// The highest price, in millisatoshis per million tokens of input and output [default: 0, free work only]
     #[arg(long, value_name = "IN[:OUT]", allow_negative_numbers = true)]
     max_price: Option<MaxPrice>,
+
+    /// The most that the job may cost in satoshis, failovers counted in. What is paid ahead may be more: it stays on
+    /// the tab
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_sats: Option<u64>,
 
     /// How long the job may take in all, in seconds [default: 120]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
@@ -52,6 +59,7 @@ impl Terms {
         if let Some(MaxPrice(price)) = self.max_price.or(defaults.max_price) {
             request.max_price = price;
         }
+        request.max_cost = self.max_sats.or(defaults.max_sats).and_then(Msat::from_sat);
         if let Some(seconds) = self.deadline.or(defaults.deadline_s) {
             request.deadline = Duration::from_secs(seconds);
         }
@@ -70,6 +78,8 @@ impl Terms {
 pub struct Finished {
     pub job: Option<EventId>,
     pub outcome: Outcome,
+    /// What its attempts have moved, also if there is no answer.
+    pub moved: Moved,
 }
 
 /// Runs a job: shows its steps, writes it down, stops it on Ctrl-C.
@@ -89,11 +99,15 @@ pub async fn run(
         history,
         within,
         job: None,
+        moved: Moved::default(),
     };
     let (outcome, shown) = match answer {
         Ok(answer) => follow(answer, &mut log, terminal, stop).await?,
         Err(error) => (Err(error), Ok(())),
     };
+    if !matches!(&outcome, Ok(summary) if summary.attempts == 1) {
+        terminal.tell_charges();
+    }
     log.end(&outcome).await?;
     // Who closes the output early (as `head` does) has seen enough.
     let shown = shown.or_else(|error| match error.kind() {
@@ -104,6 +118,7 @@ pub async fn run(
     Ok(Finished {
         job: log.job.map(|job| job.id),
         outcome,
+        moved: log.moved,
     })
 }
 
@@ -128,6 +143,13 @@ async fn follow(
     }
     // A job that is over does not mind.
     answer.stop();
+    // What it costs comes last.
+    while let Some(step) = answer.step().await {
+        if !matches!(step, Step::Text(_)) {
+            let _ = terminal.show(&step);
+        }
+        log.note(&step).await?;
+    }
     Ok((answer.finish().await, shown))
 }
 
@@ -137,6 +159,7 @@ struct Log<'a> {
     /// How long the job may take.
     within: Duration,
     job: Option<Job>,
+    moved: Moved,
 }
 
 impl Log<'_> {
@@ -146,6 +169,11 @@ impl Log<'_> {
             Step::Awarded {
                 job, model, name, ..
             } => (*job, model.clone(), name.clone()),
+            Step::Charged { amount, paid, .. } => {
+                self.moved.charged.0 = self.moved.charged.0.saturating_add(amount.0);
+                self.moved.paid.0 = self.moved.paid.0.saturating_add(paid.0);
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         let began = self.job.as_ref().map_or_else(clock::now, |job| job.began);

@@ -11,19 +11,17 @@ use infernet_protocol::event::{
 use infernet_protocol::inference::{ModelId, Task};
 use infernet_protocol::job::Millis;
 use infernet_protocol::job::buyer::Candidate;
-use infernet_protocol::money::{PaymentKind, PaymentTerms, Price};
+use infernet_protocol::money::{PaymentTerms, Price};
 use infernet_protocol::selection::{DEFAULT_MSAT_PER_S, Quote, rank};
 use nostr::{Event, PublicKey, Timestamp, ToBech32};
 
 use super::Market;
+use super::means::{Means, hurdle};
 use crate::{Error, Request, Route};
 
 /// Announcements that a job begins with: more than can be tried, and few enough to leave bidders room among the
 /// candidates that the job remembers.
 const MAX_STANDING: usize = 16;
-
-/// The ways this client can pay. Tabs and escrow come with money.
-pub(crate) const PAYABLE: [PaymentKind; 1] = [PaymentKind::Free];
 
 /// A job as it can be offered: a request that found its model.
 #[derive(Debug, Clone)]
@@ -32,6 +30,8 @@ pub(crate) struct Order {
     pub accepts: Accepts,
     pub limits: Limits,
     pub max_price: Price,
+    /// Nothing if only free work can be bought.
+    pub means: Option<Means>,
     /// Who is asked first, whatever its rank.
     pub chosen: Option<Chosen>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Word {
     pub model_name: String,
     pub price: Price,
     pub promise: Promise,
-    pub terms: PaymentKind,
+    pub terms: PaymentTerms,
     pub context: u32,
     pub continues: bool,
     pub is_bid: bool,
@@ -79,14 +79,6 @@ impl Word {
     }
 }
 
-/// The way to pay at this price and these terms, if there is one.
-fn payment(price: &Price, terms: &[PaymentTerms]) -> Option<PaymentKind> {
-    terms
-        .iter()
-        .map(PaymentTerms::kind)
-        .find(|kind| PAYABLE.contains(kind) && (*kind != PaymentKind::Free || price.is_free()))
-}
-
 /// What a request means on this market, with the providers that could do it now, the best first.
 ///
 /// # Errors
@@ -95,6 +87,7 @@ fn payment(price: &Price, terms: &[PaymentTerms]) -> Option<PaymentKind> {
 pub(crate) fn resolve(
     market: &Market,
     request: &Request,
+    means: Option<Means>,
     now: Timestamp,
 ) -> Result<(Order, Vec<Word>), Error> {
     let mut order = Order {
@@ -102,6 +95,7 @@ pub(crate) fn resolve(
         accepts: accepts(request.model.as_deref()),
         limits: request.limits(),
         max_price: request.max_price,
+        means,
         chosen: None,
     };
     let chosen = match &request.route {
@@ -115,7 +109,7 @@ pub(crate) fn resolve(
             only: matches!(request.route, Route::To { only: true, .. }),
         });
         if words.iter().all(|word| word.provider != chosen.author()) {
-            return Err(not_sold_by(chosen, request));
+            return Err(not_sold_by(chosen, request, &order));
         }
         prefer(&mut words, order.chosen);
     }
@@ -175,10 +169,7 @@ fn standing_bid(
     order: &Order,
     now: Timestamp,
 ) -> Option<Word> {
-    let terms = payment(&model.price, &announcement.terms)?;
-    if !model.price.is_within(&order.max_price) {
-        return None;
-    }
+    let terms = order.payment(&model.price, &announcement.terms).ok()?;
     let provider = announcement.author();
     let quote = Quote {
         price: model.price,
@@ -220,8 +211,8 @@ pub(crate) fn on_bid(
 ) -> Option<Word> {
     let provider = bid.author();
     let announced = market.open(now).find(|a| a.author() == provider);
-    let terms = payment(&bid.price, &[bid.terms])?;
-    if bid.expires_at <= now || !bid.price.is_within(&order.max_price) {
+    let terms = order.payment(&bid.price, &[bid.terms]).ok()?;
+    if bid.expires_at <= now {
         return None;
     }
     let meant = match &order.accepts {
@@ -258,9 +249,7 @@ pub(crate) fn on_bid(
 pub(crate) fn bids_to_expect(market: &Market, order: &Order, now: Timestamp) -> usize {
     let can_bid = |announcement: &&Signed<Announcement>| {
         announcement.models.iter().any(|model| {
-            is_wanted(order, model)
-                && model.price.is_within(&order.max_price)
-                && payment(&model.price, &announcement.terms).is_some()
+            is_wanted(order, model) && order.payment(&model.price, &announcement.terms).is_ok()
         })
     };
     let online = market.open(now).filter(|a| a.status == Status::Online);
@@ -316,9 +305,14 @@ fn find<'a>(
     }
 }
 
-fn not_sold_by(chosen: &Announcement, request: &Request) -> Error {
+fn not_sold_by(chosen: &Announcement, request: &Request, order: &Order) -> Error {
     let task = request.task();
     let models = chosen.models.iter().filter(|m| m.task == task);
+    let wanted = |m: &&AnnouncedModel| request.model.is_none() || order.accepts.includes(m);
+    let sold = models.clone().filter(wanted).map(|m| (chosen, m));
+    if let Some(error) = hurdle(sold, request, order).filter(|_| order.means.is_some()) {
+        return error;
+    }
     let sells = |m: &AnnouncedModel| match m.price.is_free() {
         true => m.name.clone(),
         false => format!("{} (not free)", m.name),
@@ -335,25 +329,15 @@ fn not_sold_by(chosen: &Announcement, request: &Request) -> Error {
 
 /// Why nobody can do it.
 fn nobody(market: &Market, request: &Request, order: &Order, now: Timestamp) -> Error {
-    let sold = || {
-        let models = market.open(now).flat_map(|a| &a.models);
-        models.filter(|model| model.task == order.task)
+    let wanted = |m: &&AnnouncedModel| {
+        m.task == order.task && (request.model.is_none() || order.accepts.includes(m))
     };
-    let wanted = |m: &&AnnouncedModel| request.model.is_none() || order.accepts.includes(m);
-    let cheapest = sold().filter(wanted).map(|m| m.price);
-    let cheapest = cheapest
-        .filter(|price| !price.is_free())
-        .min_by_key(|price| price.input_msat.saturating_add(price.output_msat));
-    match cheapest {
-        Some(cheapest) => Error::NotFree {
-            model: request
-                .model
-                .clone()
-                .unwrap_or_else(|| order.task.to_string()),
-            cheapest,
-        },
-        None => no_such_model(market, request, now),
-    }
+    let sold = market.open(now).flat_map(|announcement| {
+        let models = announcement.models.iter().filter(wanted);
+        models.map(|model| (&**announcement, model))
+    });
+    let hurdle = hurdle(sold, request, order);
+    hurdle.unwrap_or_else(|| no_such_model(market, request, now))
 }
 
 /// That nobody sells the model, and what there is.

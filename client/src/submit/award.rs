@@ -15,7 +15,7 @@ use nostr::secp256k1::rand::RngCore;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Keys, PublicKey, RelayUrl, Timestamp};
 
-use crate::market::{Order, PAYABLE, Word};
+use crate::market::{Order, Word};
 
 /// Why an award cannot be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -28,6 +28,8 @@ pub(super) enum Error {
     TooLarge(usize),
     #[error("this price times these tokens is more than there is")]
     Cost,
+    #[error("it may cost {budget_msat}, and {left} are left for the job")]
+    OverLimit { budget_msat: Msat, left: Msat },
     #[error("the award would not be valid: {0}")]
     Invalid(#[from] infernet_protocol::event::Refusal),
     #[error("it cannot be signed")]
@@ -50,23 +52,23 @@ pub(super) struct Placing<'a> {
 
 impl Placing<'_> {
     /// Seals the input under a fresh salt, and signs the award.
-    pub fn sign(&self, keys: &Keys, now: Timestamp) -> Result<Signed<Award>, Error> {
-        let body = self.award(keys)?;
+    pub fn sign(&self, keys: &Keys, now: Timestamp) -> Result<(Signed<Award>, Salt), Error> {
+        let mut salt = [0; 32];
+        OsRng.fill_bytes(&mut salt);
+        let salt = Salt::from_bytes(salt);
+        let body = self.award(keys, salt)?;
         let event = body
             .to_unsigned(keys.public_key(), now)
             .sign_with_keys(keys)
             .map_err(|_| Error::Unsigned)?;
         match encoded_len(&event) {
             bytes if bytes > MAX_EVENT_BYTES => Err(Error::TooLarge(bytes)),
-            _ => Ok(Signed::from_verified(event)?),
+            _ => Ok((Signed::from_verified(event)?, salt)),
         }
     }
 
-    fn award(&self, keys: &Keys) -> Result<Award, Error> {
+    fn award(&self, keys: &Keys, salt: Salt) -> Result<Award, Error> {
         let basis = self.basis();
-        let mut salt = [0; 32];
-        OsRng.fill_bytes(&mut salt);
-        let salt = Salt::from_bytes(salt);
         let input = Input {
             salt,
             work: self.remaining_work(),
@@ -75,6 +77,12 @@ impl Placing<'_> {
         let buyer = keys.public_key();
         let limits = self.limits();
         let tokens = (limits.input_tokens.into(), limits.output_tokens.into());
+        let budget = self.word.price.cost(tokens.0, tokens.1);
+        let budget_msat = budget.ok_or(Error::Cost)?;
+        let left = self.order.means.and_then(|means| means.left);
+        if let Some(left) = left.filter(|left| budget_msat > *left) {
+            return Err(Error::OverLimit { budget_msat, left });
+        }
         Ok(Award {
             v: V1,
             job: self.job,
@@ -86,12 +94,8 @@ impl Placing<'_> {
             task: self.order.task,
             model: self.word.model,
             price: self.word.price,
-            budget_msat: self
-                .word
-                .price
-                .cost(tokens.0, tokens.1)
-                .ok_or(Error::Cost)?,
-            terms: self.word.terms,
+            budget_msat,
+            terms: self.word.terms.kind(),
             limits,
             checkers: Checkers::Nobody,
             deadline: self.deadline,
@@ -149,6 +153,8 @@ pub(super) fn offer(
 ) -> Option<Offer> {
     let limits = order.limits;
     let price = order.max_price;
+    let cost = price.cost(limits.input_tokens.into(), limits.output_tokens.into())?;
+    let left = order.means.and_then(|means| means.left);
     Some(Offer {
         v: V1,
         nonce: rand::random_range(0..=MAX_SAFE_INTEGER),
@@ -156,8 +162,8 @@ pub(super) fn offer(
         accepts: vec![order.accepts.clone()],
         limits,
         max_price: price,
-        budget_msat: price.cost(limits.input_tokens.into(), limits.output_tokens.into())?,
-        terms: PAYABLE.to_vec(),
+        budget_msat: left.map_or(cost, |left| left.min(cost)),
+        terms: order.payable(),
         checkers: Checkers::Nobody,
         bids_until,
         deadline,

@@ -17,6 +17,9 @@ impl Driver {
         if self.offer.is_some() && self.attempts == 0 {
             self.record_cancel(None, None, withdrawal(end));
         }
+        if let (End::Failed(_) | End::Stopped, Some(error)) = (end, self.money_trouble()) {
+            return Err(error);
+        }
         match (end, &self.trouble) {
             (End::Done { result, ended, .. }, _) => self.summary(result, ended),
             (End::Failed(_) | End::Stopped, Some(trouble)) => {
@@ -57,6 +60,9 @@ impl Driver {
             output_tokens: self.tally.tokens,
             usage: delivered.usage,
             due_msat: delivered.due_msat,
+            charged_msat: self.money.moved.charged,
+            paid_msat: self.money.moved.paid,
+            left_msat: self.money.left_msat,
             first_token_ms: self.tally.first_token_ms(now),
             tokens_per_s: self.tally.tokens_per_s(),
             total_ms: self.tally.total_ms(now),

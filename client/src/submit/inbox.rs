@@ -1,6 +1,6 @@
 //! What a job hears: each event is checked against the attempt that counts, and becomes an input or nothing.
 
-use infernet_node::clock;
+use infernet_node::{clock, mortality};
 use infernet_protocol::bounds::MAX_BIDS;
 use infernet_protocol::event::{Bid, Cancel, JobResult, Signed};
 use infernet_protocol::inference::EndReason;
@@ -65,6 +65,10 @@ impl Driver {
             }
             Checked::Good(product) => {
                 self.note_delivery(result, &product);
+                mortality::point("result-heard");
+                if let Some(input) = self.claimed_by_result(result, &product) {
+                    return Some(input);
+                }
                 Some(Input::Result {
                     award,
                     result: result.id(),
@@ -105,7 +109,8 @@ impl Driver {
         let current = self.current.as_ref()?;
         let progress = results::progress(author, content, &current.award, &current.conversation)?;
         self.listened();
-        Some(self.news(progress))
+        let claimed = progress.tab.and_then(|tab| self.claimed(&tab));
+        claimed.or_else(|| self.news(progress))
     }
 
     /// The provider of the current attempt was heard.
@@ -115,8 +120,8 @@ impl Driver {
         self.trouble = None;
     }
 
-    fn news(&mut self, Progress { award, news }: Progress) -> Input {
-        match news {
+    fn news(&mut self, Progress { award, news, .. }: Progress) -> Option<Input> {
+        Some(match news {
             News::Accepted { ahead } => {
                 self.accepted(Some(ahead));
                 Input::Alive {
@@ -133,18 +138,29 @@ impl Driver {
                         detail,
                     });
                 }
-                Input::Declined { award, reason }
+                return self.declined(Input::Declined { award, reason });
             }
             News::Piece(piece) => {
                 self.accepted(None);
                 Input::Piece { award, piece }
             }
-            // What is due is 0 while only free work is bought.
-            News::Alive { .. } | News::Due { .. } => Input::Alive {
+            News::Due {
+                invoice: Some(invoice),
+            } => {
+                let alive = Input::Alive {
+                    award,
+                    accepted: false,
+                };
+                return self.due(&invoice).or(Some(alive));
+            }
+            News::Alive { .. }
+            | News::Due { invoice: None }
+            | News::Refunding
+            | News::RefundRefused { .. } => Input::Alive {
                 award,
                 accepted: false,
             },
-        }
+        })
     }
 
     fn accepted(&mut self, ahead: Option<u32>) {

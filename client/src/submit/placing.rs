@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
-use infernet_node::{clock, link};
+use infernet_node::{clock, link, mortality};
 use infernet_protocol::event::{Award, Signed};
 use infernet_protocol::inference::TokenId;
 use infernet_protocol::job::buyer::Input;
-use infernet_protocol::seal::Conversation;
+use infernet_protocol::kinds;
+use infernet_protocol::money::PaymentKind;
+use infernet_protocol::seal::{Conversation, Salt};
 use nostr::{Event, EventId, Timestamp};
 use tokio::time::Instant;
 
+use super::money::{self, Bill};
 use super::{Current, Driver, Report, award};
 use crate::answer::Step;
 use crate::client::sign;
 use crate::market::Word;
+use crate::purse::Lease;
 
 /// How long relays may be away before an award that is under way counts as failed; a provider would ignore one that
 /// is much older.
@@ -37,29 +41,52 @@ impl Driver {
         self.offer = Some(offer);
     }
 
-    /// Awards the next attempt.
-    pub(super) fn place(&mut self, word: EventId, prefix: &[TokenId]) -> Input {
+    /// Awards the next attempt; one that is paid once its tab is open.
+    pub(super) fn place(&mut self, word: EventId, prefix: Vec<TokenId>) -> Option<Input> {
+        self.settle_unfinished();
         let Some(word) = self.words.get(&word).cloned() else {
             tracing::error!(%word, "the job awards to somebody who is not known");
-            return Input::AwardFailed;
-        };
-        let failed = |how: String| {
-            self.tell(Step::Failed {
-                name: word.name.clone(),
-                how: format!("cannot be given it: {how}"),
-            });
-            Input::AwardFailed
+            return Some(Input::AwardFailed);
         };
         if !prefix.is_empty() && self.speaks.is_some_and(|model| model != word.model) {
-            return failed("it runs another model, with other tokens".into());
+            return Some(self.misplaced(&word, "it runs another model, with other tokens"));
         }
-        match self.sign_award(&word, prefix) {
-            Ok(award) => self.awarded(word, award, prefix.len()),
-            Err(error) => failed(error.to_string()),
+        match word.terms.kind() {
+            PaymentKind::Tab => self.open_tab(word, prefix),
+            PaymentKind::Free | PaymentKind::Escrow => Some(self.place_on(word, &prefix, None)),
         }
     }
 
-    fn sign_award(&self, word: &Word, prefix: &[TokenId]) -> Result<Signed<Award>, award::Error> {
+    /// Awards to a provider, whose tab is open if it is paid.
+    pub(super) fn place_on(
+        &mut self,
+        word: Word,
+        prefix: &[TokenId],
+        lease: Option<Lease>,
+    ) -> Input {
+        match self.sign_award(&word, prefix) {
+            Ok((award, salt)) => {
+                let bill = lease.map(|lease| self.bill(lease, &word, &award, salt, prefix.len()));
+                self.awarded(word, award, prefix.len(), bill)
+            }
+            Err(error) => self.misplaced(&word, &error.to_string()),
+        }
+    }
+
+    /// Nobody is to blame for an award that cannot be made.
+    pub(super) fn misplaced(&self, word: &Word, why: &str) -> Input {
+        self.tell(Step::Failed {
+            name: word.name.clone(),
+            how: format!("cannot be given it: {why}"),
+        });
+        Input::AwardFailed
+    }
+
+    fn sign_award(
+        &self,
+        word: &Word,
+        prefix: &[TokenId],
+    ) -> Result<(Signed<Award>, Salt), award::Error> {
         let placing = award::Placing {
             order: &self.order,
             work: &self.request.work,
@@ -74,7 +101,13 @@ impl Driver {
         placing.sign(self.shared().keys(), clock::now())
     }
 
-    fn awarded(&mut self, word: Word, award: Signed<Award>, behind: usize) -> Input {
+    fn awarded(
+        &mut self,
+        word: Word,
+        award: Signed<Award>,
+        behind: usize,
+        bill: Option<Bill>,
+    ) -> Input {
         let own = self.shared().keys().secret_key();
         let Ok(conversation) = Conversation::between(own, &word.provider) else {
             return Input::AwardFailed;
@@ -86,7 +119,10 @@ impl Driver {
         }
         self.attempts = award.attempt;
         self.trouble = None;
-        self.publish(award.event().clone(), AWARD_PATIENCE, true);
+        match &bill {
+            Some(bill) => self.publish_written(bill, &award),
+            None => self.publish(award.event().clone(), AWARD_PATIENCE, true),
+        }
         tracing::info!(%job, award = %id, attempt = award.attempt, provider = %word.provider, "awarded");
         self.tell(Step::Awarded {
             job,
@@ -104,16 +140,48 @@ impl Driver {
             accepted: false,
             error: None,
             delivered: None,
+            bill,
+            is_spared: false,
+            was_adrift: self.adrift || self.unanswered,
         });
         Input::Awarded { award: id }
     }
 
+    /// Publishes an award that is paid once it is written down.
+    fn publish_written(&self, bill: &Bill, award: &Signed<Award>) {
+        let (id, event) = (award.id(), award.event().clone());
+        let (written, reporter) = (bill.written(&id), self.reporter.clone());
+        let publishing = self.publishing(event, AWARD_PATIENCE, true);
+        self.shared().tasks.spawn(async move {
+            match written.await {
+                Ok(()) => publishing.await,
+                Err(error) => {
+                    // The job may be over by now.
+                    let _ = reporter.send(Report::Money(money::Report::Unwritten(error)));
+                }
+            }
+        });
+    }
+
     /// Publishes in the background, and reports if no relay takes what the job rests on.
     pub(super) fn publish(&self, event: Event, patience: Duration, report: bool) {
+        let publishing = self.publishing(event, patience, report);
+        self.shared().tasks.spawn(publishing);
+    }
+
+    fn publishing(
+        &self,
+        event: Event,
+        patience: Duration,
+        report: bool,
+    ) -> impl Future<Output = ()> + use<> {
         let (link, reporter) = (self.shared().link.clone(), self.reporter.clone());
         let by = Instant::now() + patience;
-        self.shared().tasks.spawn(async move {
+        async move {
             let Err(error) = link.publish_until(&event, by).await else {
+                if event.kind.as_u16() == kinds::AWARD {
+                    mortality::point("awarded");
+                }
                 return;
             };
             tracing::warn!(event = %event.id, kind = event.kind.as_u16(), %error, "not published");
@@ -121,7 +189,7 @@ impl Driver {
                 // The job may be over by now.
                 let _ = reporter.send(Report::Unpublished(event.id, error));
             }
-        });
+        }
     }
 
     pub(super) fn unpublished(&mut self, event: EventId, error: link::Error) -> Option<Input> {

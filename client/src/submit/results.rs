@@ -2,6 +2,7 @@
 
 use infernet_protocol::event::{Award, JobResult, Signed};
 use infernet_protocol::inference::EndReason;
+use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{Output, Payload, Product, Progress, Vector, Work};
 use infernet_protocol::seal::{Conversation, Domain, overhear, salted_hash};
 use nostr::{Keys, PublicKey};
@@ -104,6 +105,30 @@ fn are_vectors(vectors: &[Vector]) -> bool {
     length > 0 && vectors.iter().all(whole)
 }
 
+/// What is owed for a result that nobody was there to hear: nothing if it is not what was asked for.
+pub(crate) fn owed(
+    result: &Signed<JobResult>,
+    award: &Signed<Award>,
+    work: &Work,
+    keys: &Keys,
+) -> Option<Msat> {
+    let Checked::Good(product) = check(result, award, work, keys) else {
+        return None;
+    };
+    let usage = &result.usage;
+    let drawn = product.tokens().len() as u64;
+    let input = usage.input_tokens.saturating_add(usage.prefix_tokens);
+    let limits = &award.limits;
+    let is_counted_right = usage.output_tokens == drawn
+        && drawn <= limits.output_tokens.into()
+        && input <= limits.input_tokens.into();
+    let is_something = drawn > 0 || (limits.output_tokens == 0 && result.error.is_none());
+    match is_something {
+        true => is_counted_right.then_some(result.due_msat),
+        false => Some(Msat::ZERO),
+    }
+}
+
 /// A message by this attempt's provider about this attempt.
 pub(super) fn progress(
     author: &PublicKey,
@@ -125,7 +150,6 @@ mod tests {
 
     use infernet_protocol::event::Body;
     use infernet_protocol::inference::{Dtype, Prompt, Sampling};
-    use infernet_protocol::money::Msat;
     use infernet_protocol::payload::{Generate, News};
     use infernet_protocol::seal::{Digest, whisper};
     use nostr::secp256k1::rand::rngs::OsRng;
@@ -241,6 +265,7 @@ mod tests {
         let says = |award: nostr::EventId| {
             let progress = Progress {
                 award,
+                tab: None,
                 news: News::Alive { ahead: 0 },
             };
             whisper(&theirs, &progress.to_bytes(), &mut OsRng).unwrap()

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use infernet_node::clock;
-use infernet_protocol::event::{Body, CancelReason, Experience, Private};
+use infernet_protocol::event::{Body, CancelReason, Experience};
 use infernet_protocol::job::buyer::{Account, Input};
 use infernet_protocol::kinds;
-use infernet_protocol::payload::{Control, Payload, Wish};
-use infernet_protocol::seal::whisper;
-use nostr::secp256k1::rand::rngs::OsRng;
+use infernet_protocol::payload::Wish;
 use nostr::{EventId, Filter, Kind, PublicKey};
 
 use super::{Driver, Report, award};
 use crate::answer::Step;
 use crate::client::sign;
+use crate::control::control;
 
 /// How long is tried to publish what is said about an attempt after it.
 const RECORD_PATIENCE: Duration = Duration::from_secs(30);
@@ -26,6 +24,7 @@ impl Driver {
     pub(super) fn show(&mut self, text: String, tokens: usize) -> Option<Input> {
         self.speaks = self.current.as_ref().map(|current| current.word.model);
         self.tally.add(self.real(), &text, tokens);
+        self.count(tokens);
         if !text.is_empty() {
             self.tell(Step::Text(text));
         }
@@ -35,17 +34,14 @@ impl Driver {
     /// Tells the provider something in private.
     pub(super) fn whisper(&self, award: EventId, wish: Wish) -> Option<Input> {
         let current = self.current.as_ref()?;
-        let control = Control { award, wish };
-        let content = whisper(&current.conversation, &control.to_bytes(), &mut OsRng).ok()?;
-        let private = Private {
-            kind: kinds::CONTROL,
-            job: current.award.job_id(),
-            reader: current.word.provider,
-            content,
-        };
-        let keys = self.shared().keys();
-        let unsigned = private.to_unsigned(keys.public_key(), clock::now());
-        let event = unsigned.sign_with_keys(keys).ok()?;
+        let event = control(
+            self.shared().keys(),
+            &current.conversation,
+            current.word.provider,
+            current.award.job_id(),
+            award,
+            wish,
+        )?;
         if let Err(error) = self.shared().link.send(&event) {
             tracing::debug!(%error, "a message was not sent");
         }
@@ -82,18 +78,27 @@ impl Driver {
     }
 
     /// Tells the caller and the market how an attempt went.
-    pub(super) fn attest(&self, account: &Account) -> Option<Input> {
+    pub(super) fn attest(&mut self, account: &Account) -> Option<Input> {
         let current = self.current.as_ref()?;
-        let word = &current.word;
-        if account.experience != Experience::Completed {
+        let word = current.word.clone();
+        let (is_billed, how) = (current.bill.is_some(), current.how(account.experience));
+        let is_blameless = self.is_blameless(account);
+        if is_blameless {
+            self.note_delay();
+        } else if account.experience != Experience::Completed {
             self.tell(Step::Failed {
                 name: word.name.clone(),
-                how: current.how(account.experience),
+                how,
             });
         }
         let is_own = word.provider == self.client.public_key();
-        if !is_own {
-            self.record(&award::attestation(self.job_id?, word, account));
+        let attestation =
+            (!is_own && !is_blameless).then_some(award::attestation(self.job_id?, &word, account));
+        if is_billed {
+            // It goes out with the receipt that it names.
+            self.settle(account, attestation);
+        } else if let Some(attestation) = attestation {
+            self.record(&attestation);
         }
         None
     }

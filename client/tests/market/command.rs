@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use infernet_protocol::kinds;
+use nostr::RelayUrl;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,31 +15,38 @@ use crate::fake::{Conduct, Script, answer, embedding_model};
 use crate::{DEADLINE, Market};
 
 /// What a run left.
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 /// A user with a home folder, on a market.
-struct User {
+pub struct User {
     home: TempDir,
     relay: String,
+    /// More of the environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl User {
     fn on(market: &Market) -> Self {
+        Self::at(&market.url)
+    }
+
+    pub fn at(relay: &RelayUrl) -> Self {
         Self {
             home: tempfile::tempdir().unwrap(),
-            relay: market.url.to_string(),
+            relay: relay.to_string(),
+            environment: Vec::new(),
         }
     }
 
-    fn home(&self) -> &Path {
+    pub fn home(&self) -> &Path {
         self.home.path()
     }
 
-    fn start(&self, arguments: &[&str]) -> Child {
+    pub fn start(&self, arguments: &[&str]) -> Child {
         self.command(arguments).spawn().unwrap()
     }
 
@@ -49,6 +57,7 @@ impl User {
             .env_clear()
             .env("INFERNET_HOME", self.home())
             .env("INFERNET_RELAYS", &self.relay)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -56,7 +65,7 @@ impl User {
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Ran {
+    pub async fn run(&self, arguments: &[&str]) -> Ran {
         self.run_with(arguments, "").await
     }
 
@@ -74,7 +83,7 @@ impl User {
         }
     }
 
-    async fn json(&self, arguments: &[&str]) -> Value {
+    pub async fn json(&self, arguments: &[&str]) -> Value {
         let ran = self.run(arguments).await;
         assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
         serde_json::from_str(&ran.out).unwrap()

@@ -399,6 +399,7 @@ impl Attempt {
     fn sealed(&self, news: News) -> Event {
         let progress = Progress {
             award: self.award.id(),
+            tab: None,
             news,
         };
         self.private(&progress, &self.fake.script.keys, &self.conversation)
@@ -561,6 +562,7 @@ impl Attempt {
         let chain = Chain::start(&self.award.id()).after(0, &[1], &text);
         let progress = Progress {
             award: self.award.id(),
+            tab: None,
             news: News::Piece(Piece {
                 seq: 0,
                 tokens: vec![1],

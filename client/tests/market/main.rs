@@ -2,11 +2,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod bazaar;
 mod command;
 mod fake;
 mod faults;
 mod jobs;
+mod paid;
+mod paying;
 mod proxy;
+mod seller;
+mod wallets;
 
 use std::time::Duration;
 
@@ -106,6 +111,14 @@ pub struct Life {
 }
 
 impl Life {
+    /// How it went well.
+    pub fn summary(&self) -> &Summary {
+        match &self.outcome {
+            Ok(summary) => summary,
+            Err(error) => panic!("{error}: {:#?}", self.steps),
+        }
+    }
+
     /// Names of the providers that were awarded.
     pub fn awarded(&self) -> Vec<&str> {
         let awarded = |step: &'_ Step| matches!(step, Step::Awarded { .. });

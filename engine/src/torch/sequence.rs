@@ -87,6 +87,10 @@ impl Job for Sequence {
         })
     }
 
+    fn waits(&self) -> bool {
+        self.steps.is_ahead()
+    }
+
     fn fail(self, error: Error) {
         self.steps.send(Step::Failed(error));
     }

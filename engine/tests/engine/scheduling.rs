@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use infernet_engine::{Engine, Error, Generate, Options, Step, TorchEngine};
+use infernet_engine::{Engine, Error, Generate, MAX_AHEAD, Options, Step, TorchEngine};
 use infernet_protocol::inference::EndReason;
 
 use crate::harness::{
@@ -44,6 +44,29 @@ fn a_short_request_overtakes_a_long_one() {
     // The long one went on beside the short one, and stopped soon.
     assert!(rest.ids.len() >= quick.ids.len() - 1, "{}", rest.ids.len());
     assert!(rest.ids.len() < 1000);
+}
+
+/// What is not read is not computed: whoever pays as it reads leaves little
+/// unpaid.
+#[test]
+fn a_reader_that_is_behind_holds_up_its_own_answer_alone() {
+    let Some(engine) = smollm2("a_reader_that_is_behind_holds_up_its_own_answer_alone") else {
+        return;
+    };
+    let unread = engine.generate(long(engine)).unwrap();
+    let beside = Generate {
+        max_tokens: 100,
+        ..long(engine)
+    };
+    // The two take turns, so that the first could have drawn as many.
+    let read = answer(engine, beside);
+    assert_eq!(read.ids.len(), 100);
+    unread.cancel();
+    let got = finish(unread);
+    assert_eq!(got.reason(), EndReason::Cancelled);
+    let ahead = got.ids.len();
+    assert!((MAX_AHEAD / 2..=MAX_AHEAD).contains(&ahead), "{ahead}");
+    assert_eq!(got.ids, read.ids[..ahead], "and it is the same answer");
 }
 
 #[test]

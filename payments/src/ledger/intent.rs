@@ -133,7 +133,7 @@ impl Intent {
 /// The most that may be paid out in a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// How much, fees not counted in.
+    /// How much, with the routing of what is done.
     pub most: Msat,
     /// From when on.
     pub since: Timestamp,

@@ -2,6 +2,7 @@
 
 use infernet_protocol::event::ReceiptSide;
 use nostr::{PublicKey, Timestamp};
+use sqlx::{Sqlite, Transaction};
 
 use crate::tab::Carried;
 
@@ -71,42 +72,18 @@ impl Ledger {
             .collect()
     }
 
-    /// What the tab with a counterparty has seen so far, on which we are the buyer or the provider.
+    /// What the tab with a counterparty has seen so far, on which we are the buyer or the provider. What a provider
+    /// is paying back, and may have paid, is not left on it; what a buyer is paying is not on it yet.
     ///
     /// # Errors
-    /// [`Error::Sqlite`]; [`Error::Damaged`] if more was paid back than was paid.
+    /// [`Error::Sqlite`].
     pub async fn carried(
         &self,
         counterparty: &PublicKey,
         our_side: ReceiptSide,
     ) -> Result<Carried, Error> {
-        let counterparty = counterparty.as_bytes().to_vec();
-        let row = sqlx::query!(
-            r#"SELECT
-                coalesce(sum(amount_msat) FILTER (WHERE
-                    (leg = 'credited' AND reason = 'top-up') OR (leg = 'accepted' AND reason = 'refund')), 0)
-                    AS "paid_by_us!: i64",
-                coalesce(sum(-amount_msat) FILTER (WHERE leg = 'charged' AND amount_msat < 0), 0)
-                    AS "due_by_us!: i64",
-                coalesce(sum(-amount_msat) FILTER (WHERE
-                    (leg = 'accepted' AND reason = 'top-up') OR (leg = 'credited' AND reason = 'refund')), 0)
-                    AS "paid_to_us!: i64",
-                coalesce(sum(amount_msat) FILTER (WHERE leg = 'charged' AND amount_msat > 0), 0)
-                    AS "due_to_us!: i64"
-               FROM entries JOIN postings ON postings.id = entries.posting
-               WHERE account = 'tab' AND counterparty = ?"#,
-            counterparty
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        let (paid, due) = match our_side {
-            ReceiptSide::Buyer => (row.paid_by_us, row.due_by_us),
-            ReceiptSide::Provider => (row.paid_to_us, row.due_to_us),
-        };
-        Ok(Carried {
-            paid: super::msat(paid)?,
-            due: super::msat(due)?,
-        })
+        let mut change = self.pool.begin().await?;
+        carried(&mut change, counterparty, our_side).await
     }
 
     /// The entries of an account since then, the oldest first. For income and spending the counterparty is that of
@@ -143,4 +120,44 @@ impl Ledger {
         })
         .collect()
     }
+}
+
+/// What a tab has seen so far, as part of a larger change.
+pub(super) async fn carried(
+    change: &mut Transaction<'static, Sqlite>,
+    counterparty: &PublicKey,
+    our_side: ReceiptSide,
+) -> Result<Carried, Error> {
+    let counterparty = counterparty.as_bytes().to_vec();
+    let row = sqlx::query!(
+        r#"SELECT
+            coalesce(sum(amount_msat) FILTER (WHERE
+                (leg = 'credited' AND reason = 'top-up') OR (leg = 'accepted' AND reason = 'refund')), 0)
+                AS "paid_by_us!: i64",
+            coalesce(sum(-amount_msat) FILTER (WHERE leg = 'charged' AND amount_msat < 0), 0)
+                AS "due_by_us!: i64",
+            coalesce(sum(-amount_msat) FILTER (WHERE
+                (leg = 'accepted' AND reason = 'top-up') OR (leg = 'credited' AND reason = 'refund')), 0)
+                AS "paid_to_us!: i64",
+            coalesce(sum(amount_msat) FILTER (WHERE leg = 'charged' AND amount_msat > 0), 0)
+                AS "due_to_us!: i64",
+            (SELECT coalesce(sum(amount_msat), 0) FROM intents
+             WHERE direction = 'outgoing' AND reason = 'refund' AND state IN ('planned', 'under-way')
+                AND intents.counterparty = ?) AS "going_back!: i64"
+           FROM entries JOIN postings ON postings.id = entries.posting
+           WHERE account = 'tab' AND counterparty = ?"#,
+        counterparty,
+        counterparty
+    )
+    .fetch_one(&mut **change)
+    .await?;
+    let (paid, due) = match our_side {
+        ReceiptSide::Buyer => (row.paid_by_us, row.due_by_us),
+        ReceiptSide::Provider => (row.paid_to_us.saturating_sub(row.going_back), row.due_to_us),
+    };
+    Ok(Carried {
+        // More back than was paid is a present.
+        paid: super::msat(paid.max(0))?,
+        due: super::msat(due)?,
+    })
 }

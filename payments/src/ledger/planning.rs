@@ -1,10 +1,12 @@
 //! Writing intents down, and taking them from one standing to the next.
 
+use infernet_protocol::event::ReceiptSide;
 use infernet_protocol::money::Msat;
 use nostr::{EventId, PublicKey, Timestamp};
 use sqlx::{Sqlite, Transaction};
 
 use super::intent::{Budget, Caps, Due, Intent, Planned, Reason, Standing, direction_name};
+use super::journal::carried;
 use super::posting::post;
 use super::{Error, Ledger, amount, bytes32, instant, key, msat, seconds};
 use crate::rail::{Direction, OrderKey};
@@ -54,7 +56,8 @@ impl Ledger {
     /// Writes down that an invoice is to be paid, unless there is an intent for it.
     ///
     /// # Errors
-    /// [`Error::OverBudget`]; [`Error::Sqlite`].
+    /// [`Error::OverBudget`]; [`Error::NotLeft`] for a refund; [`Error::Conflict`] if that invoice was for somebody
+    /// else; [`Error::Sqlite`].
     pub async fn plan_payment(
         &self,
         due: &Due,
@@ -66,7 +69,15 @@ impl Ledger {
         let mut change = self.change().await?;
         let hash = invoice.hash();
         if let Some(before) = find(&mut change, Direction::Outgoing, &hash).await? {
-            return Ok(Planned::Before(before));
+            let is_same = (before.reason, before.counterparty) == (due.reason, due.counterparty);
+            return match is_same {
+                true => Ok(Planned::Before(before)),
+                // Somebody shows us an invoice that we were shown, and may have paid, for somebody else.
+                false => Err(Error::Conflict),
+            };
+        }
+        if due.reason == Reason::Refund {
+            is_left(&mut change, &due.counterparty, invoice.amount()).await?;
         }
         if let Some(budget) = budget {
             check(&mut change, budget, invoice.amount()).await?;
@@ -123,7 +134,8 @@ impl Ledger {
         Ok(intent)
     }
 
-    /// Writes down the invoice that was made for an intent: from here on it may be paid.
+    /// Writes down the invoice that was made for an intent: from here on it may be paid. False if the intent was
+    /// given up meanwhile, or that invoice is another intent's.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -138,12 +150,14 @@ impl Ledger {
         let (expires_s, now) = (seconds(invoice.expires_at()), seconds(now));
         let done = sqlx::query!(
             "UPDATE intents SET hash = ?, invoice = ?, expires_s = ?, state = 'under-way', changed_s = ?
-             WHERE key = ? AND state = 'planned' AND hash IS NULL",
+             WHERE key = ? AND state = 'planned' AND hash IS NULL
+                AND NOT EXISTS (SELECT 1 FROM intents WHERE direction = 'incoming' AND hash = ?)",
             hash,
             text,
             expires_s,
             now,
-            key
+            key,
+            hash
         )
         .execute(&self.pool)
         .await?;
@@ -222,6 +236,24 @@ impl Ledger {
         rows.into_iter().map(Row::read).collect()
     }
 
+    /// What was to be paid or asked for during an award, however it stands now, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub async fn intents_about(&self, award: &EventId) -> Result<Vec<Intent>, Error> {
+        let award = award.as_bytes().to_vec();
+        let rows = sqlx::query_as!(
+            Row,
+            "SELECT key, direction, reason, counterparty, award, amount_msat, max_fee_msat,
+                    invoice, state, planned_s, changed_s
+             FROM intents WHERE award = ? ORDER BY planned_s, rowid",
+            award
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(Row::read).collect()
+    }
+
     /// The intent for a payment, if there is one.
     ///
     /// # Errors
@@ -244,7 +276,7 @@ impl Ledger {
         unpaid_invoices(&mut change, of).await
     }
 
-    /// What was paid out, or is under way, since then; fees not counted in.
+    /// What was paid out, or is under way, since then, with the routing of what is done.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -252,6 +284,25 @@ impl Ledger {
         let mut change = self.pool.begin().await?;
         paid_since(&mut change, since).await
     }
+}
+
+/// What is planned or under way with a counterparty, the oldest first.
+pub(super) async fn open_with(
+    change: &mut Transaction<'static, Sqlite>,
+    counterparty: &PublicKey,
+) -> Result<Vec<Intent>, Error> {
+    let counterparty = counterparty.as_bytes().to_vec();
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT key, direction, reason, counterparty, award, amount_msat, max_fee_msat,
+                invoice, state, planned_s, changed_s
+         FROM intents WHERE counterparty = ? AND state IN ('planned', 'under-way')
+         ORDER BY planned_s, rowid",
+        counterparty
+    )
+    .fetch_all(&mut **change)
+    .await?;
+    rows.into_iter().map(Row::read).collect()
 }
 
 async fn unpaid_invoices(
@@ -276,13 +327,30 @@ async fn paid_since(
 ) -> Result<Msat, Error> {
     let since = seconds(since);
     let spent = sqlx::query_scalar!(
-        r#"SELECT coalesce(sum(amount_msat), 0) AS "spent!: i64" FROM intents
-           WHERE direction = 'outgoing' AND planned_s >= ? AND state <> 'failed'"#,
+        r#"SELECT coalesce(sum(amount_msat), 0)
+                + (SELECT coalesce(sum(amount_msat), 0)
+                   FROM entries JOIN postings ON postings.id = entries.posting
+                   WHERE account = 'fees' AND at_s >= ?1) AS "spent!: i64"
+           FROM intents WHERE direction = 'outgoing' AND planned_s >= ?1 AND state <> 'failed'"#,
         since
     )
     .fetch_one(&mut **change)
     .await?;
     msat(spent)
+}
+
+/// Whether so much can be paid back.
+async fn is_left(
+    change: &mut Transaction<'static, Sqlite>,
+    buyer: &PublicKey,
+    amount: Msat,
+) -> Result<(), Error> {
+    let tab = carried(change, buyer, ReceiptSide::Provider).await?;
+    let left = Msat(tab.paid.0.saturating_sub(tab.due.0));
+    match amount <= left {
+        true => Ok(()),
+        false => Err(Error::NotLeft { left }),
+    }
 }
 
 async fn check(

@@ -96,6 +96,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether nothing is left that somebody has to look into.
+    pub fn is_explained(&self) -> bool {
+        let is_fault = |difference: &Difference| {
+            matches!(
+                difference,
+                Difference::Missing { .. } | Difference::Amount { .. }
+            )
+        };
+        self.unexplained_msat == 0 && !self.differences.iter().any(is_fault)
+    }
+
     /// Whether both say the same.
     pub fn is_even(&self) -> bool {
         self.differences.is_empty() && self.unexplained_msat == 0
@@ -161,25 +172,30 @@ impl Ledger {
 
     async fn report(&self, wallet: Msat, differences: Vec<Difference>) -> Result<Report, Error> {
         let ledger_msat = self.balance(&Account::Wallet).await?;
-        let mut explained = 0;
-        let mut unsure = 0;
+        // Saturating: what a wallet claims is bounded, how often it claims it is not.
+        let (mut explained, mut unsure) = (0_i64, 0_i64);
         for difference in &differences {
             match difference {
                 Difference::Unposted(payment) | Difference::Foreign(payment) => {
-                    explained += moved(payment)?.unwrap_or_default();
+                    explained = explained.saturating_add(moved(payment)?.unwrap_or_default());
                 }
-                Difference::Missing { posted_msat, .. } => explained -= posted_msat,
+                Difference::Missing { posted_msat, .. } => {
+                    explained = explained.saturating_sub(*posted_msat);
+                }
                 Difference::Amount {
                     posted_msat,
                     wallet_msat,
                     ..
-                } => explained += wallet_msat - posted_msat,
+                } => explained = explained.saturating_add(wallet_msat.saturating_sub(*posted_msat)),
                 Difference::UnderWay(intent) => {
-                    unsure += super::amount(intent.amount)? + super::amount(intent.max_fee)?;
+                    let most = super::amount(intent.amount)? + super::amount(intent.max_fee)?;
+                    unsure = unsure.saturating_add(most);
                 }
             }
         }
-        let rest = super::amount(wallet)? - ledger_msat - explained;
+        let rest = super::amount(wallet)?
+            .saturating_sub(ledger_msat)
+            .saturating_sub(explained);
         Ok(Report {
             ledger_msat,
             wallet,

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use infernet_node::clock;
 use infernet_node::link::{self, Link};
 use infernet_protocol::money::Msat;
+use nostr::secp256k1::PublicKey;
 use nostr::{Keys, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -144,7 +145,9 @@ impl Rail {
 }
 
 fn read<T: DeserializeOwned>(result: Value) -> Result<T, Error> {
-    serde_json::from_value(result).map_err(|error| Error::Nonsense(error.to_string()))
+    // Serde's words quote what they choke on, and that may be an invoice or a preimage.
+    serde_json::from_value(result)
+        .map_err(|_| Error::Nonsense("it lacks what was asked for".to_owned()))
 }
 
 fn outgoing(order: &Order, state: State) -> Payment {
@@ -291,11 +294,13 @@ impl PaymentRail for Rail {
                 }
             }
             if is_last {
-                break;
+                all.sort_by_key(|payment| payment.created_at);
+                return Ok(all);
             }
         }
-        all.sort_by_key(|payment| payment.created_at);
-        Ok(all)
+        // Half a list would look as if the rest had never been.
+        let most = MAX_PAGES * PAGE;
+        Err(Error::Refused(format!("it lists over {most} payments")))
     }
 
     async fn balance(&self) -> Result<Msat, Error> {
@@ -308,6 +313,17 @@ impl PaymentRail for Rail {
             true => Ok(Msat(answer.balance)),
             false => Err(Error::Nonsense("more than all the money".to_owned())),
         }
+    }
+
+    async fn node(&self) -> Result<Option<PublicKey>, Error> {
+        #[derive(serde::Deserialize)]
+        struct Info {
+            #[serde(default)]
+            pubkey: Option<String>,
+        }
+        let answer: Info = self.ask(message::GET_INFO, json!({})).await?;
+        // Wallets without a node of their own answer nothing, or an empty text.
+        Ok(answer.pubkey.and_then(|pubkey| pubkey.parse().ok()))
     }
 
     async fn settle(&self, preimage: &Preimage) -> Result<(), Error> {
@@ -324,5 +340,22 @@ impl PaymentRail for Rail {
 
     fn subscribe(&self) -> Notices {
         Notices::new(self.desk.notices.subscribe())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_not_repeated() {
+        let secret = "11".repeat(32);
+        let answer = json!({ "preimage": secret, "fees_paid": secret });
+        let Err(error) = read::<Paid>(answer) else {
+            panic!("a fee is a number");
+        };
+        assert!(!error.to_string().contains(&secret), "{error}");
     }
 }

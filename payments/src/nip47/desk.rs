@@ -139,8 +139,9 @@ impl Desk {
     fn hear(&self, event: &Event) {
         match event.kind.as_u16() {
             INFO => {
+                let offered = Encryption::offered(event);
                 self.encryption
-                    .send_replace(Some(Encryption::offered(event)));
+                    .send_modify(|known| *known = Some(offered.or_better(*known)));
             }
             RESPONSE => self.answered(event),
             NOTIFICATION | NOTIFICATION_NIP04 => self.notified(event),

@@ -39,6 +39,15 @@ impl Encryption {
         }
     }
 
+    /// The better of what is offered now and what was before. A wallet that has learned NIP-44 does not forget it:
+    /// who says so has kept an old event, and would like to read along.
+    pub(crate) fn or_better(self, known: Option<Self>) -> Self {
+        match known {
+            Some(Self::Nip44) => Self::Nip44,
+            Some(Self::Nip04) | None => self,
+        }
+    }
+
     /// How this content was sealed.
     fn of(content: &str) -> Self {
         match content.contains("?iv=") {
@@ -93,6 +102,14 @@ mod tests {
         let future = info(vec![tag(&["encryption", "nip99 nip04"])]);
         assert_eq!(Encryption::offered(&future), Encryption::Nip04);
         assert_eq!(Encryption::offered(&info(vec![])), Encryption::Nip04);
+    }
+
+    #[test]
+    fn an_old_event_takes_nothing_back() {
+        let now = Encryption::Nip44.or_better(Some(Encryption::Nip04));
+        assert_eq!(now, Encryption::Nip44);
+        assert_eq!(Encryption::Nip04.or_better(Some(now)), Encryption::Nip44);
+        assert_eq!(Encryption::Nip04.or_better(None), Encryption::Nip04);
     }
 
     #[test]

@@ -258,7 +258,11 @@ impl Shop {
         let rail = &self.rail;
         let refused = |error: Error| message::Fault::of(&error);
         match method {
-            message::GET_INFO => Ok(json!({ "methods": METHODS, "network": "regtest" })),
+            message::GET_INFO => {
+                let node = rail.node().await.map_err(refused)?;
+                let pubkey = node.map(|node| node.to_string());
+                Ok(json!({ "methods": METHODS, "network": "regtest", "pubkey": pubkey }))
+            }
             message::GET_BALANCE => {
                 let balance = rail.balance().await.map_err(refused)?;
                 Ok(json!({ "balance": balance.0 }))

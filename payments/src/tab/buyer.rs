@@ -17,7 +17,9 @@ pub struct Limits {
     /// The most that it pays ahead of what it has: one top-up. Where it is twice what the provider asks for at a
     /// time, the stream never stalls; where it is less, an invoice waits until more has come.
     pub risk: Msat,
-    /// How far the two may differ over earlier jobs: a crash may have cut one short.
+    /// How much more the provider may charge for earlier jobs than we do, all of them together: of those that were
+    /// cut short, what was on its way is theirs and not ours. It eats into the risk, so that what is left of that
+    /// should still hold two top-ups.
     pub earlier_difference: Msat,
 }
 
@@ -25,7 +27,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             risk: Msat(50_000),
-            earlier_difference: Msat(1_000),
+            earlier_difference: Msat(25_000),
         }
     }
 }
@@ -89,6 +91,21 @@ pub enum Input {
         /// Whether its result has come.
         is_delivered: bool,
     },
+    /// What an earlier job cost is not known yet: its result may still come. Until then nothing that the provider
+    /// charges for earlier jobs is too much.
+    Unclear {
+        /// The award.
+        award: EventId,
+        /// What we have charged for it so far.
+        charged: Msat,
+    },
+    /// What such a job cost is known.
+    Cleared {
+        /// The award.
+        award: EventId,
+        /// How much.
+        amount: Msat,
+    },
 }
 
 /// What to do.
@@ -146,8 +163,12 @@ pub struct Tab {
     limits: Limits,
     carried: Carried,
     jobs: BTreeMap<EventId, Job>,
+    /// Earlier jobs whose cost is not known yet, with what is charged for them in `carried`.
+    unclear: BTreeMap<EventId, Msat>,
     /// Payments that may be done or not.
     under_way: BTreeMap<PaymentHash, Msat>,
+    /// Those of an earlier process: its wallet may never have heard of them.
+    unsure: BTreeSet<PaymentHash>,
     /// Payments that are done: what comes about them again changes nothing.
     settled: BTreeSet<PaymentHash>,
     /// Payments that came back, as we were told. Should one be done all the same, it counts.
@@ -163,11 +184,14 @@ impl Tab {
         carried: Carried,
         under_way: impl IntoIterator<Item = (PaymentHash, Msat)>,
     ) -> Self {
+        let under_way: BTreeMap<_, _> = under_way.into_iter().collect();
         Self {
             limits,
             carried,
             jobs: BTreeMap::new(),
-            under_way: under_way.into_iter().collect(),
+            unclear: BTreeMap::new(),
+            unsure: under_way.keys().copied().collect(),
+            under_way,
             settled: BTreeSet::new(),
             failed: BTreeMap::new(),
             waiting: None,
@@ -178,6 +202,16 @@ impl Tab {
     pub fn at_risk_msat(&self) -> i128 {
         let under_way = total(self.under_way.values().copied());
         i128::from(self.carried.paid.0) + i128::from(under_way) - i128::from(self.received())
+    }
+
+    /// What was paid and charged, without what runs.
+    pub const fn carried(&self) -> Carried {
+        self.carried
+    }
+
+    /// What payments that may be done or not come to.
+    pub fn under_way(&self) -> Msat {
+        Msat(total(self.under_way.values().copied()))
     }
 
     /// The invoice that will be paid once more has come, if there is one.
@@ -216,6 +250,7 @@ impl Tab {
                     counted: 0,
                     claimed: 0,
                     paid_before: self.carried.paid,
+                    paid_claimed: Msat::ZERO,
                     acknowledged: None,
                     is_stopped: false,
                 };
@@ -244,6 +279,15 @@ impl Tab {
                 award,
                 is_delivered,
             } => self.end(award, is_delivered, &mut effects)?,
+            Input::Unclear { award, charged } => {
+                self.unclear.insert(award, charged);
+            }
+            Input::Cleared { award, amount } => {
+                let charged = self.unclear.remove(&award);
+                let charged = charged.ok_or(Unexpected("the cost of a job that was clear"))?;
+                let others = self.carried.due.0.saturating_sub(charged.0);
+                self.carried.due = Msat(others.saturating_add(amount.0));
+            }
         }
         self.pay_waiting(&mut effects);
         Ok(effects)
@@ -280,20 +324,28 @@ impl Tab {
         }
         job.input_tokens = Some(totals.input_tokens);
         job.claimed = job.claimed.max(totals.output_tokens);
+        // It may know sooner than we of a payment; a result that is claimed by our books does not take it back.
+        let known = totals.tab_paid_msat.min(self.carried.paid);
+        job.paid_claimed = job.paid_claimed.max(known);
         self.acknowledge(award, effects);
         Ok(())
     }
 
     /// Whether the provider keeps other books over what was before. Only one job at a time can be compared: the
-    /// others' totals are on their way.
+    /// others' totals are on their way. So may be its wallet's word of a payment that ours has settled: what is
+    /// missing counts only once it is more than we risk anyway.
     fn disagrees_over_earlier(&self, award: &EventId, totals: &Totals) -> Option<Disagreement> {
         let job = self.jobs.get(award)?;
-        if totals.tab_paid_msat < job.paid_before {
+        let known = totals.tab_paid_msat.0.saturating_add(self.limits.risk.0);
+        // What it has signed before, it knows; an older statement may come later.
+        let is_news = totals.output_tokens > job.claimed;
+        let is_forgotten = is_news && totals.tab_paid_msat < job.paid_claimed;
+        if is_forgotten || known < job.paid_before.0 {
             return Some(Disagreement::PaymentMissing);
         }
         let earlier = totals.tab_due_msat.0.checked_sub(totals.due_msat.0);
         let difference = earlier.map(|earlier| earlier.saturating_sub(self.carried.due.0));
-        let is_alone = self.jobs.len() == 1;
+        let is_alone = self.jobs.len() == 1 && self.unclear.is_empty();
         let agrees = difference.is_some_and(|one| one <= self.limits.earlier_difference.0);
         (is_alone && !agrees).then_some(Disagreement::Earlier)
     }
@@ -332,7 +384,9 @@ impl Tab {
         if is_known || self.waiting.is_some_and(|(waiting, _)| waiting == hash) {
             return;
         }
-        if amount > self.limits.risk {
+        // What pays a debt is not paid ahead.
+        let would_be = self.at_risk_msat() + i128::from(amount.0);
+        if amount > self.limits.risk && would_be > i128::from(self.limits.risk.0) {
             let why = Refusal::TooLarge;
             return effects.push(Effect::Refuse { hash, why });
         }
@@ -346,13 +400,15 @@ impl Tab {
         }
     }
 
-    /// Whether what is paid covers all that runs.
+    /// Whether what is paid covers all that runs; what may never arrive is not relied on.
     fn has_enough(&self) -> bool {
         let running = self.jobs.values().filter(|job| !job.is_stopped);
         let ceiling = total(running.map(Job::ceiling));
         let stopped = self.jobs.values().filter(|job| job.is_stopped);
         let had = total(stopped.map(Job::received));
-        let under_way = total(self.under_way.values().copied());
+        let sure = self.under_way.iter();
+        let sure = sure.filter(|(hash, _)| !self.unsure.contains(hash));
+        let under_way = total(sure.map(|(_, amount)| *amount));
         let there_is = self.carried.paid.0.saturating_add(under_way);
         there_is
             >= self

@@ -11,6 +11,10 @@ use nostr::EventId;
 use self::job::{Job, further, next_stretch};
 use super::{Carried, Disagreement, MIN_PAYMENT, Totals, Unexpected};
 
+/// How many usual top-ups a tab is at most kept ahead of a stream that runs dry. A buyer who pays half of that on top
+/// of the other half stays within the five that buyers usually risk.
+const MAX_AHEAD: u64 = 4;
+
 /// What a provider asks of its buyers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
@@ -90,10 +94,26 @@ pub enum Input {
         /// How much.
         amount: Msat,
     },
-    /// The invoice that was asked for cannot be paid any more, or could not be made.
+    /// The invoice that was asked for cannot be paid any more, or could not be made: another is asked for at once, so
+    /// say this after a while where none can be made.
     Lapsed,
+    /// The buyer pays no more than this at a time: what was asked for is asked anew, in parts.
+    Limited {
+        /// How much.
+        most: Msat,
+    },
+    /// The same, of a buyer that was asked for no more than that, or for nothing: what was asked for stands.
+    Bounded {
+        /// How much.
+        most: Msat,
+    },
     /// A job is over: it is charged.
     Ended {
+        /// The award.
+        award: EventId,
+    },
+    /// A job is over and has brought nothing: it costs nothing.
+    Dropped {
         /// The award.
         award: EventId,
     },
@@ -166,8 +186,16 @@ pub struct Tab {
     terms: Terms,
     carried: Carried,
     jobs: BTreeMap<EventId, Job>,
+    /// How many jobs were opened: they have their turns in that order.
+    opened: u64,
     /// What was asked for and may still be paid.
     asked: Option<Msat>,
+    /// The most that the buyer pays at a time, once it has said so.
+    most: Option<Msat>,
+    /// No more than this is ever asked for at a time.
+    ceiling: Msat,
+    /// What there is to be for what runs, once a top-up has come, in msat. It grows when that was not enough.
+    ahead: u64,
 }
 
 impl Tab {
@@ -177,7 +205,11 @@ impl Tab {
             terms,
             carried,
             jobs: BTreeMap::new(),
+            opened: 0,
             asked,
+            most: None,
+            ceiling: Msat::MAX,
+            ahead: terms.top_up.0,
         }
     }
 
@@ -208,6 +240,21 @@ impl Tab {
         })
     }
 
+    /// Whether there is enough for a job to begin, but for what is set aside for others and not used yet.
+    pub fn covers(&self, award: &EventId) -> bool {
+        let first = self.jobs.get(award).map(|job| match job.allowed {
+            None => job.cost(next_stretch(&self.terms, job)),
+            Some(_) => 0,
+        });
+        let there_is = self.balance_msat() + i128::from(self.credit().0);
+        first.is_some_and(|first| i128::from(first) <= there_is)
+    }
+
+    /// The most that may be asked for at a time, as far as the buyer has said.
+    pub const fn ceiling(&self) -> Msat {
+        self.ceiling
+    }
+
     /// When to say [`Input::Tick`] at the latest.
     pub fn next_deadline(&self) -> Option<Millis> {
         let waiting = self.jobs.values().filter(|job| !job.is_stopped);
@@ -235,13 +282,12 @@ impl Tab {
             Input::Acknowledged { award, totals } => {
                 effects.extend(self.acknowledge(award, &totals)?);
             }
-            Input::Paid { amount } => {
-                let paid = self.carried.paid.checked_add(amount);
-                self.carried.paid = paid.ok_or(Unexpected("so much money"))?;
-                self.asked = None;
-            }
+            Input::Paid { amount } => self.pay(amount)?,
             Input::Lapsed => self.asked = None,
+            Input::Limited { most } => self.limit(most),
+            Input::Bounded { most } => self.bound(most),
             Input::Ended { award } => effects.push(self.end(award)?),
+            Input::Dropped { award } => self.drop_job(&award)?,
             Input::RefundAsked { amount } => effects.push(self.refund(amount)),
             Input::RefundFailed { amount } => {
                 let paid = self.carried.paid.checked_add(amount);
@@ -268,7 +314,9 @@ impl Tab {
         if price.cost(input_tokens, max_output_tokens).is_none() {
             return Err(Unexpected("a job that costs more than there is"));
         }
+        self.opened += 1;
         let job = Job {
+            number: self.opened,
             price,
             input_tokens,
             max_output_tokens,
@@ -320,6 +368,41 @@ impl Tab {
         }))
     }
 
+    fn pay(&mut self, amount: Msat) -> Result<(), Unexpected> {
+        let paid = self.carried.paid.checked_add(amount);
+        self.carried.paid = paid.ok_or(Unexpected("so much money"))?;
+        self.asked = None;
+        // The engine was faster than the money: it is asked for earlier, and more of it.
+        if self.jobs.values().any(|job| job.has_run_dry(&self.terms)) {
+            let most = self.terms.top_up.0.saturating_mul(MAX_AHEAD);
+            self.ahead = self.ahead.saturating_mul(2).min(most);
+        }
+        // Who pays is not late: jobs that wait for their turn have time again.
+        if amount >= self.terms.min_top_up {
+            for job in self.jobs.values_mut() {
+                job.waits_since = job.waits_since.filter(|_| job.is_silent(&self.terms));
+            }
+        }
+        Ok(())
+    }
+
+    /// Below the smallest top-up there is nothing to be asked for: the jobs wait in vain, and are stopped in time.
+    fn limit(&mut self, most: Msat) {
+        if most >= self.terms.min_top_up {
+            (self.most, self.asked) = (Some(most), None);
+            self.bound(most);
+        }
+    }
+
+    /// Never asks for more than the buyer has said last, nor for more than usual because of that.
+    fn bound(&mut self, most: Msat) {
+        if most >= self.terms.min_top_up {
+            self.ceiling = most;
+            self.most = self.most.map(|_| most);
+            self.ahead = self.ahead.min(most.0);
+        }
+    }
+
     fn end(&mut self, award: EventId) -> Result<Effect, Unexpected> {
         let job = self.jobs.remove(&award);
         let job = job.ok_or(Unexpected("the end of no open job"))?;
@@ -327,6 +410,11 @@ impl Tab {
         let due = self.carried.due.checked_add(amount);
         self.carried.due = due.unwrap_or(Msat::MAX);
         Ok(Effect::Charge { award, amount })
+    }
+
+    fn drop_job(&mut self, award: &EventId) -> Result<(), Unexpected> {
+        let job = self.jobs.remove(award);
+        job.map(drop).ok_or(Unexpected("the end of no open job"))
     }
 
     fn refund(&mut self, amount: Msat) -> Effect {
@@ -345,21 +433,31 @@ impl Tab {
         limit.saturating_sub(self.carried.due.0.saturating_add(reserved))
     }
 
+    /// Whose turn it is: what has begun goes on before anything else begins, the oldest first.
+    fn turns(&self) -> Vec<EventId> {
+        let running = self.jobs.iter().filter(|(_, job)| !job.is_stopped);
+        let mut turns: Vec<_> = running.map(|(award, job)| (job.turn(), *award)).collect();
+        turns.sort_unstable();
+        turns.into_iter().map(|(_, award)| award).collect()
+    }
+
     /// Lets jobs go on as far as there is money for them.
     fn allow(&mut self, effects: &mut Vec<Effect>) {
-        let awards: Vec<EventId> = self.jobs.keys().copied().collect();
-        for award in awards {
-            let free = self.free();
-            let Some(job) = self.jobs.get_mut(&award).filter(|job| !job.is_stopped) else {
+        let mut free = self.free();
+        for award in self.turns() {
+            let Some(job) = self.jobs.get_mut(&award) else {
                 continue;
             };
-            if let Some(output_tokens) = further(&self.terms, job, free) {
-                job.allowed = Some(output_tokens);
-                effects.push(Effect::Allow {
-                    award,
-                    output_tokens,
-                });
-            }
+            let Some(output_tokens) = further(&self.terms, job, free) else {
+                continue;
+            };
+            let before = job.reserved();
+            job.allowed = Some(output_tokens);
+            free = free.saturating_sub(job.reserved() - before);
+            effects.push(Effect::Allow {
+                award,
+                output_tokens,
+            });
         }
     }
 
@@ -370,6 +468,7 @@ impl Tab {
         }
         let amount = self.wanted();
         if amount > 0 {
+            let amount = amount.min(self.ceiling.0);
             let amount = Msat(amount.max(self.terms.min_top_up.0));
             self.asked = Some(amount);
             effects.push(Effect::Ask { amount });
@@ -382,16 +481,24 @@ impl Tab {
         let running = || self.jobs.values().filter(|job| !job.is_stopped);
         let rest = |job: &Job| job.cost(job.max_output_tokens) - job.reserved();
         let needed = total(running().map(rest));
+        let most = |otherwise: u64| self.most.map_or(otherwise, |most| most.0);
         let debt = self.carried.due.0.saturating_sub(self.carried.paid.0);
         if needed == 0 && debt >= self.terms.min_top_up.0 {
-            return debt;
+            return debt.min(most(debt));
         }
         let next = |job: &Job| job.cost(next_stretch(&self.terms, job)) - job.reserved();
-        let low = (self.terms.top_up.0 / 2).max(total(running().map(next)));
+        let low = (self.ahead / 2).max(total(running().map(next)));
         if needed <= free || free >= low {
             return 0;
         }
-        self.terms.top_up.0.max(low - free).min(needed - free)
+        // Many jobs need more at once than their buyer may be ready to risk, and an invoice that is too large stops
+        // them all: unless we know what it pays, one job at a time is asked for.
+        let lacking = running().filter(|job| next(job) > 0);
+        let first = lacking.min_by_key(|job| job.turn());
+        let lack = first.map_or(0, |job| next(job).saturating_sub(free));
+        let top_up = self.terms.top_up.0.max(self.ahead / 2);
+        let wanted = top_up.max(low - free).min(needed - free);
+        wanted.min(most(top_up.max(lack)))
     }
 
     /// Notes who waits, and stops who has waited too long.
@@ -406,8 +513,7 @@ impl Tab {
                 continue;
             }
             job.is_stopped = true;
-            let behind = job.drawn - job.acknowledged;
-            let why = match behind >= self.terms.unacknowledged_output_tokens {
+            let why = match job.is_silent(&self.terms) {
                 true => Why::Silent,
                 false => Why::Unpaid,
             };

@@ -175,6 +175,12 @@ impl PaymentRail for Wallet {
         Ok(self.call(|world, account| Ok(world.accounts[account].balance))?)
     }
 
+    async fn node(&self) -> Result<Option<PublicKey>, Error> {
+        Ok(Some(
+            self.call(|world, account| Ok(world.accounts[account].node))?,
+        ))
+    }
+
     async fn settle(&self, preimage: &Preimage) -> Result<(), Error> {
         Ok(self.call(|world, account| world.settle(account, preimage))?)
     }

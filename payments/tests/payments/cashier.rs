@@ -12,8 +12,10 @@ use infernet_payments::ledger::{Account, Caps, Due, Ledger, Posting, Reason, Sta
 use infernet_payments::rail::{self, Direction, Notice, PaymentRail};
 use infernet_payments::test_rail::{Fault, Network, Routing, Wallet};
 use infernet_payments::{Invoice, PaymentHash};
+use infernet_protocol::event::ReceiptSide;
 use infernet_protocol::money::Msat;
 use nostr::{Keys, PublicKey};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::benches::{DEADLINE, FUNDS, ask, wallets};
@@ -363,4 +365,325 @@ async fn changes_are_told_as_they_come() {
         assert_eq!(change.amount, Msat(10_000));
     }
     task.abort();
+}
+
+#[tokio::test]
+async fn who_begins_meanwhile_takes_nothing_from_others() {
+    let (network, alice, bob) = wallets();
+    let house = House::new(&network, &alice).await;
+    let (one, other) = (house.start().await, house.start().await);
+    let now = network.now();
+    let due = top_up(Keys::generate().public_key());
+    let invoice = bob.make_invoice(&ask(10_000)).await.unwrap();
+    let ledger = one.ledger();
+    ledger
+        .plan_payment(&due, &invoice, FEE, None, now)
+        .await
+        .unwrap();
+    other.resume(now).await.unwrap();
+    assert_eq!(ledger.open_intents().await.unwrap().len(), 1);
+    // Whoever dies there leaves something that can be gone on with, or is given up.
+    let paid = other.pay(&due, &invoice, FEE, None, now).await.unwrap();
+    assert_eq!(paid.standing, Standing::Settled);
+    assert_eq!(alice.tries(&invoice.hash()), 1);
+    let forgotten = bob.make_invoice(&ask(10_000)).await.unwrap();
+    ledger
+        .plan_payment(&due, &forgotten, FEE, None, now)
+        .await
+        .unwrap();
+    let later = now + Duration::from_secs(181);
+    other.look(later).await.unwrap();
+    assert_eq!(ledger.open_intents().await.unwrap(), []);
+    house.is_even(&other).await;
+}
+
+#[tokio::test]
+async fn what_another_process_has_booked_is_told_here_too() {
+    for arrives in [true, false] {
+        let (network, alice, bob) = wallets();
+        let house = House::new(&network, &alice).await;
+        let (one, other) = (house.start().await, house.start().await);
+        let now = network.now();
+        let due = top_up(Keys::generate().public_key());
+        let invoice = bob.make_invoice(&ask(10_000)).await.unwrap();
+        let mut changes = one.subscribe();
+        alice.misbehave(Fault::Stick);
+        one.pay(&due, &invoice, FEE, None, now).await.unwrap();
+        alice.resolve(&invoice.hash(), arrives);
+        other.look(now).await.unwrap();
+        one.look(now).await.unwrap();
+        one.look(now).await.unwrap();
+        let change = changes.try_recv().expect("it is told");
+        assert_eq!(change.intent.hash(), Some(invoice.hash()));
+        let expected = match arrives {
+            true => (Standing::Settled, Msat(10_000)),
+            false => (Standing::Failed, Msat::ZERO),
+        };
+        assert_eq!((change.intent.standing, change.amount), expected);
+        assert!(changes.try_recv().is_err(), "told twice");
+    }
+}
+
+#[tokio::test]
+async fn what_is_open_on_a_tab_is_told_with_it() {
+    let (network, _alice, bob) = wallets();
+    let house = House::new(&network, &bob).await;
+    let cashier = house.start().await;
+    let (buyer, now) = (Keys::generate().public_key(), network.now());
+    for counterparty in [buyer, Keys::generate().public_key()] {
+        let (due, ask) = (top_up(counterparty), ask(10_000));
+        let invoice = cashier.invoice(&due, &ask, Caps::default(), now);
+        invoice.await.unwrap();
+    }
+    let opening = cashier.ledger().opening(&buyer, ReceiptSide::Provider);
+    let open = opening.await.unwrap().open;
+    assert_eq!(open.len(), 1);
+    assert_eq!(
+        (open[0].counterparty, open[0].amount),
+        (buyer, Msat(10_000))
+    );
+}
+
+#[tokio::test]
+async fn an_invoice_that_ran_out_waits_no_longer() {
+    let (network, _alice, bob) = wallets();
+    let house = House::new(&network, &bob).await;
+    let rail = Arc::new(Stateless(bob));
+    let cashier = Cashier::new(rail, Ledger::open(&house.path).await.unwrap());
+    let now = network.now();
+    let due = top_up(Keys::generate().public_key());
+    let caps = Caps {
+        for_one: 1,
+        in_all: 1,
+    };
+    let ask = ask(10_000);
+    cashier.invoice(&due, &ask, caps, now).await.unwrap();
+    let refused = cashier.invoice(&due, &ask, caps, now).await;
+    assert!(refused.is_err());
+    // The wallet knows no more than that nobody has paid it.
+    network.advance(Duration::from_secs(10_000));
+    cashier.look(network.now()).await.unwrap();
+    cashier
+        .invoice(&due, &ask, caps, network.now())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_payment_is_booked_as_its_payee_has_it_and_when_it_can_have_been() {
+    let (network, alice, bob) = wallets();
+    let house = House::new(&network, &alice).await;
+    let cashier = house.start().await;
+    let provider = Keys::generate().public_key();
+    let invoice = bob.make_invoice(&ask(10_000)).await.unwrap();
+    alice.misbehave(Fault::Stick);
+    let now = network.now();
+    let due = top_up(provider);
+    let intent = cashier.pay(&due, &invoice, FEE, None, now).await.unwrap();
+    // A wallet that counts its fee into the amount, and milliseconds as seconds.
+    let payment = rail::Payment {
+        direction: Direction::Outgoing,
+        hash: invoice.hash(),
+        amount: Msat(10_021),
+        state: rail::State::Settled {
+            at: nostr::Timestamp::from_secs(now.as_secs() * 1_000),
+            fee: Msat(0),
+            preimage: None,
+        },
+        created_at: now,
+    };
+    let notice = Notice::Changed(payment);
+    cashier.hear(&notice, now).await.unwrap();
+    let ledger = cashier.ledger();
+    assert_eq!(ledger.tabs().await.unwrap(), [(provider, 10_000)]);
+    assert_eq!(ledger.balance(&Account::Fees).await.unwrap(), 21);
+    let settled = ledger.intent(Direction::Outgoing, &invoice.hash()).await;
+    assert_eq!(settled.unwrap().unwrap().changed_at, now);
+    assert_eq!(intent.standing, Standing::UnderWay);
+}
+
+#[tokio::test]
+async fn news_is_heard_while_much_is_asked_about() {
+    let (network, alice, bob) = wallets();
+    let house = House::new(&network, &bob).await;
+    let asked = Arc::new(Notify::new());
+    let slow = Arc::new(Slow(bob.clone(), asked.clone()));
+    let cashier = Cashier::new(slow, Ledger::open(&house.path).await.unwrap());
+    let due = top_up(Keys::generate().public_key());
+    let now = network.now();
+    let ask = ask(10_000);
+    let invoice = cashier.invoice(&due, &ask, Caps::default(), now);
+    let invoice = invoice.await.unwrap();
+    let mut changes = cashier.subscribe();
+    let (following, notices, clock) = (cashier.clone(), bob.subscribe(), network.clone());
+    let task = tokio::spawn(async move {
+        let often = Duration::from_secs(3_600);
+        following.follow(notices, often, || clock.now()).await
+    });
+    timeout(DEADLINE, asked.notified()).await.unwrap();
+    pay(&alice, &invoice).await;
+    let change = timeout(DEADLINE, changes.recv()).await.unwrap().unwrap();
+    assert_eq!(change.intent.standing, Standing::Settled);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_tab_has_what_has_come_whatever_was_asked_for() {
+    for came in [Msat(4_000), Msat(13_000)] {
+        let (network, alice, bob) = wallets();
+        let house = House::new(&network, &bob).await;
+        let rail = Arc::new(Otherwise(bob.clone(), came));
+        let cashier = Cashier::new(rail, Ledger::open(&house.path).await.unwrap());
+        let buyer = Keys::generate().public_key();
+        let (due, now) = (top_up(buyer), network.now());
+        let ask = ask(10_000);
+        let invoice = cashier.invoice(&due, &ask, Caps::default(), now);
+        let invoice = invoice.await.unwrap();
+        pay(&alice, &invoice).await;
+        let mut changes = cashier.subscribe();
+        cashier.look(now).await.unwrap();
+        assert_eq!(changes.recv().await.unwrap().amount, came);
+        // Said again, also with what was asked for, it is nothing new.
+        cashier.look(now).await.unwrap();
+        let payment = bob.look_up(Direction::Incoming, &invoice.hash()).await;
+        let notice = Notice::Changed(payment.unwrap().unwrap());
+        cashier.hear(&notice, now).await.unwrap();
+        let ledger = cashier.ledger();
+        let carried = ledger.carried(&buyer, ReceiptSide::Provider).await;
+        assert_eq!(carried.unwrap().paid, came);
+        assert!(ledger.open_intents().await.unwrap().is_empty());
+        let had = i64::try_from(FUNDS.0 + came.0).unwrap();
+        assert_eq!(ledger.balance(&Account::Wallet).await.unwrap(), had);
+    }
+}
+
+/// A wallet that another amount came to than was asked for.
+#[derive(Debug)]
+struct Otherwise(Wallet, Msat);
+
+/// A wallet that never answers a look-up, and says when it is asked.
+#[derive(Debug)]
+struct Slow(Wallet, Arc<Notify>);
+
+/// A wallet from before invoices had a state: what nobody has paid is pending for ever.
+#[derive(Debug)]
+struct Stateless(Wallet);
+
+macro_rules! otherwise_a_wallet {
+    ($name:ident, $this:ident, $direction:ident, $hash:ident, $look_up:expr) => {
+        #[async_trait::async_trait]
+        impl PaymentRail for $name {
+            async fn make_invoice(&self, ask: &rail::Ask) -> Result<Invoice, rail::Error> {
+                self.0.make_invoice(ask).await
+            }
+            async fn make_hold_invoice(
+                &self,
+                ask: &rail::Ask,
+                hold: &rail::Hold,
+            ) -> Result<Invoice, rail::Error> {
+                self.0.make_hold_invoice(ask, hold).await
+            }
+            async fn pay(&self, order: &rail::Order) -> Result<rail::Payment, rail::Error> {
+                self.0.pay(order).await
+            }
+            async fn look_up(
+                &self,
+                $direction: Direction,
+                $hash: &PaymentHash,
+            ) -> Result<Option<rail::Payment>, rail::Error> {
+                let $this = self;
+                $look_up
+            }
+            async fn list(
+                &self,
+                since: nostr::Timestamp,
+            ) -> Result<Vec<rail::Payment>, rail::Error> {
+                self.0.list(since).await
+            }
+            async fn balance(&self) -> Result<Msat, rail::Error> {
+                self.0.balance().await
+            }
+            async fn settle(
+                &self,
+                preimage: &infernet_payments::Preimage,
+            ) -> Result<(), rail::Error> {
+                self.0.settle(preimage).await
+            }
+            async fn cancel(&self, hash: &PaymentHash) -> Result<(), rail::Error> {
+                self.0.cancel(hash).await
+            }
+            fn subscribe(&self) -> rail::Notices {
+                self.0.subscribe()
+            }
+        }
+    };
+}
+
+otherwise_a_wallet!(Slow, this, _direction, _hash, {
+    this.1.notify_one();
+    std::future::pending().await
+});
+otherwise_a_wallet!(Otherwise, this, direction, hash, {
+    let found = this.0.look_up(direction, hash).await?;
+    Ok(found.map(|payment| rail::Payment {
+        amount: this.1,
+        ..payment
+    }))
+});
+otherwise_a_wallet!(Stateless, this, direction, hash, {
+    let found = this.0.look_up(direction, hash).await?;
+    Ok(found.map(|payment| match payment.state {
+        rail::State::Expired => rail::Payment {
+            state: rail::State::Pending,
+            ..payment
+        },
+        _ => payment,
+    }))
+});
+
+/// Each would find the wallet's contents unexplained, and post them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_begin_together_take_the_wallet_in_once() {
+    for _ in 0..5 {
+        let (network, wallet, _) = wallets();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.sqlite");
+        let opened = (0..6).map(|_| {
+            let (path, wallet, now) = (path.clone(), wallet.clone(), network.now());
+            tokio::spawn(async move {
+                let ledger = Ledger::open(&path).await.unwrap();
+                let cashier = Cashier::new(Arc::new(wallet), ledger);
+                cashier.open_books(now).await.unwrap();
+            })
+        });
+        for one in opened.collect::<Vec<_>>() {
+            one.await.unwrap();
+        }
+        let ledger = Ledger::open(&path).await.unwrap();
+        let cashier = Cashier::new(Arc::new(wallet), ledger);
+        let report = cashier.reconcile(network.now()).await.unwrap();
+        assert!(report.is_even(), "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_keeps_a_tab_gives_up_what_was_planned_on_it_and_never_begun() {
+    let (network, alice, bob) = wallets();
+    let house = House::new(&network, &alice).await;
+    let cashier = house.start().await;
+    let now = network.now();
+    let (ours, other) = (Keys::generate().public_key, Keys::generate().public_key);
+    for counterparty in [ours, other] {
+        let invoice = bob.make_invoice(&ask(7_000)).await.unwrap();
+        let plan = top_up(counterparty);
+        let planned = cashier
+            .ledger()
+            .plan_payment(&plan, &invoice, Msat(100), None, now);
+        planned.await.unwrap();
+    }
+    cashier.give_up_planned(&ours, now).await.unwrap();
+    let open = cashier.ledger().open_intents().await.unwrap();
+    let whose: Vec<_> = open.iter().map(|intent| intent.counterparty).collect();
+    assert_eq!(whose, [other]);
+    house.is_even(&cashier).await;
 }

@@ -137,6 +137,9 @@ async fn an_invoice_says_what_was_asked(bench: Bench) {
     let life = invoice.expires_at().as_secs() - invoice.created_at().as_secs();
     assert_eq!(life, 3_600);
     assert!(!invoice.is_expired(bench.now()));
+    // Not every wallet says who signs.
+    let node = bench.bob.node().await.unwrap();
+    assert!(node.is_none_or(|node| node == invoice.payee()));
     let known = bench
         .bob
         .look_up(Direction::Incoming, &invoice.hash())

@@ -324,6 +324,53 @@ async fn a_budget_counts_what_is_under_way() {
 }
 
 #[tokio::test]
+async fn a_budget_counts_what_routing_has_cost() {
+    let (_folder, ledger) = ledger().await;
+    let (due, invoice) = (due(somebody()), invoice(10_000).await);
+    let plan = ledger.plan_payment(&due, &invoice, Msat(2_000), None, AT);
+    let Planned::Now(intent) = plan.await.unwrap() else {
+        panic!("it is new");
+    };
+    let sent = ledger.change_standing(&intent.key, Standing::Planned, Standing::UnderWay, AT);
+    assert!(sent.await.unwrap());
+    let settled = ledger.settle(&intent, Msat(10_000), Msat(1_500), AT);
+    assert!(settled.await.unwrap());
+    assert_eq!(ledger.paid_since(AT).await.unwrap(), Msat(11_500));
+    let tomorrow = AT + Duration::from_secs(86_400);
+    assert_eq!(ledger.paid_since(tomorrow).await.unwrap(), Msat::ZERO);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_share_a_ledger_share_its_budget() {
+    let (folder, one) = ledger().await;
+    let path = folder.path().join("ledger.sqlite");
+    let other = Ledger::open(&path).await.unwrap();
+    let budget = Budget {
+        most: Msat(50_000),
+        since: AT,
+    };
+    let mut plans = Vec::new();
+    for number in 0..20 {
+        let ledger = [&one, &other][number % 2].clone();
+        let invoice = invoice(10_000).await;
+        plans.push(tokio::spawn(async move {
+            let due = due(somebody());
+            let plan = ledger.plan_payment(&due, &invoice, Msat(0), Some(budget), AT);
+            plan.await
+        }));
+    }
+    let mut planned = 0;
+    for plan in plans {
+        match plan.await.unwrap() {
+            Ok(_) => planned += 1,
+            Err(Error::OverBudget { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(planned, 5);
+}
+
+#[tokio::test]
 async fn unpaid_invoices_are_capped_by_buyer_and_in_all() {
     let (_folder, ledger) = ledger().await;
     let (one, other) = (somebody(), somebody());
@@ -432,4 +479,246 @@ async fn reconciling_names_every_difference() {
     assert_eq!((report.differences.len(), report.unexplained_msat), (3, 0));
     let report = ledger.reconcile(&payments, Msat(100_000)).await.unwrap();
     assert_eq!(report.unexplained_msat, 4_012, "that much is nobody's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_begin_together_share_a_ledger() {
+    for _ in 0..10 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.sqlite");
+        let opened = (0..8).map(|_| {
+            let path = path.clone();
+            tokio::spawn(async move { Ledger::open(&path).await })
+        });
+        for one in opened.collect::<Vec<_>>() {
+            one.await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_but_its_owner_reads_the_ledger() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, ledger) = ledger().await;
+    let posting = Posting::CameIn {
+        hash: hash(1),
+        amount: Msat(5),
+    };
+    ledger.post(&posting, AT).await.unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", file.file_name());
+    }
+}
+
+#[tokio::test]
+async fn an_invoice_is_paid_for_one_counterparty_alone() {
+    let (_folder, ledger) = ledger().await;
+    let invoice = invoice(10_000).await;
+    planned(&ledger, &invoice, somebody()).await;
+    let other = due(somebody());
+    let refused = ledger.plan_payment(&other, &invoice, Msat(0), None, AT);
+    let refused = refused.await;
+    assert!(matches!(refused, Err(Error::Conflict)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_invoice_that_a_wallet_makes_twice_is_asked_for_once() {
+    let (_folder, ledger) = ledger().await;
+    let invoice = invoice(10_000).await;
+    for is_new in [true, false] {
+        let due = due(somebody());
+        let planned = ledger.plan_invoice(&due, Msat(10_000), Caps::default(), AT);
+        let intent = planned.await.unwrap();
+        let done = ledger.invoiced(&intent.key, &invoice, AT).await;
+        assert_eq!(done.unwrap(), is_new);
+    }
+}
+
+#[tokio::test]
+async fn a_refund_under_way_is_not_left_on_the_tab() {
+    let (_folder, ledger) = ledger().await;
+    let buyer = somebody();
+    let top_up = Posting::TopUpReceived {
+        hash: hash(1),
+        buyer,
+        amount: Msat(15_000),
+    };
+    ledger.post(&top_up, AT).await.unwrap();
+    let refund = Due {
+        reason: Reason::Refund,
+        ..due(buyer)
+    };
+    let first = invoice(10_000).await;
+    let plan = |invoice: Invoice| {
+        let (ledger, refund) = (ledger.clone(), refund.clone());
+        async move {
+            ledger
+                .plan_payment(&refund, &invoice, Msat(0), None, AT)
+                .await
+        }
+    };
+    let Ok(Planned::Now(intent)) = plan(first).await else {
+        panic!("it is there");
+    };
+    let carried = || ledger.carried(&buyer, ReceiptSide::Provider);
+    assert_eq!(carried().await.unwrap().paid, Msat(5_000));
+    let again = plan(invoice(10_000).await).await;
+    let Err(Error::NotLeft { left }) = again else {
+        panic!("paid back twice: {again:?}");
+    };
+    assert_eq!(left, Msat(5_000));
+    let failed = ledger.change_standing(&intent.key, Standing::Planned, Standing::Failed, AT);
+    assert!(failed.await.unwrap());
+    assert_eq!(carried().await.unwrap().paid, Msat(15_000));
+}
+
+#[tokio::test]
+async fn more_paid_back_than_was_paid_is_a_present() {
+    let (_folder, ledger) = ledger().await;
+    let provider = somebody();
+    let refund = Posting::RefundReceived {
+        hash: hash(1),
+        provider,
+        amount: Msat(15_000),
+    };
+    ledger.post(&refund, AT).await.unwrap();
+    let carried = ledger.carried(&provider, ReceiptSide::Buyer).await;
+    assert_eq!(carried.unwrap(), Carried::default());
+}
+
+#[tokio::test]
+async fn a_wallet_that_claims_all_the_money_overflows_nothing() {
+    let (_folder, ledger) = ledger().await;
+    let claims: Vec<Payment> = (1..=9)
+        .map(|number| settled(Direction::Incoming, number, Msat::MAX.0, 0))
+        .collect();
+    let report = ledger.reconcile(&claims, Msat::ZERO).await.unwrap();
+    assert_eq!(report.differences.len(), 9);
+}
+
+/// A buyer's word on a job, as a stream goes on.
+fn said(buyer: &Keys, provider: PublicKey, award: u8, output_tokens: u64) -> Signed {
+    let statement = Statement {
+        buyer: buyer.public_key(),
+        provider,
+        award: EventId::from_byte_array([award; 32]),
+        totals: Totals {
+            input_tokens: 10,
+            output_tokens,
+            due_msat: Msat(100 + output_tokens),
+            ..Totals::default()
+        },
+    };
+    Signed {
+        statement,
+        author: buyer.public_key(),
+        signature: statement.sign(buyer),
+    }
+}
+
+#[tokio::test]
+async fn a_stream_does_not_wait_for_the_disk() {
+    let (folder, ledger) = ledger().await;
+    let path = folder.path().join("ledger.sqlite");
+    let (buyer, provider) = (Keys::generate(), somebody());
+    // Another process writes: whoever waits for the disk waits for that one.
+    let options = SqliteConnectOptions::new().filename(&path);
+    let mut other = options.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    for output_tokens in [1, 2, 3, 2] {
+        let one = said(&buyer, provider, 1, output_tokens);
+        ledger.keep_soon(&one).unwrap();
+    }
+    let mut too_much = said(&buyer, provider, 2, 1);
+    too_much.statement.totals.tab_due_msat = Msat(u64::MAX);
+    let refused = ledger.keep_soon(&too_much);
+    assert!(matches!(refused, Err(Error::OutOfBounds)), "{refused:?}");
+    let mut strange = said(&buyer, provider, 2, 1);
+    strange.author = somebody();
+    let refused = ledger.keep_soon(&strange);
+    assert!(matches!(refused, Err(Error::Stranger)), "{refused:?}");
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    // Written without being told to: a process that dies now leaves the newest.
+    let award = EventId::from_byte_array([1; 32]);
+    let again = Ledger::open(&path).await.unwrap();
+    let kept = tokio::time::timeout(crate::benches::DEADLINE, async {
+        loop {
+            let kept = again.signed(&award, &buyer.public_key()).await.unwrap();
+            match kept {
+                Some(kept) => return kept,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    });
+    assert_eq!(kept.await.unwrap().statement.totals.output_tokens, 3);
+    ledger.keep_soon(&said(&buyer, provider, 1, 4)).unwrap();
+    ledger.close().await;
+    let kept = again.signed(&award, &buyer.public_key()).await.unwrap();
+    assert_eq!(kept.unwrap().statement.totals.output_tokens, 4);
+}
+
+#[tokio::test]
+async fn the_newest_word_stays_whatever_comes_again() {
+    let (_folder, ledger) = ledger().await;
+    let (buyer, provider) = (Keys::generate(), somebody());
+    let with_paid = |paid| {
+        let mut one = said(&buyer, provider, 1, 5);
+        one.statement.totals.tab_paid_msat = Msat(paid);
+        one
+    };
+    for paid in [10_000, 20_000, 10_000] {
+        ledger.keep(&with_paid(paid)).await.unwrap();
+    }
+    let award = EventId::from_byte_array([1; 32]);
+    let kept = ledger.signed(&award, &buyer.public_key()).await.unwrap();
+    let totals = kept.unwrap().statement.totals;
+    assert_eq!(totals.tab_paid_msat, Msat(20_000));
+}
+
+#[tokio::test]
+async fn what_a_dead_process_had_agreed_to_is_charged_once() {
+    let (_folder, ledger) = ledger().await;
+    let (buyer, provider, other) = (Keys::generate(), somebody(), somebody());
+    let us = buyer.public_key();
+    ledger.keep_soon(&said(&buyer, provider, 1, 7)).unwrap();
+    // Nothing has come of the second, the third is charged, the fourth is another's.
+    ledger.keep_soon(&said(&buyer, provider, 2, 0)).unwrap();
+    ledger.keep_soon(&said(&buyer, provider, 3, 9)).unwrap();
+    ledger.keep_soon(&said(&buyer, other, 4, 9)).unwrap();
+    let third = Posting::Spent {
+        award: EventId::from_byte_array([3; 32]),
+        provider,
+        amount: Msat(109),
+    };
+    ledger.post(&third, AT).await.unwrap();
+    let charge = || ledger.charge_what_was_left(&us, &provider, ReceiptSide::Buyer, AT);
+    let first = Posting::Spent {
+        award: EventId::from_byte_array([1; 32]),
+        provider,
+        amount: Msat(107),
+    };
+    assert_eq!(charge().await.unwrap(), [first]);
+    assert_eq!(charge().await.unwrap(), []);
+    let carried = ledger.carried(&provider, ReceiptSide::Buyer).await;
+    assert_eq!(carried.unwrap().due, Msat(107 + 109));
+    assert_eq!(ledger.tabs().await.unwrap(), [(provider, -216)]);
+}
+
+#[tokio::test]
+async fn a_tab_has_one_keeper() {
+    let (folder, ledger) = ledger().await;
+    let again = Ledger::open(&folder.path().join("ledger.sqlite")).await;
+    let again = again.unwrap();
+    let (one, other) = (somebody(), somebody());
+    let lock = ledger.lock_tab(&one).unwrap().unwrap();
+    assert!(again.lock_tab(&one).unwrap().is_none());
+    assert!(ledger.lock_tab(&one).unwrap().is_none());
+    assert!(again.lock_tab(&other).unwrap().is_some());
+    drop(lock);
+    assert!(again.lock_tab(&one).unwrap().is_some());
 }

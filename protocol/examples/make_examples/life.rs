@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use infernet_protocol::event::{
     Attestation, Award, Basis, Bid, Body, Cancel, CancelReason, Checkers, Experience, JobResult,
-    Limits, Measured, Private, Receipt, ReceiptSide, Timing, Usage, V1,
+    Limits, Measured, Private, Receipt, ReceiptSide, TabTotals, Timing, Usage, V1,
 };
 use infernet_protocol::inference::{Dtype, EndReason, Task, TokenId};
 use infernet_protocol::kinds;
@@ -15,8 +15,9 @@ use infernet_protocol::payload::{
     Chain, Control, Input, News, Output, Payload, Product, Progress, Vector, Wish, Work,
 };
 use infernet_protocol::seal::{Conversation, Domain, Salt, Sealed, salted_hash, whisper};
-use nostr::secp256k1::SECP256K1;
+use infernet_protocol::tab::{SignedTotals, Statement, Totals};
 use nostr::secp256k1::rand::RngCore as _;
+use nostr::secp256k1::{Message, SECP256K1};
 use nostr::{Event, EventId, Keys, SecretKey, UnsignedEvent};
 use serde_json::{Value, json};
 use sha2::Digest as _;
@@ -157,6 +158,7 @@ impl Life {
         let tab = PaymentTerms::Tab {
             min_payment_msat: Msat(10_000),
             prepaid_output_tokens: 64,
+            payee: Some(node()),
         };
         let bid_b = self.publish("bid-b.json", &bid(&offer, PRICE_B, tab), &b, 61);
 
@@ -175,8 +177,9 @@ impl Life {
         self.keep_payload("payload-output.json", &output);
         let result = self.result_b(&award, offer.id, &output);
         let result = self.publish("result.json", &result, &b, 72);
+        self.totals(&award, &result);
 
-        let receipt = self.receipt(&award, offer.id, &result);
+        let receipt = self.receipt(&second.salt, &award, offer.id, &result);
         let receipt = self.publish("receipt.json", &receipt, &buyer, 73);
         let verdict = verdict(&award, offer.id, &result);
         self.publish("verdict.json", &verdict, &checker, 90);
@@ -188,7 +191,7 @@ impl Life {
                 tokens_per_s: 23.75,
                 output_tokens: 4,
             }),
-            paid_msat: Msat(2),
+            paid_msat: TOP_UP,
             ..attestation(&award, offer.id, Experience::Completed)
         };
         self.publish("attestation.json", &completed, &buyer, 74);
@@ -242,6 +245,7 @@ impl Life {
         let pieces = pieces(&award.id);
         let progress = Progress {
             award: award.id,
+            tab: None,
             news: News::Piece(pieces[1].clone()),
         };
         let names = ("progress.json", "payload-progress.json");
@@ -319,12 +323,11 @@ impl Life {
         }
     }
 
-    fn receipt(&mut self, award: &Event, job: EventId, result: &Event) -> Receipt {
+    fn receipt(&self, salt: &Salt, award: &Event, job: EventId, result: &Event) -> Receipt {
         let author = self.cast.buyer.public_key();
         let payment_hash = sha2::Sha256::digest("example preimage");
-        let salt = self.salt();
         let said: JobResult = serde_json::from_str(&result.content).expect("our own result");
-        let payment = salted_hash(Domain::Payment, &salt, &award.id, &author, &payment_hash);
+        let payment = salted_hash(Domain::Payment, salt, &award.id, &author, &payment_hash);
         Receipt {
             v: V1,
             job,
@@ -335,9 +338,62 @@ impl Life {
             counterparty: result.pubkey,
             usage: said.usage,
             due_msat: said.due_msat,
-            paid_msat: said.due_msat,
+            paid_msat: TOP_UP,
             payments: vec![payment],
+            tab: Some(TabTotals {
+                due_msat: said.due_msat,
+                paid_msat: TOP_UP,
+            }),
         }
+    }
+
+    /// The last totals of the second attempt, as its two sides sign and send them.
+    fn totals(&mut self, award: &Event, result: &Event) {
+        let (buyer, b) = (self.cast.buyer.clone(), self.cast.b.clone());
+        let said: JobResult = serde_json::from_str(&result.content).expect("our own result");
+        let statement = Statement {
+            buyer: buyer.public_key(),
+            provider: b.public_key(),
+            award: award.id,
+            totals: Totals {
+                input_tokens: said.usage.input_tokens + said.usage.prefix_tokens,
+                output_tokens: said.usage.output_tokens,
+                due_msat: said.due_msat,
+                tab_due_msat: said.due_msat,
+                tab_paid_msat: TOP_UP,
+            },
+        };
+        let digest = statement.digest();
+        let mut signed = |keys: &Keys| SignedTotals {
+            totals: statement.totals,
+            signature: SECP256K1.sign_schnorr_with_rng(
+                &Message::from_digest(digest),
+                &keys.secret_key().keypair(SECP256K1),
+                &mut self.draws,
+            ),
+        };
+        let (by_provider, by_buyer) = (signed(&b), signed(&buyer));
+        let due = Progress {
+            award: award.id,
+            tab: Some(by_provider),
+            news: News::Due { invoice: None },
+        };
+        let agreed = Control {
+            award: award.id,
+            wish: Wish::Acknowledge { tab: by_buyer },
+        };
+        self.keep_payload("payload-due.json", &due);
+        self.keep_payload("payload-acknowledge.json", &agreed);
+        let all = json!({
+            "buyer": statement.buyer,
+            "provider": statement.provider,
+            "award": statement.award,
+            "totals": statement.totals,
+            "digest": hex::encode(digest),
+            "by_buyer": by_buyer.signature,
+            "by_provider": by_provider.signature,
+        });
+        self.keep_json("tab.json", &all);
     }
 
     /// A direct job: texts to embed, straight to A on its announcement.

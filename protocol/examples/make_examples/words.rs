@@ -10,6 +10,7 @@ use infernet_protocol::inference::{
 use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
 use infernet_protocol::payload::{Chain, Generate, Payload, Piece, Work};
 use infernet_protocol::seal::{Digest, Domain, Salt, salted_hash};
+use nostr::secp256k1::SECP256K1;
 use nostr::{Event, EventId, RelayUrl, Timestamp};
 use sha2::Digest as _;
 
@@ -177,6 +178,16 @@ pub fn hash_of<P: Payload>(
     payload: &P,
 ) -> Digest {
     salted_hash(domain, salt, about, author, &payload.to_bytes())
+}
+
+/// What the buyer tops its tab with B up by.
+pub const TOP_UP: Msat = Msat(10_000);
+
+/// The Lightning node that signs B's invoices.
+pub fn node() -> nostr::secp256k1::PublicKey {
+    let hash: [u8; 32] = sha2::Sha256::digest("example node").into();
+    let secret = nostr::secp256k1::SecretKey::from_slice(&hash).expect("a hash is a key");
+    secret.public_key(SECP256K1)
 }
 
 /// B's price; a prefix is billed as input.

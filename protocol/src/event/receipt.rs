@@ -29,13 +29,25 @@ pub struct Receipt {
     pub counterparty: PublicKey,
     /// What was done.
     pub usage: Usage,
-    /// What it costs.
+    /// What it was charged.
     pub due_msat: Msat,
-    /// What was paid for it.
+    /// What was paid while it ran: on a tab that may be more than it was charged, or less.
     pub paid_msat: Msat,
-    /// Salted hashes of the payments ([`crate::seal::Domain::Payment`], about
-    /// the award).
+    /// Salted hashes of these payments ([`crate::seal::Domain::Payment`], about
+    /// the award, with the salt of the award's input).
     pub payments: Vec<Digest>,
+    /// How the tab stands after it, if it was paid by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tab: Option<TabTotals>,
+}
+
+/// What has been charged and paid on a tab so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TabTotals {
+    /// What all attempts on it were charged.
+    pub due_msat: Msat,
+    /// What the buyer has paid, less what it was paid back.
+    pub paid_msat: Msat,
 }
 
 /// A side of a job.
@@ -72,6 +84,10 @@ impl Body for Receipt {
         at_most("due_msat", self.due_msat.0, Msat::MAX.0)?;
         at_most("paid_msat", self.paid_msat.0, Msat::MAX.0)?;
         count("payments", self.payments.len(), MAX_PAYMENTS)?;
+        if let Some(tab) = &self.tab {
+            at_most("tab.due_msat", tab.due_msat.0, Msat::MAX.0)?;
+            at_most("tab.paid_msat", tab.paid_msat.0, Msat::MAX.0)?;
+        }
         match self.counterparty == *author {
             true => Err(Refusal::Invalid("nobody pays itself")),
             false => Ok(()),

@@ -139,7 +139,7 @@ impl Job {
                 usage,
                 product,
             } => self.result(now, award, result, (ended, usage, product), effects),
-            Input::BadResult { award } => {
+            Input::BadResult { award } | Input::Overcharged { award } => {
                 if self.is_current(award) {
                     self.give_up(now, Experience::Invalid, None, effects);
                 }

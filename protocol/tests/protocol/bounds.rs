@@ -5,7 +5,7 @@ mod payloads;
 use infernet_protocol::bounds::*;
 use infernet_protocol::event::{
     Accepts, Announcement, Attestation, Award, Bid, Body, Cancel, JobResult, Offer, Receipt,
-    Refusal, Status, Verdict, check, encoded_len,
+    Refusal, Status, TabTotals, Verdict, check, encoded_len,
 };
 use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
 use infernet_protocol::seal::Digest;
@@ -101,6 +101,7 @@ fn of_an_announcement() {
         a.terms = vec![PaymentTerms::Tab {
             min_payment_msat: Msat(n),
             prepaid_output_tokens: u32::MAX,
+            payee: Some(generate::node()),
         }];
     });
     bound(&small(), &by, MAX_TIMESTAMP, |a, n| {
@@ -219,6 +220,7 @@ fn of_a_bid_a_result_a_receipt_and_the_others() {
         b.terms = PaymentTerms::Tab {
             min_payment_msat: Msat(n),
             prepaid_output_tokens: 0,
+            payee: None,
         };
     });
     assert!(!passes(
@@ -267,6 +269,18 @@ fn of_a_bid_a_result_a_receipt_and_the_others() {
     });
     bound(&receipt, &buyer(), Msat::MAX.0, |r, n| {
         r.paid_msat = Msat(n)
+    });
+    bound(&receipt, &buyer(), Msat::MAX.0, |r, n| {
+        r.tab = Some(TabTotals {
+            due_msat: Msat(n),
+            paid_msat: Msat::ZERO,
+        });
+    });
+    bound(&receipt, &buyer(), Msat::MAX.0, |r, n| {
+        r.tab = Some(TabTotals {
+            due_msat: Msat::ZERO,
+            paid_msat: Msat(n),
+        });
     });
     assert!(!passes(
         &Receipt {

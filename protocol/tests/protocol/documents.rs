@@ -14,15 +14,16 @@ use infernet_protocol::payload::{
     Vector, Wish, Work,
 };
 use infernet_protocol::seal::Salt;
+use infernet_protocol::tab::{SignedTotals, Statement, Totals};
 use nostr::EventId;
 use proptest::strategy::{Strategy, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
-use crate::generate;
+use crate::{generate, parties};
 
 /// The documents that are about this crate.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "README.md",
     "announcement.md",
     "offer-and-bid.md",
@@ -34,6 +35,7 @@ const OURS: [&str; 12] = [
     "attestation.md",
     "cancel.md",
     "sealing.md",
+    "tab.md",
     "reputation.md",
 ];
 
@@ -249,18 +251,49 @@ fn every_news() -> Vec<News> {
         digest: Chain::start(&EventId::all_zeros()).digest(),
     };
     let due = News::Due {
-        input_tokens: 1,
-        output_tokens: 1,
-        due_msat: Msat(1),
-        paid_msat: Msat(1),
         invoice: Some("x".into()),
+    };
+    let refused = News::RefundRefused {
+        detail: String::new(),
     };
     let declined = News::Declined {
         reason: Decline::Busy,
         detail: String::new(),
     };
     let (accepted, alive) = (News::Accepted { ahead: 0 }, News::Alive { ahead: 0 });
-    vec![accepted, declined, alive, News::Piece(piece), due]
+    vec![
+        accepted,
+        declined,
+        alive,
+        News::Piece(piece),
+        due,
+        News::Refunding,
+        refused,
+    ]
+}
+
+fn signed_totals() -> SignedTotals {
+    let statement = Statement {
+        buyer: parties::buyer().public_key(),
+        provider: parties::provider().public_key(),
+        award: EventId::all_zeros(),
+        totals: Totals::default(),
+    };
+    statement.signed(&parties::provider())
+}
+
+fn every_wish() -> [Wish; 5] {
+    [
+        Wish::Resend { from: 0 },
+        Wish::Acknowledge {
+            tab: signed_totals(),
+        },
+        Wish::Invoice { most_msat: Msat(1) },
+        Wish::Refund {
+            invoice: "x".into(),
+        },
+        Wish::Stop,
+    ]
 }
 
 /// The names in an object, lists whole.
@@ -274,13 +307,14 @@ fn describe_every_message() {
     let award = EventId::all_zeros();
     let (mut fields, mut types) = (BTreeSet::new(), BTreeSet::new());
     for news in every_news() {
-        let value = serde_json::to_value(Progress { award, news }).unwrap();
+        let tab = Some(signed_totals());
+        let value = serde_json::to_value(Progress { award, tab, news }).unwrap();
         fields.extend(names(&value));
         types.insert(value["type"].as_str().unwrap().to_owned());
     }
     assert_eq!(first_column(&text, "Progress"), fields);
     let mut fields = BTreeSet::new();
-    for wish in [Wish::Resend { from: 0 }, Wish::Invoice, Wish::Stop] {
+    for wish in every_wish() {
         let value = serde_json::to_value(Control { award, wish }).unwrap();
         fields.extend(names(&value));
         types.insert(value["type"].as_str().unwrap().to_owned());
@@ -350,6 +384,7 @@ fn list_every_bound() {
         MAX_DURATION_MS,
         MAX_FIGURES,
         MAX_PAYMENTS,
+        MAX_INVOICE_BYTES,
     ];
     let source = include_str!("../../src/bounds.rs");
     assert_eq!(source.matches("pub const MAX_").count(), bounds.len());
@@ -380,4 +415,13 @@ fn link_to_what_is_there_and_to_every_example() {
         let link = format!("examples/{name}");
         assert!(theirs || linked.contains(&link), "{name} is in no document");
     }
+}
+
+#[test]
+fn describe_the_totals_of_a_tab() {
+    let value = serde_json::to_value(signed_totals()).unwrap();
+    assert_eq!(
+        first_column(&document("tab.md"), "Totals"),
+        names(&value).collect()
+    );
 }

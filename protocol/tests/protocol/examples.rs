@@ -16,11 +16,13 @@ use infernet_protocol::event::{
 };
 use infernet_protocol::kinds;
 use infernet_protocol::payload::{
-    Chain, Control, Input, News, Output, Payload, Piece, Product, Progress, Work,
+    Chain, Control, Input, News, Output, Payload, Piece, Product, Progress, Wish, Work,
 };
 use infernet_protocol::seal::{Conversation, Digest, Domain, Salt, overhear, salted_hash};
+use infernet_protocol::tab::Statement;
 use nostr::{Event, Keys};
 use serde_json::Value;
+use sha2::Digest as _;
 
 /// Examples that other documents' tests read.
 const OTHERS: [&str; 2] = ["model", "sampling"];
@@ -207,7 +209,58 @@ fn what_follows_a_result_names_it() {
     let attestation = read::<Attestation>("attestation.json");
     assert_eq!(attestation.result, Some(result.id()));
     assert_eq!(attestation.receipt, Some(receipt.id()));
+    assert_eq!(attestation.paid_msat, receipt.paid_msat);
     assert_eq!(attestation.provider, result.author());
+}
+
+/// A tab's totals, as the documents define what is signed of them.
+#[test]
+fn both_sides_sign_the_same_totals() {
+    let tab = json("tab.json");
+    let award = read::<Award>("award-second.json");
+    let result = read::<JobResult>("result.json");
+    let statement = Statement {
+        buyer: award.author(),
+        provider: award.provider,
+        award: award.id(),
+        totals: serde_json::from_value(tab["totals"].clone()).unwrap(),
+    };
+    assert_eq!(tab["award"], award.id().to_hex());
+    assert_eq!(tab["digest"], hex::encode(statement.digest()));
+    assert_eq!(statement.totals.due_msat, result.due_msat);
+    let due = payload::<Progress>("payload-due.json").tab.unwrap();
+    let Wish::Acknowledge { tab: agreed } = payload::<Control>("payload-acknowledge.json").wish
+    else {
+        panic!("it acknowledges");
+    };
+    assert_eq!(
+        (due.totals, agreed.totals),
+        (statement.totals, statement.totals)
+    );
+    statement
+        .verify(&statement.provider, &due.signature)
+        .unwrap();
+    statement
+        .verify(&statement.buyer, &agreed.signature)
+        .unwrap();
+    assert_eq!(tab["by_provider"], due.signature.to_string());
+    assert_eq!(tab["by_buyer"], agreed.signature.to_string());
+}
+
+/// A receipt's payments are hashed with the salt of the award's input.
+#[test]
+fn a_receipt_names_its_payments_by_salted_hashes() {
+    let receipt = read::<Receipt>("receipt.json");
+    let salt = payload::<Input>("payload-input-second.json").salt;
+    let hash = sha2::Sha256::digest(b"example preimage");
+    let payment = salted_hash(
+        Domain::Payment,
+        &salt,
+        &receipt.award,
+        &receipt.author(),
+        &hash,
+    );
+    assert_eq!(receipt.payments, [payment]);
 }
 
 /// An award's input, opened by its provider and held against its hash.

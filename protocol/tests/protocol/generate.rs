@@ -3,12 +3,13 @@
 use infernet_protocol::event::{
     Accepts, AnnouncedModel, Announcement, Attestation, Award, Basis, Bid, Body, Cancel,
     CancelReason, Capacity, Checkers, DeviceKind, Experience, Hardware, JobResult, Judgement,
-    Limits, Load, Measured, Offer, Promise, Receipt, ReceiptSide, Status, Timing, Usage, V1,
-    Verdict,
+    Limits, Load, Measured, Offer, Promise, Receipt, ReceiptSide, Status, TabTotals, Timing, Usage,
+    V1, Verdict,
 };
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Task};
 use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
 use infernet_protocol::seal::{Digest, Sealed};
+use nostr::secp256k1::{PublicKey as NodeId, SECP256K1, SecretKey};
 use nostr::{EventId, PublicKey, RelayUrl, Timestamp};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -90,13 +91,20 @@ fn limits() -> impl Strategy<Value = Limits> {
     })
 }
 
+/// A Lightning node.
+pub fn node() -> NodeId {
+    let secret = SecretKey::from_slice(&[7; 32]);
+    secret.unwrap().public_key(SECP256K1)
+}
+
 fn terms() -> impl Strategy<Value = PaymentTerms> {
-    let tab = (msat(), any::<u32>()).prop_map(|(min_payment_msat, prepaid_output_tokens)| {
-        PaymentTerms::Tab {
+    let tab = (msat(), any::<u32>(), option::of(Just(node()))).prop_map(
+        |(min_payment_msat, prepaid_output_tokens, payee)| PaymentTerms::Tab {
             min_payment_msat,
             prepaid_output_tokens,
-        }
-    });
+            payee,
+        },
+    );
     prop_oneof![Just(PaymentTerms::Free), Just(PaymentTerms::Escrow), tab]
 }
 
@@ -375,7 +383,17 @@ pub fn result() -> impl Strategy<Value = JobResult> {
 pub fn receipt() -> impl Strategy<Value = Receipt> {
     let what = (event_id(), event_id(), 1..=5_u32, option::of(event_id()));
     let side = prop_oneof![Just(ReceiptSide::Buyer), Just(ReceiptSide::Provider)];
-    let money = (usage(), msat(), msat(), vec(digest(), 0..5));
+    let tab = (msat(), msat()).prop_map(|(due_msat, paid_msat)| TabTotals {
+        due_msat,
+        paid_msat,
+    });
+    let money = (
+        usage(),
+        msat(),
+        msat(),
+        vec(digest(), 0..5),
+        option::of(tab),
+    );
     (what, side, money).prop_map(|((job, award, attempt, result), side, money)| Receipt {
         v: V1,
         job,
@@ -388,6 +406,7 @@ pub fn receipt() -> impl Strategy<Value = Receipt> {
         due_msat: money.1,
         paid_msat: money.2,
         payments: money.3,
+        tab: money.4,
     })
 }
 

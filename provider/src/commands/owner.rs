@@ -8,7 +8,7 @@ use infernet_protocol::event::Status as Announced;
 use infernet_protocol::money::Price;
 use infernet_provider::Home;
 use infernet_provider::socket::{Error, Visitor};
-use infernet_provider::status::{Attempt, Model, Relay, Status, Tally};
+use infernet_provider::status::{Attempt, Model, Relay, Status, Tally, Wallet};
 
 use super::{print, print_json};
 
@@ -82,7 +82,7 @@ fn standing(status: &Status) -> String {
         false => format!("jobs:\n{}", lines(status.attempts.iter().map(attempt_line))),
     };
     format!(
-        "{} ({})\n  {said}; process {}\n  {} on {}\n{}  {} of {} slots run, {} of {} places wait\n{}\n\
+        "{} ({})\n  {said}; process {}\n  {} on {}\n{}{}  {} of {} slots run, {} of {} places wait\n{}\n\
          models:\n{}{attempts}",
         status.name,
         status.npub,
@@ -90,6 +90,7 @@ fn standing(status: &Status) -> String {
         status.engine,
         status.hardware,
         lines(status.relays.iter().map(relay_line)),
+        lines(status.wallet.iter().map(wallet_line)),
         status.load.running,
         status.slots,
         status.load.queued,
@@ -113,6 +114,21 @@ fn relay_line(relay: &Relay) -> String {
     )
 }
 
+fn wallet_line(wallet: &Wallet) -> String {
+    let balance = wallet.balance_msat;
+    let balance = balance.map_or("nothing known of its balance".to_owned(), |balance| {
+        format!("{balance} in it")
+    });
+    match &wallet.trouble {
+        // A wallet chooses its words itself: nothing in them steers the terminal.
+        Some(trouble) => format!(
+            "  wallet: {balance}; {}",
+            trouble.replace(char::is_control, " ")
+        ),
+        None => format!("  wallet: {balance}"),
+    }
+}
+
 fn tally_line(tally: &Tally) -> String {
     format!(
         "  since the start: {} bids, {} awards accepted, {} declined; {} completed, {} stopped, {} failed; \
@@ -129,7 +145,11 @@ fn tally_line(tally: &Tally) -> String {
 }
 
 fn attempt_line(attempt: &Attempt) -> String {
-    let doing = if attempt.running { "runs" } else { "waits" };
+    let doing = match (attempt.running, attempt.unpaid) {
+        (true, _) => "runs",
+        (false, true) => "waits for money",
+        (false, false) => "waits",
+    };
     format!("  {} attempt {} {doing}", attempt.job, attempt.number)
 }
 

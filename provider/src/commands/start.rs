@@ -28,6 +28,10 @@ pub async fn start(home: &Path, config: Option<&Path>, start: Start) -> anyhow::
     let (engine, promise) = loaded.await??;
     let mut options = options(home, identity.keys, &settings, &*engine)?;
     options.promise = promise;
+    options.wallet = super::money::wallet(&settings)?;
+    options.tab = settings
+        .tab()
+        .context("an amount in the settings is more than there is")?;
     let models: Vec<_> = engine.models().iter().map(|m| m.name.clone()).collect();
     let provider = run(options, engine, shutdown).await?;
     let relays = provider.announced().await;

@@ -1,20 +1,38 @@
 //! What happens to an award: looked at once, checked beside the loop, then taken
 //! on, declined or ignored.
 
-use infernet_node::clock;
+use infernet_node::{clock, mortality};
 use infernet_protocol::event::{Award, Signed};
+use infernet_protocol::money::PaymentKind;
 use infernet_protocol::payload::{Decline, News};
-use nostr::EventId;
+use nostr::{EventId, PublicKey};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
-use super::{Entry, Floor, Heard, Phase};
+use super::{Entry, Floor, Heard, Phase, wishes};
 use crate::admission::{self, Admitted, Declined, Verdict};
 use crate::attempt::{self, Order};
+use crate::delivery;
+use crate::limits::Bucket;
+use crate::lobby::{self, Guest};
 use crate::queue::Full;
 use crate::shop::{Address, plain_reason};
 use crate::steady::wall;
-use crate::store::Answer;
+use crate::store::Answered;
+use crate::till::{Seat, Till};
+
+/// Awards that are not served, until they are written down.
+const MAX_REFUSED: usize = 256;
+
+/// So many bytes of an award are one more to be looked at: the longest prompts take
+/// ten times as long to check as the usual ones.
+const BYTES_OF_ONE: usize = 4_096;
+
+/// Where an attempt hears its orders.
+type Orders = mpsc::UnboundedReceiver<Order>;
+
+/// What one that is paid by a tab brings along.
+type Paid = (Seat, Orders);
 
 impl Floor {
     /// An award came. A replay, and one that nobody waits for any more, ends here.
@@ -26,7 +44,12 @@ impl Floor {
         if self.is_known(&award).await {
             return tracing::debug!(%award, "ignores an award that it has seen");
         }
-        if !self.awards.take(self.clock.now()) {
+        let is_customer = self.is_customer(&event.pubkey);
+        let weight = 1 + event.content.len() / BYTES_OF_ONE;
+        if !self
+            .awards
+            .take(is_customer, weight as u64, self.clock.now())
+        {
             return tracing::warn!(%award, peer = %event.pubkey, "ignores an award: too many come");
         }
         self.checking.insert(award);
@@ -69,7 +92,11 @@ impl Floor {
         let award = &admitted.award;
         let (id, job, buyer) = (award.id(), award.job_id(), award.author());
         if self.cancelled.contains(&(id, buyer)) || self.cancelled.contains(&(job, buyer)) {
-            return tracing::info!(%job, award = %id, "ignores an award that was cancelled");
+            tracing::info!(%job, award = %id, "ignores an award that was cancelled");
+            return self.close_to(award).await;
+        }
+        if self.attempts.contains_key(&id) {
+            return tracing::debug!(award = %id, "ignores an award that it has");
         }
         match self.shop.store.newest_attempt(&buyer, &job).await {
             Ok(newest) if newest >= award.attempt => {
@@ -82,22 +109,131 @@ impl Floor {
             let detail = "the provider is about to stop".to_owned();
             return self.refuse(admitted, Decline::Closing, detail).await;
         }
-        match self.queue.enter(id, buyer) {
-            Ok(ahead) => self.accept(admitted, ahead).await,
-            Err(full @ (Full::All | Full::OneBuyer)) => {
-                self.refuse(admitted, Decline::Busy, full.to_string()).await;
+        match (admitted.award.terms, self.shop.till.clone()) {
+            (PaymentKind::Tab, Some(till)) => self.receive(admitted, till).await,
+            _ => match self.queue.enter(id, buyer) {
+                Ok(ahead) => self.accept(admitted, None, ahead).await,
+                Err(full) => self.is_full(admitted, full).await,
+            },
+        }
+    }
+
+    async fn is_full(&mut self, admitted: Admitted, full: Full) {
+        self.refuse(admitted, Decline::Busy, full.to_string()).await;
+    }
+
+    /// Lets an award that has to be paid for wait for that, if it could then be
+    /// served.
+    async fn receive(&mut self, admitted: Admitted, till: Till) {
+        let (id, buyer) = (admitted.award.id(), admitted.award.author());
+        if let Err(full) = self.room_to_wait(&buyer) {
+            return self.is_full(admitted, full).await;
+        }
+        self.supersede(&admitted.award);
+        let orders = self.enlist(&admitted, Phase::Unpaid);
+        tracing::info!(
+            job = %admitted.award.job_id(), award = %id, peer = %buyer,
+            input_tokens = admitted.input_tokens, "looks whether it is paid for"
+        );
+        let (shop, reporter) = (self.shop.clone(), self.reporter.clone());
+        mortality::point("award-admitted");
+        tokio::spawn(lobby::wait(shop, till, admitted, orders, reporter));
+    }
+
+    fn room_to_wait(&self, buyer: &PublicKey) -> Result<(), Full> {
+        self.queue.room_for(buyer)?;
+        let unpaid = self.attempts.values().filter(|e| e.phase == Phase::Unpaid);
+        let (mut all, mut theirs) = (0, 0);
+        for entry in unpaid {
+            all += 1;
+            theirs += usize::from(entry.buyer == *buyer);
+        }
+        if all >= lobby::MAX_GUESTS {
+            return Err(Full::All);
+        }
+        // No more than could be served next.
+        match theirs > self.queue.places() {
+            true => Err(Full::OneBuyer),
+            false => Ok(()),
+        }
+    }
+
+    /// One that waited for money may begin.
+    pub(super) async fn paid(&mut self, guest: Guest) {
+        let (id, buyer) = (guest.admitted.award.id(), guest.admitted.award.author());
+        let job = guest.admitted.award.job_id();
+        let number = guest.admitted.award.attempt;
+        match self.shop.store.newest_attempt(&buyer, &job).await {
+            Ok(newest) if newest >= number => {
+                tracing::info!(%job, award = %id, newest, "leaves a superseded award");
+                drop(guest);
+                return self.unseat(&id);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.unseat(&id);
+                return self.cannot_write(guest.admitted, &error).await;
+            }
+        }
+        if self.is_closing {
+            let detail = "the provider is about to stop".to_owned();
+            return self
+                .turned_away(guest.admitted, Decline::Closing, detail)
+                .await;
+        }
+        // Who has paid is served, whoever has come meanwhile.
+        let entered = match guest.has_paid {
+            true => Ok(self.queue.squeeze_in(id, buyer)),
+            false => self.queue.enter(id, buyer),
+        };
+        match entered {
+            Ok(ahead) => {
+                let paid = (guest.seat, guest.orders);
+                self.accept(guest.admitted, Some(paid), ahead).await;
+            }
+            Err(full) => {
+                let detail = full.to_string();
+                self.turned_away(guest.admitted, Decline::Busy, detail)
+                    .await;
             }
         }
     }
 
+    /// One that waited for money is not taken on. What it has paid stays on the
+    /// tab.
+    pub(super) async fn turned_away(
+        &mut self,
+        admitted: Admitted,
+        reason: Decline,
+        detail: String,
+    ) {
+        self.unseat(&admitted.award.id());
+        self.refuse(admitted, reason, detail).await;
+    }
+
+    /// Forgets one that waited for money.
+    pub(super) fn unseat(&mut self, award: &EventId) {
+        self.attempts.remove(award);
+        delivery::leave(&self.shop, *award);
+    }
+
     /// Takes an award on: written down first, then told.
-    async fn accept(&mut self, admitted: Admitted, ahead: u32) {
+    async fn accept(&mut self, admitted: Admitted, paid: Option<Paid>, ahead: u32) {
         let id = admitted.award.id();
-        match self.write(&admitted.award, Answer::Accepted).await {
+        let ticket = paid.is_some().then(|| admitted.ticket(clock::now()));
+        let at = clock::now();
+        let forget = admission::remember_accepted(&admitted.award, at);
+        let answered = Answered::now(&admitted.award, at, forget);
+        match self.shop.store.accept(&answered, ticket.as_ref()).await {
             Ok(true) => {}
-            Ok(false) => return self.queue.leave(&id),
+            Ok(false) => {
+                self.queue.leave(&id);
+                self.attempts.remove(&id);
+                return;
+            }
             Err(error) => {
                 self.queue.leave(&id);
+                self.unseat(&id);
                 return self.cannot_write(admitted, &error).await;
             }
         }
@@ -108,21 +244,39 @@ impl Floor {
             model = admitted.item.model.name, input_tokens = admitted.input_tokens, ahead, "accepted"
         );
         self.tally.accepted += 1;
+        let (seat, orders) = match paid {
+            Some((seat, orders)) => {
+                if let Some(entry) = self.attempts.get_mut(&id) {
+                    entry.phase = Phase::Waiting;
+                }
+                (Some(seat), orders)
+            }
+            None => (None, self.enlist(&admitted, Phase::Waiting)),
+        };
+        let (shop, reporter) = (self.shop.clone(), self.reporter.clone());
+        tokio::spawn(attempt::drive(
+            shop, admitted, seat, ahead, orders, reporter,
+        ));
+        self.begin();
+    }
+
+    /// Puts an attempt into the table; answers where it hears its orders.
+    fn enlist(&mut self, admitted: &Admitted, phase: Phase) -> Orders {
         let (orders, obeyed) = mpsc::unbounded_channel();
+        let (award, at) = (&admitted.award, self.clock.now());
         let entry = Entry {
             orders,
             buyer: award.author(),
             job: award.job_id(),
             number: award.attempt,
             conversation: admitted.address.conversation.clone(),
-            phase: Phase::Waiting,
+            phase,
             begun_at: None,
-            wished_at: self.clock.now(),
+            wished_at: at,
+            words_on_money: Bucket::new(wishes::ON_MONEY_PER_S, wishes::ON_MONEY_BURST, at),
         };
-        self.attempts.insert(id, entry);
-        let (shop, reporter) = (self.shop.clone(), self.reporter.clone());
-        tokio::spawn(attempt::drive(shop, admitted, ahead, obeyed, reporter));
-        self.begin();
+        self.attempts.insert(award.id(), entry);
+        obeyed
     }
 
     /// A higher attempt of a job ends the lower ones.
@@ -134,16 +288,6 @@ impl Floor {
         {
             entry.order(Order::Stop);
         }
-    }
-
-    async fn write(
-        &self,
-        award: &Signed<Award>,
-        answer: Answer,
-    ) -> Result<bool, crate::store::Error> {
-        let at = clock::now();
-        let forget = admission::remember_until(award, answer, at);
-        self.shop.store.answer(award, answer, at, forget).await
     }
 
     /// Without the store nothing can be promised.
@@ -176,16 +320,34 @@ impl Floor {
             "declined"
         );
         // An award that is no valid one is no promise broken if it comes again.
-        if let Some(award) = &award
-            && let Err(error) = self.write(award, Answer::Declined).await
-        {
-            tracing::error!(%error, "cannot write down a declined award");
+        if let Some(award) = &award {
+            self.close_to(award).await;
         }
         self.tally.declined += 1;
         self.tell_declined(&address, reason, detail);
     }
 
+    /// An award is not served, whoever brings it once more: what its buyer has left
+    /// is not spent on it. It is written down soon, so that a flood of them makes
+    /// nobody wait for the disk.
+    pub(super) async fn close_to(&mut self, award: &Signed<Award>) {
+        let at = clock::now();
+        let forget = admission::remember_refused(award, at);
+        self.refused.push(Answered::now(award, at, forget));
+        if self.refused.len() >= MAX_REFUSED {
+            self.write_refused().await;
+        }
+    }
+
+    pub(super) async fn write_refused(&mut self) {
+        let refused = std::mem::take(&mut self.refused);
+        if let Err(error) = self.shop.store.refuse(&refused).await {
+            tracing::error!(%error, "cannot write down which awards are not served");
+        }
+    }
+
     fn tell_declined(&self, address: &Address, reason: Decline, detail: String) {
-        self.shop.tell(address, News::Declined { reason, detail });
+        self.shop
+            .tell(address, News::Declined { reason, detail }, None);
     }
 }

@@ -32,6 +32,10 @@ impl Floor {
             "stopping: takes no new work, finishes what it has"
         );
         self.schedule.changed(self.bulletin());
+        let unpaid = self.attempts.values().filter(|e| e.phase == Phase::Unpaid);
+        for entry in unpaid {
+            entry.order(Order::GiveUp("the provider is about to stop"));
+        }
     }
 
     /// Fails what it has taken on, honestly.
@@ -63,6 +67,10 @@ impl Floor {
             () = hurried.hard(), if !self.is_aborting => {}
         }
         self.say_goodbye().await;
+        self.write_refused().await;
+        if let Some(till) = &self.shop.till {
+            till.close().await;
+        }
         self.shop.store.close().await;
         self.shop.link.clone().shutdown().await;
         tracing::info!(

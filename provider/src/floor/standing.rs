@@ -6,6 +6,7 @@ use nostr::{EventId, Timestamp, ToBech32};
 
 use super::{Entry, Floor, Phase};
 use crate::status::{Attempt, Model, Relay, Status};
+use crate::till::Till;
 
 impl Floor {
     /// Everything there is to tell at this moment.
@@ -31,6 +32,7 @@ impl Floor {
             load: bulletin.load,
             relays: self.relay_list(),
             models: self.model_list(),
+            wallet: shop.till.as_ref().map(Till::wallet),
             tally: self.tally,
             attempts: self.attempt_list(),
         }
@@ -60,6 +62,7 @@ impl Floor {
             buyer: entry.buyer,
             number: entry.number,
             running: entry.phase == Phase::Running,
+            unpaid: entry.phase == Phase::Unpaid,
         };
         attempts.map(attempt).collect()
     }

@@ -15,8 +15,20 @@ const NEWEST_SHARE: f64 = 0.2;
 
 impl Floor {
     /// An attempt has something to say.
-    pub(super) fn reported(&mut self, report: Report) {
+    pub(super) async fn reported(&mut self, report: Report) {
         match report {
+            Report::Paid(guest) => self.paid(*guest).await,
+            Report::TurnedAway {
+                admitted,
+                reason,
+                detail,
+            } => self.turned_away(*admitted, reason, detail).await,
+            Report::Left { admitted } => {
+                let award = admitted.award.id();
+                tracing::info!(%award, "left by its buyer before it was paid for");
+                self.unseat(&award);
+                self.close_to(&admitted.award).await;
+            }
             Report::Halted {
                 award,
                 ended,

@@ -1,30 +1,54 @@
-//! What buyers wish while their attempts run.
+//! What buyers wish while their attempts run, and after.
 
 use infernet_protocol::event::{Cancel, Private, Signed};
-use infernet_protocol::payload::{Control, Payload, Wish};
-use infernet_protocol::seal;
+use infernet_protocol::payload::{Control, News, Payload, Wish};
+use infernet_protocol::seal::{self, Conversation};
 use nostr::{Event, EventId, PublicKey};
 
 use super::{Entry, Floor};
 use crate::attempt::Order;
+use crate::shop::{Address, Shop, plain_reason};
+use crate::till::{NotRefunded, Till};
 
 /// How often one attempt repeats itself: a wish of 200 bytes may cost the whole
 /// answer again. A buyer waits three times this long before it asks.
 const WISH_EVERY_MS: u64 = 100;
 
+/// Acknowledgements and the like that are looked at for one attempt in a second,
+/// sustained and at once: a buyer sends one for each piece, and each costs a
+/// signature.
+pub(super) const ON_MONEY_PER_S: u64 = 50;
+pub(super) const ON_MONEY_BURST: u64 = 100;
+
+/// Refunds, and wishes of those without an attempt here, that are looked into in a
+/// second, sustained and at once, of customers and of strangers each: a refund may
+/// be wished for long after the last attempt.
+pub(super) const REFUNDS_PER_S: u64 = 10;
+pub(super) const REFUNDS_BURST: u64 = 40;
+
 impl Floor {
-    /// A private message of a buyer's. Only those of known attempts are opened:
-    /// a stranger's costs a look into a table.
+    /// A private message of a buyer's. Those of unknown attempts are opened
+    /// seldom: a stranger's mostly costs a look into a table.
     pub(super) fn wished(&mut self, event: &Event) {
         let Ok(envelope) = Private::parse(event) else {
             return;
         };
         let ours = |entry: &&Entry| entry.job == envelope.job && entry.buyer == event.pubkey;
         let Some(known) = self.attempts.values().find(ours) else {
-            return tracing::debug!(job = %envelope.job, "a wish for nothing that runs here");
+            return self.wished_later(&envelope, event.pubkey);
         };
-        let opened = seal::overhear(&known.conversation, &envelope.content);
+        let conversation = known.conversation.clone();
+        let opened = seal::overhear(&conversation, &envelope.content);
         match opened.and_then(|bytes| Control::from_bytes(&bytes)) {
+            Ok(Control {
+                award,
+                wish: Wish::Refund { invoice },
+            }) => {
+                if self.may_wish(&event.pubkey) {
+                    let address = address(&envelope, award, event.pubkey, conversation);
+                    self.refund(address, invoice);
+                }
+            }
             Ok(control) => self.wish(&control, &event.pubkey),
             Err(error) => tracing::debug!(job = %envelope.job, %error, "a wish that says nothing"),
         }
@@ -44,10 +68,60 @@ impl Floor {
                     entry.order(Order::Resend(from));
                 }
             }
-            Wish::Invoice => {
-                tracing::info!(award = %control.award, "no invoice: this provider takes no payments yet");
+            Wish::Acknowledge { tab } => {
+                if entry.words_on_money.take(at) {
+                    entry.order(Order::Acknowledged(tab));
+                }
             }
+            Wish::Invoice { most_msat } => {
+                if entry.words_on_money.take(at) {
+                    entry.order(Order::Renew(most_msat));
+                }
+            }
+            // About the tab, whatever runs.
+            Wish::Refund { .. } => {}
         }
+    }
+
+    fn may_wish(&mut self, buyer: &PublicKey) -> bool {
+        let is_customer = self.is_customer(buyer);
+        self.refunds.take(is_customer, 1, self.clock.now())
+    }
+
+    /// A wish about an attempt that is over and forgotten: only a refund means
+    /// anything then.
+    fn wished_later(&mut self, envelope: &Private, buyer: PublicKey) {
+        if self.shop.till.is_none() || !self.may_wish(&buyer) {
+            return tracing::debug!(job = %envelope.job, "a wish for nothing that runs here");
+        }
+        let secret = self.shop.keys().secret_key();
+        let Ok(conversation) = Conversation::between(secret, &buyer) else {
+            return;
+        };
+        let opened = seal::overhear(&conversation, &envelope.content);
+        let control = opened.and_then(|bytes| Control::from_bytes(&bytes));
+        if let Ok(Control {
+            award,
+            wish: Wish::Refund { invoice },
+        }) = control
+        {
+            self.refund(address(envelope, award, buyer, conversation), invoice);
+        }
+    }
+
+    /// Pays back, beside the loop.
+    fn refund(&self, address: Address, invoice: String) {
+        let Some(till) = self.shop.till.clone() else {
+            return;
+        };
+        let shop = self.shop.clone();
+        tokio::spawn(async move {
+            if let Err(why) = refund(&shop, &till, &address, &invoice).await {
+                tracing::info!(award = %address.award, peer = %address.buyer, %why, "refuses a refund");
+                let detail = plain_reason(&why.to_string());
+                shop.tell(&address, News::RefundRefused { detail }, None);
+            }
+        });
     }
 
     /// A buyer has ended an attempt, or a whole job. It may come before the award
@@ -71,4 +145,32 @@ impl Floor {
         self.cancelled
             .insert((cancel.award.unwrap_or(cancel.job), buyer));
     }
+}
+
+const fn address(
+    envelope: &Private,
+    award: EventId,
+    buyer: PublicKey,
+    conversation: Conversation,
+) -> Address {
+    Address {
+        job: envelope.job,
+        award,
+        buyer,
+        conversation,
+    }
+}
+
+/// Says that it is paid once it is written down, so that asking again is safe.
+async fn refund(
+    shop: &Shop,
+    till: &Till,
+    address: &Address,
+    invoice: &str,
+) -> Result<(), NotRefunded> {
+    let refund = till
+        .plan_refund(&address.buyer, &address.award, invoice)
+        .await?;
+    shop.tell(address, News::Refunding, None);
+    till.pay_back(&refund).await
 }

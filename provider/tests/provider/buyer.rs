@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use infernet_node::clock;
 use infernet_node::link::{self, Delivery, Link, Subscription};
+use infernet_payments::Invoice;
 use infernet_protocol::event::{
     Accepts, Announcement, Award, Basis, Bid, Body, Cancel, CancelReason, Checkers, JobResult,
-    Limits, Offer, Private, Signed, Status, V1,
+    Limits, Offer, Private, Receipt, Signed, Status, V1,
 };
 use infernet_protocol::inference::{Prompt, Sampling, Task, TokenId};
 use infernet_protocol::kinds;
@@ -17,6 +18,7 @@ use infernet_protocol::payload::{
     Wish, Work,
 };
 use infernet_protocol::seal::{self, Conversation, Domain, Salt, Sealed, salted_hash};
+use infernet_protocol::tab::SignedTotals;
 use nostr::secp256k1::rand::RngCore;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey, Timestamp};
@@ -29,9 +31,10 @@ use super::house::{PATIENCE, Relay};
 pub enum Heard {
     Announcement(Signed<Announcement>),
     Bid(Signed<Bid>),
-    Progress(EventId, News),
+    Progress(EventId, News, Option<SignedTotals>),
     Result(Box<Signed<JobResult>>),
     Cancel(Signed<Cancel>),
+    Receipt(Signed<Receipt>),
 }
 
 pub struct Buyer {
@@ -56,7 +59,13 @@ impl Buyer {
         let link = Link::connect(link::Options::new(urls, keys.clone()))
             .await
             .unwrap();
-        let own = [kinds::BID, kinds::RESULT, kinds::CANCEL, kinds::PROGRESS];
+        let own = [
+            kinds::BID,
+            kinds::RESULT,
+            kinds::CANCEL,
+            kinds::PROGRESS,
+            kinds::RECEIPT,
+        ];
         let own = Filter::new()
             .kinds(own.map(Kind::from))
             .pubkey(keys.public_key);
@@ -90,13 +99,14 @@ impl Buyer {
                 Signed::from_verified(event).unwrap(),
             ))),
             kinds::CANCEL => Some(Heard::Cancel(Signed::from_verified(event).unwrap())),
+            kinds::RECEIPT => Some(Heard::Receipt(Signed::from_verified(event).unwrap())),
             kinds::PROGRESS => {
                 let key = Conversation::between(self.keys.secret_key(), &event.pubkey).unwrap();
                 let envelope = Private::parse(&event).unwrap();
                 assert_eq!(envelope.reader, self.keys.public_key);
                 let bytes = seal::overhear(&key, &envelope.content).unwrap();
                 let progress = Progress::from_bytes(&bytes).unwrap();
-                Some(Heard::Progress(progress.award, progress.news))
+                Some(Heard::Progress(progress.award, progress.news, progress.tab))
             }
             _ => None,
         }
@@ -120,9 +130,10 @@ impl Buyer {
     /// Nothing about this award was heard so far.
     pub fn heard_nothing_of(&self, award: EventId) -> bool {
         !self.kept.iter().any(|heard| match heard {
-            Heard::Progress(about, _) => *about == award,
+            Heard::Progress(about, ..) => *about == award,
             Heard::Result(result) => result.award == award,
             Heard::Cancel(cancel) => cancel.award == Some(award),
+            Heard::Receipt(receipt) => receipt.award == award,
             Heard::Announcement(_) | Heard::Bid(_) => false,
         })
     }
@@ -146,8 +157,8 @@ impl Buyer {
 
     pub async fn accepted(&mut self, award: EventId) -> u32 {
         self.wait(|heard| match heard {
-            Heard::Progress(about, News::Accepted { ahead }) if *about == award => Some(*ahead),
-            Heard::Progress(about, News::Declined { reason, detail }) if *about == award => {
+            Heard::Progress(about, News::Accepted { ahead }, _) if *about == award => Some(*ahead),
+            Heard::Progress(about, News::Declined { reason, detail }, _) if *about == award => {
                 panic!("declined: {reason:?} ({detail})")
             }
             _ => None,
@@ -157,10 +168,10 @@ impl Buyer {
 
     pub async fn declined(&mut self, award: EventId) -> Decline {
         self.wait(|heard| match heard {
-            Heard::Progress(about, News::Declined { reason, .. }) if *about == award => {
+            Heard::Progress(about, News::Declined { reason, .. }, _) if *about == award => {
                 Some(*reason)
             }
-            Heard::Progress(about, News::Accepted { .. }) if *about == award => {
+            Heard::Progress(about, News::Accepted { .. }, _) if *about == award => {
                 panic!("accepted, where it should have been declined")
             }
             _ => None,
@@ -168,9 +179,61 @@ impl Buyer {
         .await
     }
 
+    /// Why it was declined, which it is to be without an invoice or a word before.
+    pub async fn said_no(&mut self, award: EventId) -> (Decline, String) {
+        self.wait(|heard| match heard {
+            Heard::Progress(about, News::Declined { reason, detail }, _) if *about == award => {
+                Some((*reason, detail.clone()))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn why_declined(&mut self, award: EventId) -> String {
+        self.said_no(award).await.1
+    }
+
+    pub async fn declined_after_all(&mut self, award: EventId) -> Decline {
+        self.said_no(award).await.0
+    }
+
+    /// Asks for money back, and is refused.
+    pub async fn refund_refused(&mut self, award: &Signed<Award>, invoice: &Invoice) -> String {
+        let invoice = invoice.as_str().to_owned();
+        self.wish(award, Wish::Refund { invoice });
+        self.refund_refusal(award.id()).await
+    }
+
+    pub async fn refund_refusal(&mut self, award: EventId) -> String {
+        self.wait(|heard| match heard {
+            Heard::Progress(about, News::RefundRefused { detail }, _) if *about == award => {
+                Some(detail.clone())
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Asks for money back, and is told that it comes.
+    pub async fn refunding(&mut self, award: &Signed<Award>, invoice: &Invoice) {
+        let invoice = invoice.as_str().to_owned();
+        self.wish(award, Wish::Refund { invoice });
+        self.wait(|heard| match heard {
+            Heard::Progress(about, News::Refunding, _) if *about == award.id() => Some(()),
+            Heard::Progress(about, News::RefundRefused { detail }, _) if *about == award.id() => {
+                panic!("refused: {detail}")
+            }
+            _ => None,
+        })
+        .await;
+    }
+
     pub async fn piece(&mut self, award: EventId, seq: u32) -> Piece {
         self.wait(|heard| match heard {
-            Heard::Progress(about, News::Piece(piece)) if *about == award && piece.seq == seq => {
+            Heard::Progress(about, News::Piece(piece), _)
+                if *about == award && piece.seq == seq =>
+            {
                 Some(piece.clone())
             }
             _ => None,
@@ -180,7 +243,7 @@ impl Buyer {
 
     pub async fn alive(&mut self, award: EventId, expected: u32) {
         self.wait(|heard| match heard {
-            Heard::Progress(about, News::Alive { ahead })
+            Heard::Progress(about, News::Alive { ahead }, _)
                 if *about == award && *ahead == expected =>
             {
                 Some(())

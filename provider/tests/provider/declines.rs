@@ -1,12 +1,17 @@
 //! Awards that are not taken on.
 
+use std::sync::Arc;
+
+use infernet_engine::ScriptedEngine;
+use infernet_node::shutdown::Shutdown;
 use infernet_protocol::event::{Announcement, Signed, Status};
 use infernet_protocol::money::{PaymentKind, Price};
 use infernet_protocol::payload::{Decline, Work};
+use infernet_provider::run;
 use nostr::{Keys, Timestamp};
 
 use super::buyer::{Buyer, Draft, generate, in_seconds};
-use super::house::{Provider, Relay, quick};
+use super::house::{Provider, Relay, options, play_money, quick};
 
 /// What a provider says to a direct award that was changed in this way.
 async fn said_to(change: impl FnOnce(&mut Draft), spoil: impl FnOnce(&mut Draft)) -> Decline {
@@ -105,13 +110,33 @@ async fn terms_that_it_cannot_serve() {
         input_msat: 1,
         output_msat: 2,
     };
-    let provider = Provider::start(&[&relay], quick(), |o| o.price = price).await;
+    let (_network, wallet, _) = play_money();
+    let provider = Provider::start(&[&relay], quick(), |o| {
+        o.price = price;
+        o.wallet = Some(Arc::new(wallet));
+    })
+    .await;
     let mut buyer = Buyer::connect(&[&relay]).await;
     let word = buyer.online(provider.handle.public_key()).await;
     let mut draft = buyer.draft(&word, generate("Count", 100));
     draft.body.terms = PaymentKind::Tab;
     let award = buyer.place(draft).await;
-    assert_eq!(buyer.declined(award.id()).await, Decline::Terms);
+    assert_eq!(
+        buyer.declined(award.id()).await,
+        Decline::Terms,
+        "the budget is none"
+    );
+}
+
+#[tokio::test]
+async fn a_provider_with_a_price_needs_a_wallet() {
+    let relay = Relay::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let mut options = options(&Keys::generate(), home.path(), vec![relay.url()]);
+    options.price.output_msat = 1;
+    let engine = Arc::new(ScriptedEngine::new(quick()));
+    let refused = run(options, engine, Shutdown::new()).await;
+    assert!(matches!(refused, Err(infernet_provider::Error::NoWallet)));
 }
 
 #[tokio::test]
@@ -125,7 +150,12 @@ async fn an_award_that_rests_on_an_earlier_price() {
         input_msat: 1,
         output_msat: 1,
     };
-    let provider = Provider::start_in(home, keys, &[&relay], quick(), |o| o.price = dear).await;
+    let (_network, wallet, _) = play_money();
+    let provider = Provider::start_in(home, keys, &[&relay], quick(), |o| {
+        o.price = dear;
+        o.wallet = Some(Arc::new(wallet));
+    })
+    .await;
     let award = buyer.ask(&free, 100).await;
     assert_eq!(buyer.declined(award.id()).await, Decline::Terms);
     let status = provider.handle.status().await.unwrap();

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use infernet_engine::{Script, ScriptedEngine};
+use infernet_node::clock;
 use infernet_node::shutdown::Shutdown;
+use infernet_payments::test_rail::{Network, Wallet};
 use infernet_protocol::event::Promise;
+use infernet_protocol::money::Msat;
 use infernet_provider::{Handle, Options, run};
 use nostr::{Keys, RelayUrl};
 use nostr_relay_builder::builder::RateLimit;
@@ -73,6 +76,18 @@ async fn serve(port: u16) -> LocalRelay {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// A provider's wallet and a buyer's, on a network of their own, with 1,000 sat
+/// in each.
+pub fn play_money() -> (Network, Wallet, Wallet) {
+    let network = Network::new(clock::now());
+    let provider = network.wallet("provider", PURSE);
+    let buyer = network.wallet("buyer", PURSE);
+    (network, provider, buyer)
+}
+
+/// What is in a wallet at first.
+pub const PURSE: Msat = Msat(1_000_000);
 
 /// A provider that runs in this process.
 pub struct Provider {

@@ -22,7 +22,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn program(home: &Path) -> Command {
+pub fn program(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infernet-provider"));
     command
         .arg("--home")
@@ -33,17 +33,33 @@ fn program(home: &Path) -> Command {
 }
 
 /// A provider in a process of its own, killed when the test is over.
-struct Process {
+pub struct Process {
     child: Child,
-    npub: PublicKey,
+    pub npub: PublicKey,
 }
 
 impl Process {
     /// Starts it, and waits for the line that says it is ready.
     fn start(home: &Path, relay: &Relay) -> Self {
-        let mut child = program(home)
-            .args(["start", "--engine", "scripted", "--scripted-speed", "5"])
-            .args(["--relay", relay.url().as_str(), "--name", "mortal"])
+        Self::start_with(home, relay, |command| {
+            command.args(["--scripted-speed", "5"])
+        })
+    }
+
+    /// The same, with other arguments.
+    pub fn start_with(
+        home: &Path,
+        relay: &Relay,
+        change: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
+        let mut command = program(home);
+        command.args(["start", "--engine", "scripted"]).args([
+            "--relay",
+            relay.url().as_str(),
+            "--name",
+            "mortal",
+        ]);
+        let mut child = change(&mut command)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -68,7 +84,7 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
-    async fn has_ended(&mut self) {
+    pub async fn has_ended(&mut self) {
         until("the process ends", || {
             self.child.try_wait().unwrap().is_some()
         })
@@ -115,7 +131,7 @@ async fn a_killed_process_starts_again_and_gives_up_what_it_had_taken_on() {
 }
 
 /// What a command prints on standard output, and whether it succeeds.
-fn said(command: &mut Command) -> (bool, String, String) {
+pub fn said(command: &mut Command) -> (bool, String, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (

@@ -13,10 +13,22 @@ const OURS: &[(&str, &[&str])] = &[
     ("infernet-relay", &["infernet-protocol", "infernet-node"]),
     (
         "infernet-provider",
-        &["infernet-protocol", "infernet-node", "infernet-engine"],
+        &[
+            "infernet-protocol",
+            "infernet-node",
+            "infernet-engine",
+            "infernet-payments",
+        ],
     ),
-    ("infernet-client", &["infernet-protocol", "infernet-node"]),
-    ("infernet-tests", &["infernet-protocol"]),
+    (
+        "infernet-client",
+        &["infernet-protocol", "infernet-node", "infernet-payments"],
+    ),
+    ("infernet-regtest", &[]),
+    (
+        "infernet-tests",
+        &["infernet-protocol", "infernet-payments", "infernet-regtest"],
+    ),
 ];
 const BEHIND: &[(&str, &str)] = &[
     ("tch", "infernet-engine"),

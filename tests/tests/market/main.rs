@@ -7,6 +7,7 @@ mod demo;
 mod failover;
 mod hostile;
 mod lifecycle;
+mod lightning;
 mod observers;
 mod outages;
 

@@ -40,6 +40,20 @@ impl Method {
         Self::CancelHoldInvoice,
     ];
 
+    /// Whether it changes anything; what only reads may be done again and again.
+    pub fn has_effect(self) -> bool {
+        match self {
+            Self::GetInfo | Self::GetBalance | Self::LookupInvoice | Self::ListTransactions => {
+                false
+            }
+            Self::MakeInvoice
+            | Self::PayInvoice
+            | Self::MakeHoldInvoice
+            | Self::SettleHoldInvoice
+            | Self::CancelHoldInvoice => true,
+        }
+    }
+
     /// Its name on the wire.
     pub fn name(self) -> &'static str {
         match self {

@@ -70,6 +70,9 @@ pub struct PayInvoice {
     /// The amount in msat, where the invoice names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<u64>,
+    /// The highest routing fee in msat, if less than the wallet would pay. Not in the NIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fee: Option<u64>,
     /// Kept with the payment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,

@@ -258,6 +258,19 @@ impl Records {
         })
     }
 
+    /// Records that a claim came to nothing; answers whether that is news. Should LDK say otherwise later, it is
+    /// [received](Self::received) all the same.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn hold_lost(&self, payment_hash: &str) -> Result<bool, Error> {
+        self.write(|change| {
+            let update = "UPDATE invoices SET state = 'cancelled' \
+                          WHERE payment_hash = ?1 AND state = 'settling'";
+            Ok(change.execute(update, [payment_hash])? > 0)
+        })
+    }
+
     /// Records that money is ours; answers whether that is news.
     ///
     /// # Errors
@@ -334,6 +347,7 @@ mod tests {
         assert!(!records.hold_cancelled("a").unwrap());
         assert!(records.received("a", 5, None, 3).unwrap());
         assert!(!records.received("a", 5, None, 4).unwrap());
+        assert!(!records.hold_lost("a").unwrap());
         let row = records.invoice("a").unwrap().unwrap();
         assert_eq!(
             (row.state, row.preimage.as_deref()),
@@ -344,5 +358,19 @@ mod tests {
         assert!(records.hold_cancelled("a").unwrap());
         assert!(!records.hold_accepted("a", 5, None).unwrap());
         assert!(!records.hold_settling("a", "00").unwrap());
+    }
+
+    #[test]
+    fn a_claim_that_came_to_nothing_ends_and_is_overruled_by_money() {
+        let records = held();
+        assert!(!records.hold_lost("a").unwrap());
+        records.hold_accepted("a", 5, Some(9)).unwrap();
+        assert!(!records.hold_lost("a").unwrap());
+        records.hold_settling("a", "00").unwrap();
+        assert!(records.hold_lost("a").unwrap());
+        assert!(!records.hold_lost("a").unwrap());
+        assert!(records.received("a", 5, None, 3).unwrap());
+        let row = records.invoice("a").unwrap().unwrap();
+        assert_eq!(row.state, InvoiceState::Settled);
     }
 }

@@ -115,8 +115,10 @@ impl Records {
     /// # Errors
     /// See [`Error`].
     pub fn copy_to(&self, path: &Path) -> Result<(), Error> {
-        let path = path.to_string_lossy();
-        self.read(|database| database.execute("VACUUM INTO ?1", [path]).map(drop))
+        let to = path.to_string_lossy();
+        self.read(|database| database.execute("VACUUM INTO ?1", [to]).map(drop))?;
+        make_private(path);
+        Ok(())
     }
 }
 

@@ -147,7 +147,7 @@ impl Records {
         self.read(|database| find(database, payment_hash))
     }
 
-    /// Payments by time, newest first: of one connection, or of all.
+    /// Payments by time, newest first: of one connection, or of all; those under way and those that failed too, or not.
     ///
     /// # Errors
     /// See [`Error`].
@@ -156,15 +156,16 @@ impl Records {
         of: Option<i64>,
         from: u64,
         until: u64,
+        unpaid: bool,
         most: u64,
     ) -> Result<Vec<Payment>, Error> {
         self.read(|database| {
             let query = format!(
                 "SELECT {COLUMNS} FROM payments WHERE (?1 IS NULL OR connection = ?1) AND created_at BETWEEN ?2 AND ?3 \
-                 ORDER BY created_at DESC, payment_hash LIMIT ?4"
+                 AND (?4 OR state = 'paid') ORDER BY created_at DESC, payment_hash LIMIT ?5"
             );
             let mut query = database.prepare(&query)?;
-            query.query_map((of, signed(from), signed(until), signed(most)), payment)?.collect()
+            query.query_map((of, signed(from), signed(until), unpaid, signed(most)), payment)?.collect()
         })
     }
 
@@ -414,6 +415,9 @@ mod tests {
         assert_eq!(begin(&two), Begun::Elsewhere);
         records.payment_paid("a", "00", 0, 6).unwrap();
         assert_eq!(begin(&two), Begun::Elsewhere);
+        let listed = |unpaid| records.payments(None, 0, 9, unpaid, 9).unwrap().len();
+        records.begin_payment(&order("b", 1), &two, 7).unwrap();
+        assert_eq!((listed(true), listed(false)), (2, 1));
         // A failed one is free for anybody; a failure never undoes a payment.
         assert!(!records.payment_failed("a", "late").unwrap());
     }

@@ -1,10 +1,13 @@
 //! Paying and being paid, and what a client is told of it.
 
-use infernet_wallet::nip47::{Cipher, Code};
+use std::time::Duration;
+
+use infernet_wallet::nip47::{Cipher, Code, NOTIFICATION_LEGACY};
 use nostr::TagKind;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::hostile::foreign_invoice;
 use crate::process::{Pair, until};
 
 async fn invoice(of: &Client, msat: u64) -> Value {
@@ -88,8 +91,11 @@ async fn two_wallets_pay_each_other_by_nip_47_alone() {
         (kind.as_str(), &sent["amount"]),
         ("payment_sent", &json!(1_000))
     );
+    assert_eq!(hears.last, Some(NOTIFICATION_LEGACY));
 
     histories(&alice, &bob, &asked, &paid).await;
+    races_have_one_winner(&pair, &alice, &bob).await;
+    an_expired_invoice_is_not_tried_again(&alice).await;
     connections_do_what_they_were_given(&pair, &asked).await;
     budgets_survive_restarts(&mut pair, &bob).await;
     // The same event after a restart is answered as it was, and does nothing.
@@ -129,6 +135,66 @@ async fn histories(alice: &Client, bob: &Client, asked: &Value, paid: &Value) {
         1
     );
     assert_eq!(list(json!({ "until": 1 })).await, 0);
+}
+
+/// Two that race for one budget, two connections that race for one invoice, and one event that comes twice.
+async fn races_have_one_winner(pair: &Pair, alice: &Client, bob: &Client) {
+    let racer = ["--name", "racer", "--budget-sats", "100"];
+    let racer = Client::new(&pair.alice.connect(&racer)).await;
+    let before = alice.balance().await;
+    let pay = async |by: &Client, asked: &Value| {
+        let paid = by.ask("pay_invoice", json!({ "invoice": asked["invoice"] }));
+        paid.await.map(drop).map_err(|refusal| refusal.code)
+    };
+    let (one, two) = (invoice(bob, 60_000).await, invoice(bob, 60_000).await);
+    let raced = tokio::join!(pay(&racer, &one), pay(&racer, &two));
+    let lost = Err(Code::QuotaExceeded);
+    assert!(
+        [(Ok(()), lost), (lost, Ok(()))].contains(&raced),
+        "{raced:?}"
+    );
+
+    let both = invoice(bob, 30_000).await;
+    let raced = tokio::join!(pay(&racer, &both), pay(alice, &both));
+    let lost = Err(Code::Other);
+    assert!(
+        [(Ok(()), lost), (lost, Ok(()))].contains(&raced),
+        "{raced:?}"
+    );
+
+    let twice = invoice(bob, 7_000).await;
+    let twice = alice.request("pay_invoice", json!({ "invoice": twice["invoice"] }));
+    let (one, two) = tokio::join!(alice.ask_with(&twice), alice.ask_with(&twice));
+    assert_eq!(one.unwrap().unwrap(), two.unwrap().unwrap());
+    alice.wait_for_balance(before - 97_000).await;
+}
+
+async fn an_expired_invoice_is_not_tried_again(alice: &Client) {
+    let invoice = foreign_invoice(Duration::from_secs(2));
+    let pay = async || {
+        let params = json!({ "invoice": invoice.to_string(), "amount": 1_000 });
+        alice.ask("pay_invoice", params).await.unwrap_err()
+    };
+    let unreachable = pay().await;
+    assert_eq!(unreachable.code, Code::PaymentFailed);
+    assert!(unreachable.message.contains("50 payments"), "{unreachable}");
+    until("the invoice has expired", || invoice.is_expired());
+    let expired = pay().await;
+    assert_eq!(expired.code, Code::Other);
+    assert!(expired.message.contains("expired"), "{expired}");
+    // What failed is listed for who asks for what is not paid.
+    let failed = invoice.payment_hash().to_string();
+    let list = async |unpaid: bool| {
+        let listed = alice
+            .ask("list_transactions", json!({ "unpaid": unpaid }))
+            .await
+            .unwrap();
+        let listed = listed["transactions"].as_array().unwrap().clone();
+        listed
+            .iter()
+            .any(|one| one["payment_hash"] == failed.as_str())
+    };
+    assert!(list(true).await && !list(false).await);
 }
 
 async fn connections_do_what_they_were_given(pair: &Pair, asked: &Value) {
@@ -228,14 +294,19 @@ async fn a_hundred_payments_at_a_time_go_through_one_channel() {
     let alice = Client::new(&pair.alice.connect(&["--name", "client"])).await;
     let bob = Client::new(&pair.bob.connect(&["--name", "provider"])).await;
     let (alices, bobs) = (alice.balance().await, bob.balance().await);
+    let channel = &pair.alice.status()["channels"][0];
+    assert_eq!(channel["can_send_at_once_msat"], 200_000_000);
+    // Together more than the channel carries at a time: 50 payments, and 200,000 sat.
     let paid = (0..100).map(async |_| {
-        let asked = invoice(&bob, 3_000_000).await;
+        let asked = invoice(&bob, 4_500_000).await;
         alice
             .ask("pay_invoice", json!({ "invoice": asked["invoice"] }))
             .await
             .unwrap()
     });
     futures::future::join_all(paid).await;
-    alice.wait_for_balance(alices - 300_000_000).await;
-    bob.wait_for_balance(bobs + 300_000_000).await;
+    alice.wait_for_balance(alices - 450_000_000).await;
+    bob.wait_for_balance(bobs + 450_000_000).await;
+    // They wait for room, rather than trying and failing until there is some.
+    assert!(!pair.alice.log().contains("Failed to send payment"));
 }

@@ -8,7 +8,7 @@ use infernet_wallet::nip47::{
     Cipher, ConnectionString, Envelope, INFO, NOTIFICATION, NOTIFICATION_LEGACY, RESPONSE, Refusal,
     Request,
 };
-use nostr::{Event, EventId, Filter};
+use nostr::{Event, EventId, Filter, Kind};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -170,6 +170,7 @@ impl Client {
         Notifications {
             client: self.clone(),
             heard,
+            last: None,
         }
     }
 }
@@ -177,6 +178,8 @@ impl Client {
 pub struct Notifications {
     client: Client,
     heard: Subscription,
+    /// What kind of event the last one was.
+    pub last: Option<Kind>,
 }
 
 impl Notifications {
@@ -185,7 +188,10 @@ impl Notifications {
         let next = async {
             loop {
                 match self.heard.next().await.expect("the link") {
-                    Delivery::Event(event) => return self.client.open(&event).expect("readable"),
+                    Delivery::Event(event) => {
+                        self.last = Some(event.kind);
+                        return self.client.open(&event).expect("readable");
+                    }
                     _ => continue,
                 }
             }

@@ -1,16 +1,18 @@
 //! Killed at every point around paying and settling: nothing is paid twice, nothing is lost.
 //!
 //! A kill right after LDK was asked to pay or to claim may close the channel; then the chain decides, and these tests
-//! mine until it has.
+//! mine until it has. It decides over what is worth an output of its own (354 sat and more): what is less and under
+//! way when a channel closes goes to the miners, though LDK tells the payee that it has come. So these tests pay more.
 
 use std::time::Duration;
 
 use infernet_wallet::fault::Point;
 use infernet_wallet::nip47::{Code, hash_of};
+use ldk_node::lightning_invoice::Bolt11Invoice;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::process::{Pair, Process};
+use crate::process::{Pair, Process, until};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -19,16 +21,17 @@ async fn ends(client: &Client, pair: &Pair, hash: &str, ends: &[&str]) -> Value 
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let request = client.request("lookup_invoice", json!({ "payment_hash": hash }));
-        if let Some(Ok(seen)) = client.ask_within(&request, Duration::from_secs(2)).await
+        let seen = client.ask_within(&request, Duration::from_secs(2)).await;
+        if let Some(Ok(seen)) = &seen
             && ends.iter().any(|end| seen["state"] == *end)
         {
-            return seen;
+            return seen.clone();
         }
         assert!(
             tokio::time::Instant::now() < deadline,
-            "{hash} does not end"
+            "{hash} does not end: {seen:?}"
         );
-        pair.bitcoind.mine(2);
+        pair.bitcoind.mine(2).unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
@@ -233,7 +236,7 @@ async fn killed_at_any_time() {
         let mut paying = Vec::new();
         for _ in 0..3 {
             let asked = bob
-                .ask("make_invoice", json!({ "amount": 100_000 }))
+                .ask("make_invoice", json!({ "amount": 1_000_000 }))
                 .await
                 .unwrap();
             hashes.push(asked["payment_hash"].as_str().unwrap().to_owned());
@@ -270,6 +273,78 @@ async fn killed_at_any_time() {
             }
         }
     }
+}
+
+/// Alice dies over an invoice that lives `expiry_s`; what Bob asked for.
+async fn dies_over_an_order(pair: &mut Pair, alice: &Client, bob: &Client, expiry_s: u64) -> Value {
+    pair.alice.stop();
+    pair.alice.start_to_die_at(Point::PayRecorded);
+    pair.wait_usable();
+    let params = json!({ "amount": 700_000, "expiry": expiry_s });
+    let asked = bob.ask("make_invoice", params).await.unwrap();
+    let pay = alice.request("pay_invoice", json!({ "invoice": asked["invoice"] }));
+    let answer = alice.ask_within(&pay, Duration::from_secs(3)).await;
+    assert!(answer.is_none());
+    pair.alice.wait_dead();
+    asked
+}
+
+/// An interrupted payment that cannot be sent any more fails: its budget is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_until_the_invoice_expired() {
+    let Some(mut pair) = Pair::start("interrupted_until_the_invoice_expired") else {
+        return;
+    };
+    let budget = ["--name", "buyer", "--budget-sats", "1000"];
+    let alice = Client::new(&pair.alice.connect(&budget)).await;
+    let bob = Client::new(&pair.bob.connect(&["--name", "seller"])).await;
+    let asked = dies_over_an_order(&mut pair, &alice, &bob, 5).await;
+    let invoice: Bolt11Invoice = asked["invoice"].as_str().unwrap().parse().unwrap();
+    until("the invoice has expired", || invoice.is_expired());
+    pair.alice.start();
+    let hash = asked["payment_hash"].as_str().unwrap();
+    ends(&alice, &pair, hash, &["failed"]).await;
+    pair.wait_usable();
+    let other = bob
+        .ask("make_invoice", json!({ "amount": 900_000 }))
+        .await
+        .unwrap();
+    let pay = json!({ "invoice": other["invoice"] });
+    alice.ask("pay_invoice", pay).await.unwrap();
+}
+
+/// A payment that fails while the wallet waits for its peer to send it: whoever was told so may pay elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_as_failed_is_never_sent() {
+    let Some(mut pair) = Pair::start("what_is_recorded_as_failed_is_never_sent") else {
+        return;
+    };
+    let alice = Client::new(&pair.alice.connect(&["--name", "buyer"])).await;
+    let bob = Client::new(&pair.bob.connect(&["--name", "seller"])).await;
+    let asked = dies_over_an_order(&mut pair, &alice, &bob, 600).await;
+    pair.bob.stop();
+    pair.alice.start();
+    let records = rusqlite::Connection::open(pair.alice.home.join("records.sqlite"));
+    let failed = records
+        .unwrap()
+        .execute("UPDATE payments SET state = 'failed', failure = 'late'", [])
+        .unwrap();
+    assert_eq!(failed, 1);
+    pair.bob.start();
+    pair.wait_usable();
+    until("the wallet comes back to the payment", || {
+        pair.alice.log().contains("a payment that was interrupted")
+    });
+    // What is sent later arrives later.
+    let other = bob
+        .ask("make_invoice", json!({ "amount": 1_000 }))
+        .await
+        .unwrap();
+    let pay = json!({ "invoice": other["invoice"] });
+    alice.ask("pay_invoice", pay).await.unwrap();
+    let hash = asked["payment_hash"].as_str().unwrap();
+    assert_eq!(received(&bob, hash).await, json!("pending"));
+    assert_eq!(listed(&alice, hash).await, [("failed".to_owned(), 700_000)]);
 }
 
 async fn received(bob: &Client, hash: &str) -> Value {

@@ -1,11 +1,16 @@
 //! Hold invoices: held for hours, settled, cancelled, given back in time.
 
+use std::time::{Duration, Instant};
+
+use infernet_wallet::hold;
 use infernet_wallet::nip47::{Code, hash_of};
+use infernet_wallet::seed::Seed;
+use ldk_node::bitcoin::Network;
 use ldk_node::lightning_invoice::Bolt11Invoice;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::process::Pair;
+use crate::process::{PATIENCE, Pair};
 
 /// A preimage and its hash.
 fn secret(seed: u8) -> (String, String) {
@@ -78,7 +83,9 @@ async fn a_hold_lasts_is_settled_cancelled_or_given_back() {
     given_back_in_time(&held, &pair).await;
     held.alice.wait_for_balance(alices - held.msat).await;
     held.bob.wait_for_balance(bobs + held.msat).await;
-    refusals(&held).await;
+    too_few_blocks_are_refused(&held, &pair).await;
+    held_over_the_payers_restart(&held, &mut pair).await;
+    refusals(&held, &pair).await;
 }
 
 async fn settled_after_a_restart(held: &Held, pair: &mut Pair) {
@@ -97,7 +104,7 @@ async fn settled_after_a_restart(held: &Held, pair: &mut Pair) {
 
     // Held over a restart and 40 blocks.
     pair.bob.stop();
-    pair.bitcoind.mine(40);
+    pair.bitcoind.mine(40).unwrap();
     pair.bob.start();
     pair.wait_usable();
     assert_eq!(held.state(&hash).await, "accepted");
@@ -146,14 +153,95 @@ async fn given_back_in_time(held: &Held, pair: &Pair) {
     let height = pair.bob.status()["height"].as_u64().unwrap();
     let left = told["settle_deadline"].as_u64().unwrap() - height;
     assert!(left >= 18, "{left} blocks");
-    pair.bitcoind.mine(u32::try_from(left).unwrap() + 1);
+    pair.bitcoind
+        .mine(u32::try_from(left).unwrap() + 1)
+        .unwrap();
     assert_eq!(paying.await.unwrap().unwrap_err(), Code::PaymentFailed);
     assert_eq!(held.state(&hash).await, "failed");
     let channels = pair.bob.status()["channels"].as_array().unwrap().len();
     assert_eq!(channels, 1, "the channel survives");
 }
 
-async fn refusals(held: &Held) {
+/// A payer that restarts does not take what is held for something that was never sent: neither what is worth an output
+/// of the channel's transaction, nor what is too small for one.
+async fn held_over_the_payers_restart(held: &Held, pair: &mut Pair) {
+    let holds = [(6, 10_000), (7, held.msat)].map(|(seed, msat)| (secret(seed), msat));
+    let mut hears = held.bob.notifications();
+    for ((_, hash), msat) in &holds {
+        let params = json!({ "amount": msat, "payment_hash": hash });
+        let asked = held.bob.ask("make_hold_invoice", params).await.unwrap();
+        let params = json!({ "invoice": asked["invoice"] });
+        let pay = held.alice.request("pay_invoice", params);
+        held.alice.link.publish(&pay).await.unwrap();
+        assert_eq!(hears.next().await.0, "hold_invoice_accepted");
+    }
+    pair.alice.stop();
+    pair.alice.start();
+    pair.wait_usable();
+    let sent = async |hash: &str| {
+        let by_hash = json!({ "payment_hash": hash });
+        let sent = held.alice.ask("lookup_invoice", by_hash).await.unwrap();
+        sent["state"].clone()
+    };
+    // Longer than the wallet takes to be certain of what was never sent.
+    let later = Instant::now() + Duration::from_secs(15);
+    while Instant::now() < later {
+        for ((_, hash), _) in &holds {
+            assert_eq!(sent(hash).await, "pending");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    for ((preimage, hash), _) in &holds {
+        let settle = json!({ "preimage": preimage });
+        held.bob.ask("settle_hold_invoice", settle).await.unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while sent(hash).await != "settled" {
+            assert!(Instant::now() < deadline, "the payer does not hear of it");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// A payer who leaves fewer blocks than were asked for: as if the invoice had asked for no more. So many are asked for
+/// that they are too few whatever LDK adds at random, up to 432, to hide how far the payee is.
+async fn too_few_blocks_are_refused(held: &Held, pair: &Pair) {
+    let (preimage, hash) = secret(5);
+    let asked = held
+        .bob
+        .ask(
+            "make_hold_invoice",
+            json!({ "amount": held.msat, "payment_hash": hash, "min_cltv_expiry_delta": 600 }),
+        )
+        .await
+        .unwrap();
+    let invoice: Bolt11Invoice = asked["invoice"].as_str().unwrap().parse().unwrap();
+    let seed = Seed::read(&pair.bob.home.join("seed-words")).unwrap();
+    let key = seed.node_secret(Network::Regtest).unwrap();
+    let short = hold::with_delta(&invoice, 42, &key).unwrap().to_string();
+    let paid = held
+        .alice
+        .ask("pay_invoice", json!({ "invoice": short }))
+        .await;
+    assert_eq!(paid.unwrap_err().code, Code::PaymentFailed);
+    assert_eq!(held.state(&hash).await, "pending");
+
+    // The invoice is as good as before.
+    let mut hears = held.bob.notifications();
+    let (alice, invoice) = (held.alice.clone(), asked["invoice"].clone());
+    let paying = tokio::spawn(async move {
+        alice
+            .ask("pay_invoice", json!({ "invoice": invoice }))
+            .await
+    });
+    assert_eq!(hears.next().await.0, "hold_invoice_accepted");
+    held.bob
+        .ask("settle_hold_invoice", json!({ "preimage": preimage }))
+        .await
+        .unwrap();
+    assert_eq!(paying.await.unwrap().unwrap()["preimage"], preimage);
+}
+
+async fn refusals(held: &Held, pair: &Pair) {
     let make = async |hash: &str, delta: u64| {
         let params =
             json!({ "amount": 1_000, "payment_hash": hash, "min_cltv_expiry_delta": delta });
@@ -166,4 +254,11 @@ async fn refusals(held: &Held) {
     assert_eq!(make(&secret(4).1, 2_000).await.unwrap_err(), Code::Other);
     assert_eq!(make("not hex", 144).await.unwrap_err(), Code::Other);
     make(&secret(4).1, 144).await.unwrap();
+    // Who sees everything decides over nothing of others.
+    let all = ["--name", "all", "--whole-history"];
+    let all = Client::new(&pair.bob.connect(&all)).await;
+    let by_hash = json!({ "payment_hash": secret(4).1 });
+    all.ask("lookup_invoice", by_hash.clone()).await.unwrap();
+    let refused = all.ask("cancel_hold_invoice", by_hash).await;
+    assert_eq!(refused.unwrap_err().code, Code::NotFound);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use infernet_wallet::nip47::{Cipher, Code, REQUEST};
+use ldk_node::lightning_invoice::Bolt11Invoice;
 use nostr::{EventBuilder, Keys, Tag, Timestamp};
 use serde_json::json;
 
@@ -19,7 +20,8 @@ async fn what_makes_no_sense_is_refused_and_harms_nobody() {
     let Some(executable) = bitcoind::find(test) else {
         return;
     };
-    let bitcoind = Bitcoind::start(&executable);
+    let chain = tempfile::tempdir().unwrap();
+    let bitcoind = Bitcoind::start(&executable, chain.path()).unwrap();
     let mut wallet = Process::init("alone", &bitcoind, &[]);
     wallet.start();
     let client = Client::new(&wallet.connect(&["--name", "one"])).await;
@@ -103,7 +105,7 @@ async fn refused_with_a_reason(client: &Client) {
         .ask("pay_invoice", json!({ "invoice": own["invoice"] }))
         .await;
     assert_eq!(paid.unwrap_err().code, Code::Other);
-    let other = foreign_invoice();
+    let other = foreign_invoice(Duration::from_secs(3_600)).to_string();
     let poor = client
         .ask("pay_invoice", json!({ "invoice": other, "amount": 1_000 }))
         .await;
@@ -118,20 +120,21 @@ async fn refused_with_a_reason(client: &Client) {
 }
 
 /// An invoice of a node that is not there.
-fn foreign_invoice() -> String {
+pub fn foreign_invoice(expiry: Duration) -> Bolt11Invoice {
     use ldk_node::bitcoin::hashes::{Hash, sha256};
     use ldk_node::bitcoin::secp256k1::{Message, Secp256k1, SecretKey};
     use ldk_node::lightning::types::payment::PaymentSecret;
     use ldk_node::lightning_invoice::{Currency, InvoiceBuilder};
     let key = SecretKey::from_slice(&[9; 32]).unwrap();
-    let invoice = InvoiceBuilder::new(Currency::Regtest)
+    InvoiceBuilder::new(Currency::Regtest)
         .description(String::new())
         .payment_hash(sha256::Hash::hash(&[9]))
         .payment_secret(PaymentSecret([9; 32]))
         .current_timestamp()
+        .expiry_time(expiry)
         .min_final_cltv_expiry_delta(42)
-        .build_signed(|hash: &Message| Secp256k1::new().sign_ecdsa_recoverable(hash, &key));
-    invoice.unwrap().to_string()
+        .build_signed(|hash: &Message| Secp256k1::new().sign_ecdsa_recoverable(hash, &key))
+        .unwrap()
 }
 
 async fn not_heard(client: &Client) {
@@ -141,6 +144,15 @@ async fn not_heard(client: &Client) {
     assert!(
         client.ask_within(&expired, SILENCE).await.is_none(),
         "an expired request was answered"
+    );
+    let sealed = client.sealed(&text);
+    let odd = EventBuilder::new(REQUEST, sealed.content.clone())
+        .tags(sealed.tags.clone())
+        .tag(Tag::parse(["expiration", "soon"]).unwrap());
+    let odd = odd.sign_with_keys(&client.string.client).unwrap();
+    assert!(
+        client.ask_within(&odd, SILENCE).await.is_none(),
+        "a request that expires at no known time was answered"
     );
     // A stranger who knows the wallet's key, and garbage under the right key.
     let stranger = Client {
@@ -154,6 +166,10 @@ async fn not_heard(client: &Client) {
     assert!(
         stranger.ask_within(&asked, SILENCE).await.is_none(),
         "a stranger was answered"
+    );
+    assert!(
+        client.link.publish(&asked).await.is_err(),
+        "the wallet's relay passes on what strangers say"
     );
     let garbage = EventBuilder::new(REQUEST, "AAAA").tag(Tag::public_key(client.string.service));
     let garbage = garbage.sign_with_keys(&client.string.client).unwrap();
@@ -207,6 +223,50 @@ fn chunks<T>(mut all: Vec<T>, size: usize) -> Vec<Vec<T>> {
     chunks
 }
 
+/// What `init` says in that folder, and whether it made a wallet.
+fn init(folder: &std::path::Path, more: &[&str]) -> (bool, String) {
+    let chain = ["--bitcoind", "http://a:b@localhost:1"];
+    let output = std::process::Command::new(crate::process::EXECUTABLE)
+        .arg("--home")
+        .arg(folder)
+        .args(["init", "--network", "regtest"])
+        .args([&chain, more].concat())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_wallet_is_made_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("wallet");
+    for wrong in [
+        ["--lsp", "nobody"],
+        ["--lsp", "nobody@localhost:1"],
+        ["--relay", "nowhere"],
+        ["--listen", "nowhere"],
+        ["--no-reserve-for", "nobody"],
+        ["--alias", "a name that is longer than thirty-two bytes"],
+    ] {
+        let (made, said) = init(&home, &wrong);
+        assert!(!made && said.contains("error: "), "{wrong:?}: {said}");
+        assert!(!home.join("seed-words").exists(), "{wrong:?} left a seed");
+    }
+    assert!(init(&home, &[]).0);
+    let words = std::fs::read(home.join("seed-words")).unwrap();
+    assert!(!init(&home, &[]).0, "a wallet was made over another");
+    // Interrupted before it wrote the settings, or given the words of an old wallet.
+    std::fs::remove_file(home.join("wallet.toml")).unwrap();
+    let (made, said) = init(&home, &["--real-money"]);
+    assert!(made && said.contains("the words that were in"), "{said}");
+    assert!(
+        !said.contains("real bitcoin"),
+        "regtest is not real: {said}"
+    );
+    assert_eq!(std::fs::read(home.join("seed-words")).unwrap(), words);
+}
+
 fn the_process_is_alone(wallet: &Process) {
     use std::os::unix::fs::PermissionsExt;
     let said = wallet.try_cli(&["start"]).unwrap_err();
@@ -222,7 +282,7 @@ fn the_process_is_alone(wallet: &Process) {
         .unwrap_err();
     assert!(said.contains("there is a wallet here already"), "{said}");
     let mode = |name: &str| {
-        std::fs::metadata(wallet.home.path().join(name))
+        std::fs::metadata(wallet.home.join(name))
             .unwrap()
             .permissions()
             .mode()

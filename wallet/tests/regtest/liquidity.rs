@@ -47,7 +47,8 @@ fn a_new_wallet_buys_its_first_channel() {
     let Some(executable) = bitcoind::find("a_new_wallet_buys_its_first_channel") else {
         return;
     };
-    let bitcoind = Bitcoind::start(&executable);
+    let chain = tempfile::tempdir().unwrap();
+    let bitcoind = Bitcoind::start(&executable, chain.path()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let lsp = seller(&bitcoind, folder.path());
     let place = format!(
@@ -64,12 +65,10 @@ fn a_new_wallet_buys_its_first_channel() {
     );
     payer.start();
     buyer.start();
-    bitcoind.pay(&payer.cli(&["address"]), 10_000_000);
-    bitcoind.pay(
-        &lsp.onchain_payment().new_address().unwrap().to_string(),
-        10_000_000,
-    );
-    bitcoind.mine(1);
+    bitcoind.pay(&payer.cli(&["address"]), 10_000_000).unwrap();
+    let sellers = lsp.onchain_payment().new_address().unwrap();
+    bitcoind.pay(&sellers.to_string(), 10_000_000).unwrap();
+    bitcoind.mine(1).unwrap();
     until("money on the chain", || {
         payer.status()["spendable_sats"].as_u64() > Some(0)
     });
@@ -77,8 +76,8 @@ fn a_new_wallet_buys_its_first_channel() {
         lsp.list_balances().spendable_onchain_balance_sats > 0
     });
     payer.cli(&["channel", "open", &place, "--sats", "2000000"]);
-    until("a funding transaction", || bitcoind.waiting() > 0);
-    bitcoind.mine(6);
+    until("a funding transaction", || bitcoind.waiting().unwrap() > 0);
+    bitcoind.mine(6).unwrap();
     until("the payer's channel", || {
         payer.status()["can_send_msat"].as_u64() > Some(0)
     });

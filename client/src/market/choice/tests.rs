@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use infernet_protocol::event::{Body, V1};
+use infernet_protocol::money::Msat;
 use nostr::{EventId, Keys};
 
 use super::*;
@@ -35,7 +36,7 @@ fn names_of(words: &[Word]) -> Vec<&str> {
 
 fn chosen(announcements: &[Announcement], request: &Request) -> Result<Vec<String>, Error> {
     let market = market(announcements);
-    let (_, words) = resolve(&market, request, at(1))?;
+    let (_, words) = resolve(&market, request, None, at(1))?;
     Ok(words.into_iter().map(|word| word.name).collect())
 }
 
@@ -67,8 +68,8 @@ fn who_takes_no_direct_awards_cannot_be_awarded_directly() {
     let mut shy = named("shy", 1.0);
     shy.direct = false;
     let market = market(&[shy]);
-    assert!(resolve(&market, &ask(), at(1)).is_err());
-    let (order, words) = resolve(&market, &ask().route(Route::Auction), at(1)).unwrap();
+    assert!(resolve(&market, &ask(), None, at(1)).is_err());
+    let (order, words) = resolve(&market, &ask().route(Route::Auction), None, at(1)).unwrap();
     assert!(words.is_empty());
     assert_eq!(bids_to_expect(&market, &order, at(1)), 1);
 }
@@ -98,7 +99,7 @@ fn bids(spoil: impl Fn(&mut Bid)) -> Option<Word> {
     let provider = Keys::generate();
     let mut market = Market::new(HashSet::new());
     market.take(signed(&named("ada", 1.0), &provider, at(0)), at(1));
-    let (order, words) = resolve(&market, &ask(), at(1)).unwrap();
+    let (order, words) = resolve(&market, &ask(), None, at(1)).unwrap();
     assert_eq!(names_of(&words), ["ada"]);
     let model = model("tiny", 1);
     let mut bid = Bid {
@@ -143,5 +144,99 @@ fn a_bid_counts_if_it_meets_the_order() {
     assert!(
         bids(|bid| bid.name = "alias".into()).is_some(),
         "the same model by another name"
+    );
+}
+
+/// A provider that asks so many msat for a million tokens, to be paid by tab.
+fn paid(name: &str, msat: u64) -> Announcement {
+    let mut announcement = named(name, 50.0);
+    announcement.models[0].price = Price {
+        input_msat: msat,
+        output_msat: msat,
+    };
+    announcement.terms = vec![PaymentTerms::Tab {
+        min_payment_msat: Msat(10_000),
+        prepaid_output_tokens: 64,
+        payee: None,
+    }];
+    announcement
+}
+
+/// What is chosen with a wallet that risks 50 sat, and so much left for the job.
+fn bought(
+    announcements: &[Announcement],
+    most_msat: u64,
+    left: Option<Msat>,
+) -> Result<Vec<String>, Error> {
+    let market = market(announcements);
+    let price = Price {
+        input_msat: most_msat,
+        output_msat: most_msat,
+    };
+    let means = Means {
+        risk: Msat(50_000),
+        left,
+    };
+    let (_, words) = resolve(&market, &ask().max_price(price), Some(means), at(1))?;
+    Ok(words.into_iter().map(|word| word.name).collect())
+}
+
+#[test]
+fn with_a_wallet_the_cheap_come_first_and_the_dear_not_at_all() {
+    let all = [
+        paid("dear", 1_000_000_000),
+        paid("cheap", 1_000),
+        named("free", 50.0),
+        paid("middling", 100_000_000),
+    ];
+    let chosen = bought(&all, 200_000_000, None).unwrap();
+    assert_eq!(chosen, ["free", "cheap", "middling"]);
+    assert_eq!(bought(&all, 0, None).unwrap(), ["free"]);
+}
+
+#[test]
+fn what_is_in_the_way_of_buying_is_said() {
+    let price = 100_000_000;
+    let one = [paid("ada", price)];
+    let wallet = chosen(&one, &ask()).unwrap_err();
+    assert!(matches!(wallet, Error::NotFree { .. }), "{wallet}");
+    let price_error = bought(&one, price - 1, None).unwrap_err();
+    assert!(
+        matches!(price_error, Error::TooDear { .. }),
+        "{price_error}"
+    );
+    // 58 + 256 tokens.
+    let cost = bought(&one, price, Some(Msat(31_399))).unwrap_err();
+    assert!(
+        matches!(
+            cost,
+            Error::OverLimit {
+                cost: Msat(31_400),
+                ..
+            }
+        ),
+        "{cost}"
+    );
+    assert!(bought(&one, price, Some(Msat(31_400))).is_ok());
+    let ahead = bought(&[paid("ada", 10 * price)], 10 * price, None).unwrap_err();
+    assert!(
+        matches!(
+            ahead,
+            Error::OverRisk {
+                ahead: Msat(122_000),
+                ..
+            }
+        ),
+        "{ahead}"
+    );
+    // The one that is nearest to being bought is named.
+    let nearest = bought(
+        &[paid("ada", price), paid("bob", 10 * price)],
+        price,
+        Some(Msat(1)),
+    );
+    assert!(
+        matches!(nearest, Err(Error::OverLimit { .. })),
+        "{nearest:?}"
     );
 }

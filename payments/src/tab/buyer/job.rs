@@ -17,6 +17,8 @@ pub(super) struct Job {
     pub(super) claimed: u64,
     /// What had been paid when it was opened.
     pub(super) paid_before: Msat,
+    /// The most that the provider has signed to have been paid, as far as we knew of it.
+    pub(super) paid_claimed: Msat,
     /// The output that was acknowledged last.
     pub(super) acknowledged: Option<u64>,
     pub(super) is_stopped: bool,

@@ -7,6 +7,8 @@ use super::Terms;
 
 #[derive(Debug)]
 pub(super) struct Job {
+    /// Which of the tab's jobs it is, in the order of their opening.
+    pub(super) number: u64,
     pub(super) price: Price,
     pub(super) input_tokens: u64,
     pub(super) max_output_tokens: u64,
@@ -54,6 +56,21 @@ impl Job {
             0 => u64::MAX,
             price => u64::try_from(left / price).unwrap_or(u64::MAX),
         }
+    }
+
+    /// Its place among those that wait for money.
+    pub(super) const fn turn(&self) -> (bool, u64) {
+        (self.allowed.is_none(), self.number)
+    }
+
+    /// Whether the buyer has acknowledged too little.
+    pub(super) const fn is_silent(&self, terms: &Terms) -> bool {
+        self.drawn - self.acknowledged >= terms.unacknowledged_output_tokens
+    }
+
+    /// Whether it has begun, and waits for nothing but money.
+    pub(super) const fn has_run_dry(&self, terms: &Terms) -> bool {
+        self.allowed.is_some() && !self.can_go_on() && !self.is_stopped && !self.is_silent(terms)
     }
 
     pub(super) const fn can_go_on(&self) -> bool {

@@ -130,6 +130,11 @@ pub enum Input {
         /// The award.
         award: EventId,
     },
+    /// What the provider says of the tab is not what came.
+    Overcharged {
+        /// The award.
+        award: EventId,
+    },
     /// The provider gave the attempt up (kind 8607).
     GivenUp {
         /// The award.

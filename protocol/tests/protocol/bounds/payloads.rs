@@ -121,6 +121,7 @@ fn of_an_output_and_of_news() {
     let news = |detail| {
         let progress = Progress {
             award: nostr::EventId::all_zeros(),
+            tab: None,
             news: News::Declined {
                 reason: Decline::Busy,
                 detail,

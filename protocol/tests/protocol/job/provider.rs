@@ -205,6 +205,7 @@ fn pieces_and_results_fit_in_an_event() {
         for piece in sent_pieces(&effects) {
             let progress = Progress {
                 award: award(),
+                tab: None,
                 news: News::Piece(piece),
             };
             assert!(progress.to_bytes().len() <= MAX_PAYLOAD_BYTES, "{text:?}");

@@ -277,7 +277,10 @@ impl House {
                 accepted: false,
             }),
             News::Piece(piece) => Some(self.piece(piece)),
-            News::Declined { .. } | News::Due { .. } => None,
+            News::Declined { .. }
+            | News::Due { .. }
+            | News::Refunding
+            | News::RefundRefused { .. } => None,
         }
     }
 

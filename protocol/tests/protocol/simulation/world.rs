@@ -145,6 +145,7 @@ const fn award_of(input: &Input) -> Option<EventId> {
         | Input::Piece { award, .. }
         | Input::Result { award, .. }
         | Input::BadResult { award }
+        | Input::Overcharged { award }
         | Input::GivenUp { award } => Some(*award),
         Input::Candidate(_)
         | Input::Awarded { .. }

@@ -38,6 +38,10 @@ enum Message {
         award: EventId,
         totals: Totals,
     },
+    /// The buyer pays no more than this at a time.
+    Wish {
+        most: Msat,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,11 +86,16 @@ pub struct World {
     pub moved: BTreeSet<PaymentHash>,
     pub received: Msat,
     pub payments: usize,
+    /// The most that the buyer said it pays, as far as the provider has heard and remembers.
+    pub heard: Msat,
 }
 
 impl World {
     pub fn new(scenario: Scenario) -> Self {
-        let limits = buyer::Limits::default();
+        let limits = buyer::Limits {
+            risk: scenario.risk,
+            ..buyer::Limits::default()
+        };
         let terms = provider::Terms::default();
         Self {
             random: StdRng::seed_from_u64(scenario.seed),
@@ -106,6 +115,7 @@ impl World {
             moved: BTreeSet::new(),
             received: Msat::ZERO,
             payments: 0,
+            heard: Msat::ZERO,
             scenario,
         }
     }
@@ -254,12 +264,22 @@ impl World {
                 self.send(Event::ToBuyer(Message::Result { award, totals }));
             }
         }
+        self.wish_for_what_fits();
         if self.scenario.provider == ProviderKind::Begs {
             self.invoice(Msat(10_000));
         }
         if let Some(hash) = self.open_invoice {
             let amount = self.invoices[&hash];
             self.send(Event::ToBuyer(Message::Invoice { hash, amount }));
+        }
+    }
+
+    /// What waits for room may be all that could make any.
+    fn wish_for_what_fits(&mut self) {
+        let room = i128::from(self.limits.risk.0) - self.buyer.at_risk_msat();
+        let room = Msat(u64::try_from(room).unwrap_or(0));
+        if self.buyer.waiting().is_some() && room >= self.terms.min_top_up {
+            self.send(Event::ToProvider(Message::Wish { most: room }));
         }
     }
 
@@ -334,19 +354,39 @@ impl World {
                 });
                 self.end_at_buyer(award, true);
             }
-            Message::Acknowledged { .. } => unreachable!("only buyers acknowledge"),
+            Message::Acknowledged { .. } | Message::Wish { .. } => {
+                unreachable!("only buyers say that")
+            }
         }
     }
 
     fn provider_hears(&mut self, message: Message) {
-        let Message::Acknowledged { award, totals } = message else {
-            unreachable!("buyers only acknowledge")
+        let (award, totals) = match message {
+            Message::Acknowledged { award, totals } => (award, totals),
+            Message::Wish { most } => return self.cut_down(most),
+            _ => unreachable!("only providers say that"),
         };
         if self.jobs[&award].is_open_at_provider {
             let input = provider::Input::Acknowledged { award, totals };
             let effects = self.provider.step(Millis(self.now), input);
             self.obey_provider(effects.unwrap());
         }
+    }
+
+    /// The wish may be about an invoice that is over, and come twice.
+    fn cut_down(&mut self, most: Msat) {
+        let open = self.open_invoice.map(|hash| self.invoices[&hash]);
+        let is_too_much = open.is_some_and(|amount| amount > most);
+        let input = match is_too_much {
+            true => provider::Input::Limited { most },
+            false => provider::Input::Bounded { most },
+        };
+        self.heard = self.heard.max(most);
+        if is_too_much {
+            self.open_invoice = None;
+        }
+        let effects = self.provider.step(Millis(self.now), input);
+        self.obey_provider(effects.unwrap());
     }
 
     fn obey_provider(&mut self, effects: Vec<provider::Effect>) {
@@ -360,7 +400,12 @@ impl World {
                     job.is_allowed = true;
                     job.allowed = output_tokens;
                 }
-                provider::Effect::Ask { amount } => self.invoice(amount),
+                provider::Effect::Ask { amount } => {
+                    if self.heard > Msat::ZERO {
+                        assert!(amount <= self.heard, "{amount} are asked for again");
+                    }
+                    self.invoice(amount);
+                }
                 provider::Effect::Stop { award, .. } => {
                     if self.jobs[&award].is_open_at_provider {
                         self.end_at_provider(award);
@@ -393,6 +438,13 @@ impl World {
                     }
                 }
                 buyer::Effect::Pay { hash } => self.pay(hash),
+                buyer::Effect::Refuse {
+                    why: buyer::Refusal::TooLarge,
+                    ..
+                } => {
+                    let most = self.limits.risk;
+                    self.send(Event::ToProvider(Message::Wish { most }));
+                }
                 buyer::Effect::Refuse { .. } => {}
                 buyer::Effect::Stop { award, .. } => self.end_at_buyer(award, false),
                 buyer::Effect::Charge { amount, .. } => self.buyer_books.due.0 += amount.0,
@@ -478,6 +530,7 @@ impl World {
                 self.end_at_provider(award);
             }
             let asked = self.open_invoice.map(|hash| self.invoices[&hash]);
+            self.heard = Msat::ZERO;
             self.provider = provider::Tab::new(self.terms, self.provider_books, asked);
         }
     }

@@ -1,0 +1,128 @@
+//! The end of an attempt: its result, and what it costs.
+
+use infernet_node::mortality;
+use infernet_protocol::event::Usage;
+use infernet_protocol::inference::EndReason;
+use infernet_protocol::job::provider::Delivery;
+use infernet_protocol::money::Msat;
+use infernet_protocol::payload::{Product, Work};
+
+use super::{Driver, Report};
+use crate::delivery::{self, Goods};
+use crate::store::Outcome;
+use crate::work::Running;
+
+impl Driver {
+    /// Stopped before it began: there is nothing to deliver.
+    pub(super) async fn left_the_queue(&mut self) {
+        self.running = Running::Nothing;
+        let award = self.admitted.award.id();
+        if let Err(error) = self.shop.store.end(&award).await {
+            tracing::error!(%award, %error, "cannot write that an attempt has ended");
+        }
+        if self.seat.take().is_some() {
+            delivery::leave(&self.shop, award);
+        }
+        self.halted(None, Usage::default()).await;
+    }
+
+    /// The result is kept before it is published, and its publication is on its
+    /// way before the slot is free: a loop that waits for free slots to close
+    /// misses none.
+    pub(super) async fn deliver(&mut self, delivery: Delivery) {
+        let award = self.admitted.award.id();
+        let usage = self.usage(&delivery);
+        let ended = delivery.ended;
+        self.learn(ended);
+        tracing::info!(
+            job = %self.admitted.award.job_id(), %award, attempt = self.admitted.award.attempt,
+            peer = %self.admitted.award.author(), ?ended, error = delivery.error,
+            input_tokens = usage.input_tokens, output_tokens = usage.output_tokens,
+            total_ms = delivery.timing.total_ms, "ended"
+        );
+        let product = self.product(&delivery);
+        let goods = delivery::seal(&self.shop, &self.admitted, product);
+        let is_paid = self.seat.is_some();
+        let due = self.charge(ended, &goods);
+        let event = delivery::result(&self.shop, &self.admitted, &delivery, goods, usage, due);
+        let outcome = Outcome {
+            due,
+            output_tokens: usage.output_tokens,
+            result: Some(event.id),
+        };
+        let kept = self.shop.store.deliver(&award, &event, &outcome).await;
+        if let Err(error) = &kept {
+            tracing::error!(%award, %error, "cannot keep a result; it is published all the same");
+        }
+        mortality::point("result-kept");
+        delivery::publish(&self.shop, vec![event.clone()]);
+        // Without it the account goes on counting what the work has cost; the next
+        // start charges it.
+        if is_paid && kept.is_ok() {
+            delivery::settle(&self.shop, award, self.admitted.award.author());
+        }
+        self.result = Some(event);
+        self.halted(Some(ended), usage).await;
+    }
+
+    /// What the tab is charged. Text is paid for as it is drawn, vectors when
+    /// they are made.
+    fn charge(&mut self, ended: EndReason, goods: &Goods) -> Msat {
+        let Some(seat) = self.seat.take() else {
+            return Msat::ZERO;
+        };
+        let is_done = ended == EndReason::Stop && goods.are_whole();
+        let is_text = matches!(self.admitted.work, Work::TextGeneration(_));
+        seat.end(is_text || is_done)
+    }
+
+    pub(super) fn deliver_again(&self) {
+        if let Some(event) = &self.result {
+            delivery::publish_again(&self.shop, event.clone());
+        }
+    }
+
+    async fn halted(&mut self, ended: Option<EndReason>, usage: Usage) {
+        let report = Report::Halted {
+            award: self.admitted.award.id(),
+            ended,
+            usage,
+        };
+        // A loop that is gone needs no reports.
+        let _ = self.reports.send(report).await;
+    }
+
+    fn usage(&self, delivery: &Delivery) -> Usage {
+        let prefix = match &self.admitted.work {
+            Work::TextGeneration(generate) => generate.prefix.len(),
+            Work::Embedding { .. } => 0,
+        };
+        Usage {
+            input_tokens: self.input_tokens,
+            prefix_tokens: prefix as u64,
+            output_tokens: delivery.tokens.len() as u64,
+        }
+    }
+
+    fn product(&mut self, delivery: &Delivery) -> Product {
+        match &self.admitted.work {
+            Work::TextGeneration(_) => Product::TextGeneration {
+                text: delivery.text.clone(),
+                tokens: delivery.tokens.clone(),
+            },
+            Work::Embedding { .. } => Product::Embedding {
+                vectors: std::mem::take(&mut self.vectors),
+            },
+        }
+    }
+
+    /// A generation that came to its own end says how fast we are.
+    fn learn(&self, ended: EndReason) {
+        let whole = matches!(ended, EndReason::Stop | EndReason::Length);
+        // One that waited for its buyer says how fast the buyer is.
+        let counts = whole && !self.pauses.were_any();
+        if let (true, Some(pace)) = (counts, self.clockwork.pace()) {
+            self.shop.promises.learn(&self.admitted.item.model.id, pace);
+        }
+    }
+}
