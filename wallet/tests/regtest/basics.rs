@@ -92,6 +92,9 @@ async fn two_wallets_pay_each_other_by_nip_47_alone() {
         ("payment_sent", &json!(1_000))
     );
     assert_eq!(hears.last, Some(NOTIFICATION_LEGACY));
+    // Who pays is told at once; who is paid has it a moment later.
+    alice.wait_for_balance(alices - msat + 1_000).await;
+    bob.wait_for_balance(bobs + msat - 1_000).await;
 
     histories(&alice, &bob, &asked, &paid).await;
     races_have_one_winner(&pair, &alice, &bob).await;
