@@ -44,12 +44,15 @@
 //! It must depend on this crate directly, in `[dependencies]`. A binary should
 //! begin with [`threads::wait_politely`], which says why.
 
+mod cache;
 mod chat;
 mod detokenizer;
 mod device;
 mod error;
 mod formats;
+mod linear;
 mod load;
+mod loader;
 mod manifest;
 mod models;
 mod philox;

@@ -6,9 +6,11 @@ mod attention;
 use infernet_protocol::inference::TokenId;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Linear, Loader, Placement, on_device, validate_sizes};
+use super::{Placement, validate_sizes};
 use crate::error::LoadError;
 use crate::formats::{MappedFile, Weights};
+use crate::linear::Linear;
+use crate::loader::{Loader, on_device};
 use attention::{Attention, Rotary, Span};
 
 pub(crate) use attention::Cache;

@@ -2,8 +2,10 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Config, Linear, Llama, Loader, Placement};
+use super::{Config, Llama, Placement};
 use crate::error::LoadError;
+use crate::linear::Linear;
+use crate::loader::Loader;
 
 /// The cache grows by doubling from this many tokens.
 const FIRST_CACHE_TOKENS: i64 = 256;
