@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use infernet_node::database;
 use nostr::{EventId, Timestamp};
 use serde::Serialize;
 use sqlx::Row;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
 };
-
-use crate::tables;
 
 /// How long another process of the same user may hold the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,7 +109,7 @@ impl History {
             path: path.to_owned(),
             source,
         };
-        let locked = tables::lock(path).await;
+        let locked = database::lock(path, database::TABLES).await;
         let _alone = locked.map_err(|error| failed(error.into()))?;
         let pool = SqlitePoolOptions::new()
             .max_connections(1)

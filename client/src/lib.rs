@@ -40,7 +40,6 @@ pub mod record;
 mod request;
 mod routing;
 mod submit;
-mod tables;
 
 pub use answer::{Answer, Outcome, Step, Summary};
 pub use client::Client;

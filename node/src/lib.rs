@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod complaint;
 pub mod config;
+pub mod database;
 pub mod keys;
 pub mod link;
 pub mod mortality;

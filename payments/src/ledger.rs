@@ -23,6 +23,7 @@ mod signed;
 use std::path::Path;
 use std::sync::Arc;
 
+use infernet_node::database;
 use infernet_protocol::money::Msat;
 use nostr::{PublicKey, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -96,8 +97,9 @@ impl Ledger {
     /// # Errors
     /// A file that cannot be made, is damaged, or is from a newer version.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let _alone = lock::lock_tables(path).await?;
-        lock::make_private(path)?;
+        let locked = database::lock(path, database::TABLES).await;
+        let _alone = locked.map_err(sqlx::Error::from)?;
+        database::make_private(path).map_err(sqlx::Error::from)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

@@ -1,12 +1,10 @@
 //! The list of paid attempts: what a later process needs to end one that this process did not.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use infernet_node::database;
 use infernet_protocol::money::{Msat, Price};
 use infernet_protocol::seal::Salt;
 use nostr::{Event, EventId, PublicKey, Timestamp};
@@ -17,7 +15,6 @@ use sqlx::sqlite::{
 };
 
 use super::Error;
-use crate::tables;
 
 /// How long another process of the same user may hold the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,8 +64,10 @@ pub(crate) struct Attempts {
 impl Attempts {
     /// Opens the list, and makes it if it is not there.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let _alone = tables::lock(path).await.map_err(sqlx::Error::from)?;
-        make_private(path)?;
+        let locked = database::lock(path, database::TABLES).await;
+        let _alone = locked.map_err(sqlx::Error::from)?;
+        // Salts are in it.
+        database::make_private(path).map_err(sqlx::Error::from)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -213,16 +212,6 @@ impl Attempts {
     /// Closes the file.
     pub async fn close(&self) {
         self.pool.close().await;
-    }
-}
-
-/// Makes the file for its owner alone: salts are in it.
-fn make_private(path: &Path) -> Result<(), Error> {
-    let mut options = OpenOptions::new();
-    let made = options.write(true).create_new(true).mode(0o600).open(path);
-    match made {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Error::Sqlite(error.into())),
-        Ok(_) | Err(_) => Ok(()),
     }
 }
 

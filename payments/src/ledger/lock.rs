@@ -1,11 +1,8 @@
-//! What processes that share a ledger must not do at the same time. The locks are the system's, on files beside the
-//! ledger: they end with their process, however that ends.
+//! What processes that share a ledger must not do at the same time.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::{File, TryLockError};
 
+use infernet_node::database;
 use nostr::PublicKey;
 
 use super::{Error, Ledger};
@@ -29,11 +26,12 @@ impl Ledger {
     /// # Errors
     /// The file beside the ledger cannot be made.
     pub fn lock_tab(&self, counterparty: &PublicKey) -> Result<Option<TabLock>, Error> {
-        let file = lock_file(&self.path, &format!("tab-{counterparty}")).map_err(io_error)?;
+        let name = format!("tab-{counterparty}");
+        let file = database::lock_file(&self.path, &name).map_err(sqlx::Error::from)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(TabLock { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(io_error(error)),
+            Err(TryLockError::Error(error)) => Err(sqlx::Error::from(error).into()),
         }
     }
 }
@@ -51,57 +49,8 @@ impl Ledger {
     /// # Errors
     /// The file beside the ledger cannot be made.
     pub(crate) async fn lock_adopting(&self) -> Result<AdoptingLock, Error> {
-        let file = wait_for(&self.path, "adopting").await?;
+        let file = database::lock(&self.path, "adopting").await;
+        let file = file.map_err(sqlx::Error::from)?;
         Ok(AdoptingLock { _file: file })
     }
-}
-
-/// Waits until no other process is making or changing the ledger's tables.
-pub(super) async fn lock_tables(path: &Path) -> Result<File, Error> {
-    wait_for(path, "lock").await
-}
-
-async fn wait_for(path: &Path, what: &'static str) -> Result<File, Error> {
-    let path = path.to_owned();
-    let locking = tokio::task::spawn_blocking(move || {
-        let file = lock_file(&path, what)?;
-        file.lock()?;
-        Ok(file)
-    });
-    match locking.await {
-        Ok(locked) => locked.map_err(io_error),
-        Err(stopped) => Err(io_error(stopped.into())),
-    }
-}
-
-/// Makes the ledger's file if it is not there, so that nobody else can read it. SQLite gives the files beside it the
-/// same mode.
-pub(super) fn make_private(path: &Path) -> Result<(), Error> {
-    // A file that is there is not opened: closing it would drop the locks that SQLite has on it.
-    let made = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    match made {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(io_error(error)),
-    }
-}
-
-fn lock_file(ledger: &Path, what: &str) -> io::Result<File> {
-    let mut name = ledger.as_os_str().to_owned();
-    name.push(".");
-    name.push(what);
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(PathBuf::from(name))
-}
-
-fn io_error(error: io::Error) -> Error {
-    Error::Sqlite(error.into())
 }
