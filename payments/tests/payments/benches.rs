@@ -13,7 +13,7 @@ use nostr_relay_builder::LocalRelay;
 use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
 
 /// Nothing here takes so long unless it is broken.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What each wallet of a test network has at first.
 pub const FUNDS: Msat = Msat(1_000_000);
@@ -67,7 +67,7 @@ impl Bench {
         let open = |text: &str| {
             let connection: Connection = text.parse().unwrap();
             let options = nip47::Options {
-                pay_timeout: Duration::from_secs(10),
+                pay_timeout: Duration::from_secs(30),
                 ..nip47::Options::default()
             };
             Arc::new(nip47::Rail::open(&connection, options).unwrap())

@@ -105,6 +105,45 @@ async fn told(notices: &mut Notices, direction: Direction, hash: PaymentHash) ->
     .await
 }
 
+/// What both wallets have while nothing is on its way between them.
+///
+/// Who pays is told so before who is paid has it. The cases share real wallets, so each that moves money ends with
+/// [`Purses::have_moved`], lest the next one begin before the last payment has come.
+struct Purses<'a> {
+    bench: &'a Bench,
+    alice: Msat,
+    bob: Msat,
+}
+
+impl<'a> Purses<'a> {
+    async fn of(bench: &'a Bench) -> Self {
+        Self {
+            bench,
+            alice: bench.alice.balance().await.unwrap(),
+            bob: bench.bob.balance().await.unwrap(),
+        }
+    }
+
+    /// Waits until Bob has so much more, and Alice so much less and what routing cost her.
+    async fn have_moved(&self, amount: Msat, fee: Msat) {
+        balance_becomes(&self.bench.alice, self.alice.0 - amount.0 - fee.0).await;
+        balance_becomes(&self.bench.bob, self.bob.0 + amount.0).await;
+    }
+
+    /// Waits until both have what they had.
+    async fn are_as_before(&self) {
+        self.have_moved(Msat::ZERO, Msat::ZERO).await;
+    }
+}
+
+/// What routing cost the payer of a payment that is settled.
+fn fee_of(payment: &Payment) -> Msat {
+    match payment.state {
+        State::Settled { fee, .. } => fee,
+        _ => panic!("{payment:?}"),
+    }
+}
+
 /// Waits until there is so much in a wallet: Lightning takes a moment to settle what is settled.
 async fn balance_becomes(rail: &Arc<dyn PaymentRail>, msat: u64) {
     let becomes = async {
@@ -150,7 +189,7 @@ async fn an_invoice_says_what_was_asked(bench: Bench) {
 
 async fn what_is_paid_moves(bench: Bench) {
     let (alice, bob) = (&bench.alice, &bench.bob);
-    let before = (alice.balance().await.unwrap(), bob.balance().await.unwrap());
+    let before = Purses::of(&bench).await;
     let (mut sent, mut received) = (alice.subscribe(), bob.subscribe());
     let invoice = bob.make_invoice(&ask(10_000)).await.unwrap();
     let paid = within(alice.pay(&order(&invoice))).await.unwrap();
@@ -162,23 +201,22 @@ async fn what_is_paid_moves(bench: Bench) {
     assert_eq!(here.amount, Msat(10_000));
     told(&mut received, Direction::Incoming, invoice.hash()).await;
     told(&mut sent, Direction::Outgoing, invoice.hash()).await;
-    balance_becomes(alice, before.0.0 - 10_000 - fee.0).await;
-    balance_becomes(bob, before.1.0 + 10_000).await;
+    before.have_moved(Msat(10_000), fee).await;
 }
 
 async fn an_order_pays_once(bench: Bench) {
     let invoice = bench.bob.make_invoice(&ask(10_000)).await.unwrap();
-    let before = bench.bob.balance().await.unwrap();
+    let before = Purses::of(&bench).await;
     let order = order(&invoice);
     let once = within(bench.alice.pay(&order)).await.unwrap();
     let again = within(bench.alice.pay(&order)).await.unwrap();
     assert!(is_settled(&once.state) && is_settled(&again.state));
-    balance_becomes(&bench.bob, before.0 + 10_000).await;
+    before.have_moved(Msat(10_000), fee_of(&once)).await;
 }
 
 async fn an_invoice_is_paid_once(bench: Bench) {
     let invoice = bench.bob.make_invoice(&ask(10_000)).await.unwrap();
-    let before = bench.alice.balance().await.unwrap();
+    let before = Purses::of(&bench).await;
     let (one, other) = (
         pay(&bench.alice, order(&invoice)),
         pay(&bench.alice, order(&invoice)),
@@ -194,29 +232,33 @@ async fn an_invoice_is_paid_once(bench: Bench) {
         is_settled,
     )
     .await;
-    let State::Settled { fee, .. } = done.state else {
-        unreachable!()
-    };
-    balance_becomes(&bench.alice, before.0 - 10_000 - fee.0).await;
+    before.have_moved(Msat(10_000), fee_of(&done)).await;
 }
 
 async fn many_payments_at_a_time(bench: Bench) {
+    let before = Purses::of(&bench).await;
     let mut payments = Vec::new();
     for amount in 1..=20 {
         let invoice = bench.bob.make_invoice(&ask(1_000 + amount)).await.unwrap();
         payments.push((invoice.hash(), pay(&bench.alice, order(&invoice))));
     }
+    let (mut amount, mut fee) = (Msat::ZERO, Msat::ZERO);
     for (hash, payment) in payments {
         assert_ne!(within(payment).await.unwrap().unwrap().state, State::Failed);
-        until(&bench.bob, Direction::Incoming, hash, is_settled).await;
+        let sent = until(&bench.alice, Direction::Outgoing, hash, is_settled).await;
+        let received = until(&bench.bob, Direction::Incoming, hash, is_settled).await;
+        fee.0 += fee_of(&sent).0;
+        amount.0 += received.amount.0;
     }
+    assert_eq!(amount, Msat((1..=20).map(|amount| 1_000 + amount).sum()));
+    before.have_moved(amount, fee).await;
 }
 
 async fn nobody_pays_more_than_there_is(bench: Bench) {
-    let before = bench.alice.balance().await.unwrap();
+    let before = Purses::of(&bench).await;
     let invoice = bench
         .bob
-        .make_invoice(&ask(before.0 + 1_000))
+        .make_invoice(&ask(before.alice.0 + 1_000))
         .await
         .unwrap();
     match within(bench.alice.pay(&order(&invoice))).await {
@@ -224,7 +266,7 @@ async fn nobody_pays_more_than_there_is(bench: Bench) {
         Ok(payment) => assert_eq!(payment.state, State::Failed),
         Err(other) => panic!("{other}"),
     }
-    balance_becomes(&bench.alice, before.0).await;
+    before.are_as_before().await;
 }
 
 async fn an_expired_invoice_is_not_paid(bench: Bench) {
@@ -284,7 +326,7 @@ async fn a_list_has_all_since_then(bench: Bench) {
 
 async fn a_held_payment_is_settled(bench: Bench) {
     let (alice, bob) = (&bench.alice, &bench.bob);
-    let before = bob.balance().await.unwrap();
+    let before = Purses::of(&bench).await;
     let preimage = preimage();
     let hold = Hold {
         hash: preimage.hash(),
@@ -305,15 +347,15 @@ async fn a_held_payment_is_settled(bench: Bench) {
     assert_eq!(theirs.state, State::Pending);
     bob.settle(&preimage).await.unwrap();
     until(bob, Direction::Incoming, hold.hash, is_settled).await;
-    until(alice, Direction::Outgoing, hold.hash, is_settled).await;
+    let sent = until(alice, Direction::Outgoing, hold.hash, is_settled).await;
     bob.settle(&preimage).await.unwrap();
     assert_ne!(within(paying).await.unwrap().unwrap().state, State::Failed);
-    balance_becomes(bob, before.0 + 10_000).await;
+    before.have_moved(Msat(10_000), fee_of(&sent)).await;
 }
 
 async fn a_held_payment_is_given_back(bench: Bench) {
     let (alice, bob) = (&bench.alice, &bench.bob);
-    let before = (alice.balance().await.unwrap(), bob.balance().await.unwrap());
+    let before = Purses::of(&bench).await;
     let preimage = preimage();
     let hold = Hold {
         hash: preimage.hash(),
@@ -337,8 +379,7 @@ async fn a_held_payment_is_given_back(bench: Bench) {
     bob.cancel(&hold.hash).await.unwrap();
     let paid = within(paying).await.unwrap().unwrap();
     assert!(!is_settled(&paid.state));
-    balance_becomes(alice, before.0.0).await;
-    balance_becomes(bob, before.1.0).await;
+    before.are_as_before().await;
 }
 
 async fn only_what_is_held_is_settled(bench: Bench) {
