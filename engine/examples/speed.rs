@@ -50,6 +50,7 @@ async fn answer(engine: &TorchEngine) -> Result<(), Failure> {
         max_tokens: 128,
         stop: vec![],
         prefix: vec![],
+        standing: infernet_engine::Standing::default(),
     })?;
     let (mut first, mut tokens) = (None, 0);
     while let Some(step) = answer.next().await {

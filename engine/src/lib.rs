@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use infernet_engine::{Engine, Generate, ModelSource, Options, Step, TorchEngine};
+//! use infernet_engine::{Engine, Generate, ModelSource, Options, Standing, Step, TorchEngine};
 //! use infernet_protocol::inference::{Prompt, Sampling};
 //!
 //! let model = ModelSource::new(".cache/models/smollm2-135m-instruct");
@@ -19,6 +19,7 @@
 //!     max_tokens: 20,
 //!     stop: vec![],
 //!     prefix: vec![],
+//!     standing: Standing::default(),
 //! })?;
 //! while let Some(step) = answer.next().await {
 //!     if let Step::Token { text, .. } = step {
@@ -71,7 +72,7 @@ pub use load::ModelSource;
 pub use manifest::{Digest, File, FileRole, Manifest};
 pub use port::{
     Device, Embed, Embedding, Embeddings, Engine, Generate, Generation, Hardware, MAX_AHEAD,
-    MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEXTS, ModelInfo, Step,
+    MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEXTS, ModelInfo, Standing, Step,
 };
 pub use scripted::{Fault, Script, ScriptedEngine};
 pub use torch::{Options, TorchEngine};

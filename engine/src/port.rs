@@ -117,6 +117,20 @@ pub struct Generate {
     /// after them as if they had been produced here: same positions, same
     /// noise, same stop strings. Their text is not given again.
     pub prefix: Vec<TokenId>,
+    /// Whom it is for.
+    pub standing: Standing,
+}
+
+/// How a request stands among those that are served beside it.
+///
+/// Customers share what the engine can do; a request's price weighs its customer's
+/// share, up to sixteen times that of one who pays nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Whom it is for; 0: nobody in particular.
+    pub customer: u64,
+    /// What it pays, in millisatoshis for a million tokens of output.
+    pub price: u64,
 }
 
 impl Generate {
@@ -213,12 +227,21 @@ impl fmt::Debug for Step {
     }
 }
 
+/// What the two ends of a generation tell each other beside the steps.
+#[derive(Debug, Default)]
+struct Flags {
+    /// The reader wants no more.
+    cancelled: AtomicBool,
+    /// The engine has it wait for others.
+    waiting: AtomicBool,
+}
+
 /// A generation that is queued or runs. Dropping it stops it before its next
 /// token.
 #[derive(Debug)]
 pub struct Generation {
     steps: mpsc::Receiver<Step>,
-    cancelled: Arc<AtomicBool>,
+    flags: Arc<Flags>,
     /// Whether its last step was given out.
     ended: bool,
 }
@@ -229,14 +252,14 @@ impl Generation {
     /// that a slow reader holds up its own generation and no other.
     pub(crate) fn channel() -> (Steps, Self) {
         let (sender, receiver) = mpsc::channel(MAX_AHEAD + 2);
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let flags = Arc::new(Flags::default());
         let steps = Steps {
             sender,
-            cancelled: Arc::clone(&cancelled),
+            flags: Arc::clone(&flags),
         };
         let generation = Self {
             steps: receiver,
-            cancelled,
+            flags,
             ended: false,
         };
         (steps, generation)
@@ -259,14 +282,20 @@ impl Generation {
     /// then still comes, and then [`Step::Ended`] with
     /// [`EndReason::Cancelled`].
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.flags.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the engine has it wait for a place in the batch or in the cache,
+    /// before it begins or in its midst: that it says nothing is then no fault.
+    pub fn is_waiting(&self) -> bool {
+        self.flags.waiting.load(Ordering::Relaxed)
     }
 }
 
 /// The engine's end of a generation.
 pub(crate) struct Steps {
     sender: mpsc::Sender<Step>,
-    cancelled: Arc<AtomicBool>,
+    flags: Arc<Flags>,
 }
 
 impl Steps {
@@ -286,7 +315,12 @@ impl Steps {
 
     /// Has the reader asked to stop?
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.flags.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it waits for others.
+    pub(crate) fn set_waiting(&self, waiting: bool) {
+        self.flags.waiting.store(waiting, Ordering::Relaxed);
     }
 
     /// Has the reader gone?

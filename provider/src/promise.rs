@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use infernet_engine::{Embed, Engine, Generate, ModelInfo, Step};
+use infernet_engine::{Embed, Engine, Generate, ModelInfo, Standing, Step};
 use infernet_protocol::event::Promise;
 use infernet_protocol::inference::{ModelId, Prompt, Sampling, Task};
 use tokio::time::{Instant, timeout};
@@ -192,6 +192,7 @@ async fn generate(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String
         max_tokens: WARM_UP_TOKENS,
         stop: vec![],
         prefix: vec![],
+        standing: Standing::default(),
     };
     let mut generation = engine.generate(request).map_err(|e| e.to_string())?;
     let (mut first, mut last, mut tokens) = (None, started, 0);

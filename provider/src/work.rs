@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use infernet_engine::{
-    Embed, Embeddings, Engine, Error as EngineError, Generate, Generation, Step,
+    Embed, Embeddings, Engine, Error as EngineError, Generate, Generation, Standing, Step,
 };
 use infernet_protocol::inference::ModelId;
 use infernet_protocol::payload::Work;
@@ -73,6 +73,7 @@ impl Running {
                     max_tokens: generate.max_tokens,
                     stop: generate.stop.clone(),
                     prefix: generate.prefix.clone(),
+                    standing: Standing::default(),
                 })?;
                 Ok(Self::Generation(Paced::new(generation, max_speed)))
             }

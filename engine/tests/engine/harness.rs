@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use infernet_engine::{
-    DeviceChoice, Engine, Error, Generate, Generation, ModelSource, Options, Step, TorchEngine,
+    DeviceChoice, Engine, Error, Generate, Generation, ModelSource, Options, Standing, Step,
+    TorchEngine,
 };
 use infernet_protocol::inference::{
     Dtype, EndReason, Message, ModelId, Prompt, Role, Sampling, TokenId,
@@ -91,6 +92,7 @@ pub fn request(engine: &dyn Engine, prompt: Prompt) -> Generate {
         max_tokens: 48,
         stop: vec![],
         prefix: vec![],
+        standing: Standing::default(),
     }
 }
 
