@@ -50,8 +50,8 @@ wallet: ## Build, check and test the wallet alone, on a private regtest
 	@scripts/wallet
 
 .PHONY: bench
-bench: fetch ## Measure; figures and how to read them are in docs/benchmarks.md
-	@scripts/bench
+bench: fetch ## Measure (PART="engine decode bf16"); figures are in docs/benchmarks.md
+	@scripts/bench $(PART)
 
 .PHONY: reference
 reference: fetch ## Remake the reference files that the engine is tested against
