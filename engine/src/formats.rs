@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
-use tch::Tensor;
+use tch::{Device, Kind, TchError, Tensor};
 
-use crate::error::LoadError;
+use crate::error::{LoadError, first_line};
+use quantized::FourBit;
 
 /// Where a model's weights come from, under the names that Hugging Face's
 /// transformers gives them.
@@ -23,6 +24,27 @@ pub(crate) trait Weights {
     /// # Errors
     /// When there is none of this name, or its shape or number format differs.
     fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, LoadError>;
+
+    /// The same in the number format `kind`. What is quantised in the file is
+    /// decoded into f32 or bf16 at once, without the other in between.
+    ///
+    /// # Errors
+    /// As above.
+    fn tensor_as(&self, name: &str, shape: &[i64], kind: Kind) -> Result<Tensor, LoadError> {
+        let tensor = self.tensor(name, shape)?;
+        tensor
+            .f_to_kind(kind)
+            .map_err(|error| LoadError::Device(first_line(&error.to_string())))
+    }
+
+    /// The weights of a matrix `[rows, columns]` as they are in the file, if that
+    /// has them in four bits and groups of 32.
+    ///
+    /// # Errors
+    /// As above.
+    fn four_bit(&self, _name: &str, _shape: &[i64]) -> Result<Option<FourBit>, LoadError> {
+        Ok(None)
+    }
 
     /// Is there a tensor of this name?
     fn contains(&self, name: &str) -> bool;
@@ -47,6 +69,26 @@ pub(crate) fn map(path: &Path) -> Result<MappedFile, LoadError> {
     // models does.
     let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
     Ok(Arc::new(map))
+}
+
+/// A tensor of plain numbers that lies in a mapped file; a copy where the bytes
+/// are not aligned. The file must stay mapped as long as the tensor is used,
+/// which [`Weights::files`] asks of the model.
+fn in_file(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor, TchError> {
+    let count = shape
+        .iter()
+        .try_fold(1_usize, |count, &size| count.checked_mul(size as usize));
+    let expected = count.and_then(|count| count.checked_mul(kind.elt_size_in_bytes()));
+    if expected != Some(bytes.len()) {
+        let reason = format!("{} bytes are not of shape {shape:?}", bytes.len());
+        return Err(TchError::Shape(reason));
+    }
+    match bytes.as_ptr().align_offset(kind.elt_size_in_bytes()) {
+        // SAFETY: the bytes hold exactly this shape, are aligned, and live as long
+        // as the file is mapped. They are never written.
+        0 => unsafe { Tensor::f_from_blob(bytes.as_ptr(), shape, &[], kind, Device::Cpu) },
+        _ => Tensor::f_from_data_size(bytes, shape, kind),
+    }
 }
 
 /// The largest file other than weights, in bytes: large vocabularies have some

@@ -1,46 +1,120 @@
 //! GGUF, llama.cpp's format: metadata, then tensors, in one file.
 
 mod header;
+pub(crate) mod layout;
+pub(crate) mod split;
 mod tokenizer;
+mod weights;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use tch::Tensor;
-
-use super::{MappedFile, Weights, damaged, map, unsupported};
+use super::{MappedFile, damaged, map, unsupported};
 use crate::error::LoadError;
 use header::{TensorInfo, Value};
 
-/// A GGUF file that was found to be whole.
+/// A model in GGUF, in one file or several, that was found to be whole.
 #[derive(Debug)]
 pub(crate) struct Gguf {
+    /// Of the first file, which has the metadata.
     path: PathBuf,
-    file: MappedFile,
+    files: Vec<MappedFile>,
     entries: HashMap<String, Value>,
     tensors: HashMap<String, TensorInfo>,
 }
 
 impl Gguf {
-    /// Opens a file, and checks that all its tensors lie inside it.
+    /// Opens a file, or all parts of a model of which it is one, and checks that
+    /// all tensors lie inside them.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
+        let paths = split::parts(path).unwrap_or_else(|| vec![path.to_owned()]);
+        let mut parts = paths.iter().enumerate();
+        let Some((_, first)) = parts.next() else {
+            return Err(damaged(path, "it has no parts"));
+        };
+        let mut gguf = Self::open_one(first)?;
+        gguf.check_count(paths.len())?;
+        for (number, path) in parts {
+            gguf.add(number, Self::open_one(path)?)?;
+        }
+        gguf.check_tensors()?;
+        Ok(gguf)
+    }
+
+    fn open_one(path: &Path) -> Result<Self, LoadError> {
         let file = map(path)?;
         let (entries, tensors) = header::parse(&file).map_err(|reason| damaged(path, reason))?;
         Ok(Self {
             path: path.to_owned(),
-            file,
+            files: vec![file],
             entries,
             tensors,
         })
+    }
+
+    /// Refuses a first file that speaks of another number of files.
+    fn check_count(&self, count: usize) -> Result<(), LoadError> {
+        let own = self.unsigned("split.count").unwrap_or(0).max(1);
+        match own == count as u64 {
+            true => Ok(()),
+            false => Err(damaged(
+                &self.path,
+                format!(
+                    "its model is in {own} files, and by their names (like model-00001-of-00003.gguf) there are {count}"
+                ),
+            )),
+        }
+    }
+
+    /// Takes in the tensors of part `number` (from 0).
+    fn add(&mut self, number: usize, part: Self) -> Result<(), LoadError> {
+        if part.unsigned("split.no") != Some(number as u64) {
+            let reason = "it is another part of its model than its name says";
+            return Err(damaged(&part.path, reason));
+        }
+        for (name, info) in part.tensors {
+            let info = TensorInfo {
+                file: number,
+                ..info
+            };
+            if self.tensors.insert(name.clone(), info).is_some() {
+                let reason = format!("its tensor {name} is in another part too");
+                return Err(damaged(&part.path, reason));
+            }
+        }
+        self.files.extend(part.files);
+        Ok(())
+    }
+
+    /// Refuses a split model that lacks tensors.
+    fn check_tensors(&self) -> Result<(), LoadError> {
+        let found = self.tensors.len() as u64;
+        match self.unsigned("split.tensors.count") {
+            Some(count) if count != found => Err(damaged(
+                &self.path,
+                format!("its model has {count} tensors, and there are {found}"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The whole file.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.file
+    /// The files, whole.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.files.iter().map(|file| &file[..])
+    }
+
+    /// Is there a tensor of this name, which is GGUF's own?
+    pub(crate) fn has_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The name of the architecture, which begins the keys that are its own.
+    pub(crate) fn architecture(&self) -> &str {
+        self.text("general.architecture").unwrap_or("(none)")
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
@@ -89,90 +163,14 @@ impl Gguf {
             .ok_or_else(|| damaged(&self.path, format!("it has no number {key}")))
     }
 
-    /// Number of query heads and of key-value heads, for the rows to unpermute.
-    fn heads(&self) -> Result<[i64; 2], LoadError> {
-        let heads = self.require("llama.attention.head_count")?;
-        let kv_heads = self
-            .unsigned("llama.attention.head_count_kv")
-            .unwrap_or(heads);
-        Ok([heads as i64, kv_heads as i64])
-    }
-}
-
-impl Weights for Gguf {
-    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, LoadError> {
-        let name = gguf_name(name);
-        let info = self
-            .tensors
-            .get(&name)
-            .ok_or_else(|| damaged(&self.path, format!("it has no tensor {name}")))?;
-        if info.shape != shape {
-            let reason = format!("{name} has shape {:?} and not {shape:?}", info.shape);
-            return Err(damaged(&self.path, reason));
-        }
-        let bytes = &self.file[info.start..info.start + info.bytes];
-        let Some(numbers) = info.encoding.decode(bytes) else {
-            let what = format!("{name}'s number format {:?}", info.encoding);
-            return Err(unsupported(&self.path, what));
-        };
-        let tensor = Tensor::f_from_slice(&numbers).and_then(|tensor| tensor.f_reshape(shape));
-        let failed = |error: tch::TchError| damaged(&self.path, format!("{name}: {error}"));
-        let tensor = tensor.map_err(failed)?;
-        let [heads, kv_heads] = self.heads()?;
-        // Weights and biases alike.
-        if name.contains(".attn_q.") {
-            unpermute(&tensor, heads).map_err(failed)
-        } else if name.contains(".attn_k.") {
-            unpermute(&tensor, kv_heads).map_err(failed)
-        } else {
-            Ok(tensor)
-        }
+    /// A number under one of the architecture's own keys.
+    pub(crate) fn unsigned_own(&self, key: &str) -> Option<u64> {
+        self.unsigned(&format!("{}.{key}", self.architecture()))
     }
 
-    fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(&gguf_name(name))
-    }
-
-    fn files(&self) -> Vec<MappedFile> {
-        Vec::new() // every tensor is a copy
-    }
-}
-
-/// Llama files interleave the two halves of each head's rows, for another way
-/// of computing rotary positions than transformers'. This puts them back.
-fn unpermute(tensor: &Tensor, heads: i64) -> Result<Tensor, tch::TchError> {
-    let shape = tensor.size();
-    let half = shape[0] / heads.max(1) / 2;
-    tensor
-        .f_reshape([heads, half, 2, -1])?
-        .f_transpose(1, 2)?
-        .f_reshape(shape)
-}
-
-/// The name that llama.cpp gives to a tensor of a Llama model.
-fn gguf_name(name: &str) -> String {
-    let name = name.strip_prefix("model.").unwrap_or(name);
-    if let Some((layer, part)) = name
-        .strip_prefix("layers.")
-        .and_then(|rest| rest.split_once('.'))
-    {
-        let part = part
-            .replace("self_attn.q_proj", "attn_q")
-            .replace("self_attn.k_proj", "attn_k")
-            .replace("self_attn.v_proj", "attn_v")
-            .replace("self_attn.o_proj", "attn_output")
-            .replace("mlp.gate_proj", "ffn_gate")
-            .replace("mlp.up_proj", "ffn_up")
-            .replace("mlp.down_proj", "ffn_down")
-            .replace("post_attention_layernorm", "ffn_norm")
-            .replace("input_layernorm", "attn_norm");
-        return format!("blk.{layer}.{part}");
-    }
-    match name {
-        "embed_tokens.weight" => "token_embd.weight".into(),
-        "norm.weight" => "output_norm.weight".into(),
-        "lm_head.weight" => "output.weight".into(),
-        other => other.into(),
+    /// The same, which the model cannot do without.
+    pub(crate) fn require_own(&self, key: &str) -> Result<u64, LoadError> {
+        self.require(&format!("{}.{key}", self.architecture()))
     }
 }
 
@@ -183,7 +181,9 @@ mod tests {
 
     use tch::Tensor;
 
-    use super::{Gguf, Weights, gguf_name};
+    use super::Gguf;
+    use super::layout::{DECODER, Layout};
+    use crate::formats::Weights;
 
     /// A Llama with one head of four, whose queries have a bias.
     fn with_bias() -> Vec<u8> {
@@ -193,7 +193,7 @@ mod tests {
             file.extend(text.bytes());
         };
         file.extend([1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat());
-        text("llama.attention.head_count", &mut file);
+        text("(none).attention.head_count", &mut file);
         file.extend([4_u32.to_le_bytes(), 1_u32.to_le_bytes()].concat());
         text("blk.0.attn_q.bias", &mut file);
         file.extend(1_u32.to_le_bytes());
@@ -211,23 +211,14 @@ mod tests {
         let path = folder.path().join("model.gguf");
         fs::write(&path, with_bias()).unwrap();
         let gguf = Gguf::open(&path).unwrap();
+        let llama = Layout {
+            interleaved: true,
+            ..DECODER
+        };
         let bias = gguf
+            .laid_out(&llama)
             .tensor("model.layers.0.self_attn.q_proj.bias", &[4])
             .unwrap();
         assert_eq!(bias, Tensor::from_slice(&[0.0_f32, 1.0, 2.0, 3.0]));
-    }
-
-    #[test]
-    fn knows_the_names_of_both_worlds() {
-        assert_eq!(gguf_name("model.embed_tokens.weight"), "token_embd.weight");
-        assert_eq!(
-            gguf_name("model.layers.12.self_attn.k_proj.weight"),
-            "blk.12.attn_k.weight"
-        );
-        assert_eq!(
-            gguf_name("model.layers.0.post_attention_layernorm.weight"),
-            "blk.0.ffn_norm.weight"
-        );
-        assert_eq!(gguf_name("lm_head.weight"), "output.weight");
     }
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::{MappedFile, Weights, damaged, map, read, unsupported};
+use super::{MappedFile, Weights, damaged, in_file, map, read, unsupported};
 use crate::error::LoadError;
 
 /// Files that one index may name: the largest models come in some hundreds.
@@ -127,14 +127,7 @@ impl Shard {
         };
         let (start, end) = info.data_offsets;
         let bytes = &self.file[self.data + start..self.data + end];
-        let tensor = match bytes.as_ptr().align_offset(kind.elt_size_in_bytes()) {
-            // SAFETY: the bytes hold exactly this shape, as the library has
-            // checked, are aligned, and live as long as the file is mapped,
-            // which `Weights::files` asks of the model. They are never written.
-            0 => unsafe { Tensor::f_from_blob(bytes.as_ptr(), shape, &[], kind, Device::Cpu) },
-            _ => Tensor::f_from_data_size(bytes, shape, kind),
-        };
-        tensor.map_err(|error| damaged(&self.path, format!("{name}: {error}")))
+        in_file(bytes, shape, kind).map_err(|error| damaged(&self.path, format!("{name}: {error}")))
     }
 }
 

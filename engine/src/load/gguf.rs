@@ -8,10 +8,17 @@ use super::Parts;
 use crate::chat::ChatTemplate;
 use crate::error::LoadError;
 use crate::formats::gguf::Gguf;
-use crate::formats::{Weights, damaged, unsupported};
+use crate::formats::gguf::layout::{DECODER, Layout};
+use crate::formats::{damaged, unsupported};
 use crate::manifest::{Digest, File, FileRole, Manifest};
 use crate::models::{Placement, llama};
 use crate::tokenizer::Tokenizer;
+
+/// Files of this architecture interleave the rows of queries and keys.
+const LAYOUT: Layout = Layout {
+    interleaved: true,
+    ..DECODER
+};
 
 pub(super) fn load(path: &Path, placement: Placement) -> Result<Parts, LoadError> {
     let gguf = Gguf::open(path)?;
@@ -30,12 +37,22 @@ pub(super) fn load(path: &Path, placement: Placement) -> Result<Parts, LoadError
         chat_template: gguf.chat_template().map(|text| Digest::of(text.as_bytes())),
         context: u32::try_from(config.context).unwrap_or(u32::MAX),
         end_tokens: gguf.end_tokens(),
-        files: vec![File {
-            role: FileRole::Gguf,
-            sha256: Digest::of(gguf.bytes()),
-        }],
+        files: gguf
+            .bytes()
+            .map(|bytes| File {
+                role: FileRole::Gguf,
+                sha256: Digest::of(bytes),
+            })
+            .collect(),
     };
-    super::llama(path, config, &gguf, placement, tokenizer, manifest)
+    super::llama(
+        path,
+        config,
+        &gguf.laid_out(&LAYOUT),
+        placement,
+        tokenizer,
+        manifest,
+    )
 }
 
 fn config(gguf: &Gguf) -> Result<llama::Config, LoadError> {
@@ -49,7 +66,7 @@ fn config(gguf: &Gguf) -> Result<llama::Config, LoadError> {
         Some(_) => size(key),
         None => Ok(default),
     };
-    if gguf.contains("rope_freqs.weight")
+    if gguf.has_tensor("rope_freqs.weight")
         || gguf
             .text("llama.rope.scaling.type")
             .is_some_and(|kind| kind != "none")
@@ -81,9 +98,9 @@ fn config(gguf: &Gguf) -> Result<llama::Config, LoadError> {
         norm_epsilon: gguf
             .float("llama.attention.layer_norm_rms_epsilon")
             .ok_or_else(|| damaged(path, "it has no norm epsilon"))?,
-        attention_bias: gguf.contains("model.layers.0.self_attn.q_proj.bias"),
-        feed_forward_bias: gguf.contains("model.layers.0.mlp.gate_proj.bias"),
-        tied: !gguf.contains("lm_head.weight"),
+        attention_bias: gguf.has_tensor("blk.0.attn_q.bias"),
+        feed_forward_bias: gguf.has_tensor("blk.0.ffn_gate.bias"),
+        tied: !gguf.has_tensor("output.weight"),
     })
 }
 

@@ -40,6 +40,8 @@ pub(super) struct TensorInfo {
     /// Rows first, as in torch; GGUF writes the fastest dimension first.
     pub(super) shape: Vec<i64>,
     pub(super) encoding: Encoding,
+    /// Which of a model's files it is in.
+    pub(super) file: usize,
     /// From the file's beginning, in bytes; known to lie inside it.
     pub(super) start: usize,
     pub(super) bytes: usize,
@@ -131,6 +133,7 @@ fn locate(entry: Entry, data: u64, length: usize) -> Option<TensorInfo> {
     (start.checked_add(bytes)? <= length).then_some(TensorInfo {
         shape,
         encoding,
+        file: 0,
         start,
         bytes,
     })
