@@ -6,6 +6,8 @@ use infernet_protocol::inference::Task;
 use infernet_protocol::job::buyer::Failure;
 use infernet_protocol::money::{Msat, Price};
 
+use crate::price::InWords;
+
 /// Why a call did not succeed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -38,9 +40,9 @@ pub enum Error {
     },
     /// The model is on sale, but not for free, and there is no wallet to pay with.
     #[error(
-        "{model} is on sale, but not for free: the cheapest asks {} + {} msat per million tokens. To pay, \
+        "{model} is on sale, but not for free: the cheapest asks {}. To pay, \
          set INFERNET_WALLET, or wallet in client.toml, to a wallet connection, and give --max-price {}:{}",
-        cheapest.input_msat, cheapest.output_msat, cheapest.input_msat, cheapest.output_msat
+        InWords(cheapest), cheapest.input_msat, cheapest.output_msat
     )]
     NotFree {
         /// The model.
@@ -50,9 +52,9 @@ pub enum Error {
     },
     /// The model is on sale, but for more than was said.
     #[error(
-        "{model} is on sale, but for more: the cheapest asks {} + {} msat per million tokens. \
+        "{model} is on sale, but for more: the cheapest asks {}. \
          If that is not too much, give --max-price {}:{}",
-        cheapest.input_msat, cheapest.output_msat, cheapest.input_msat, cheapest.output_msat
+        InWords(cheapest), cheapest.input_msat, cheapest.output_msat
     )]
     TooDear {
         /// The model.

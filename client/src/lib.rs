@@ -35,6 +35,7 @@ mod error;
 pub mod history;
 mod market;
 mod options;
+pub mod price;
 pub mod purse;
 pub mod record;
 mod request;

@@ -1,11 +1,11 @@
 //! `providers`: who sells what.
 
 use infernet_client::Provider;
+use infernet_client::price::InWords;
 use infernet_protocol::event::{AnnouncedModel, Status};
 use serde_json::{Value, json};
 
 use super::table::table;
-use super::terminal::price_of;
 use super::{Exit, Place, npub, print, print_json, short};
 
 /// List who sells what
@@ -61,7 +61,7 @@ fn row(provider: &Provider, model: &AnnouncedModel) -> Vec<String> {
         short(&announcement.author()),
         model.name.clone(),
         model.task.to_string(),
-        price_of(&model.price),
+        InWords(&model.price).to_string(),
         format!("{} ms", model.promise.first_token_ms),
         format!("{:.0}", model.promise.tokens_per_s),
         load(provider),

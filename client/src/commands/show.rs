@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use infernet_client::Client;
+use infernet_client::price::InWords;
 use infernet_client::record::{Entry, Record, Said};
 use infernet_protocol::event::{Award, Experience, JobResult, Receipt, Signed, TabTotals};
 use infernet_protocol::inference::EndReason;
@@ -10,7 +11,7 @@ use infernet_protocol::money::{Msat, PaymentKind};
 use nostr::{Event, EventId, PublicKey, Timestamp};
 
 use super::table::table;
-use super::terminal::{left_on_tab, price_of};
+use super::terminal::left_on_tab;
 use super::{Exit, Place, job_id, print, print_json, who};
 
 /// Show the life of a job
@@ -138,12 +139,12 @@ fn what(
             "asks for {}: up to {} tokens, {}",
             offer.task,
             offer.limits.output_tokens,
-            price_of(&offer.max_price)
+            InWords(&offer.max_price)
         ),
         Said::Bid(bid) => format!(
             "bids with {}: {}, first token in {} ms, {:.0} tokens/s",
             bid.name,
-            price_of(&bid.price),
+            InWords(&bid.price),
             bid.promise.first_token_ms,
             bid.promise.tokens_per_s
         ),
@@ -191,7 +192,7 @@ fn awards(award: &Signed<Award>, who: impl Fn(&PublicKey) -> String) -> String {
         "gives attempt {} to {}, {}",
         award.attempt,
         who(&award.provider),
-        price_of(&award.price)
+        InWords(&award.price)
     )
 }
 

@@ -2,28 +2,43 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use infernet_client::price::InWords;
 use infernet_client::{Step, Summary};
-use infernet_protocol::money::{Msat, Price};
+use infernet_protocol::money::Msat;
 
 /// The two streams.
 pub struct Terminal {
+    out: Box<dyn Write>,
+    err: Box<dyn Write>,
     /// Whether the answer is shown as it comes.
     streams: bool,
     /// Whether a person may be reading standard output.
     is_terminal: bool,
+    /// Whether both streams are seen on one screen, where a line beside the answer would come between its words.
+    is_one_screen: bool,
+    /// Whether some of the answer has been shown, and not all.
+    in_answer: bool,
     at_line_start: bool,
     /// What was charged and is not told yet: where there was one attempt, the last line says it.
     charges: Vec<String>,
+    /// What has become of money while the answer came, to be told after it.
+    held: Vec<String>,
 }
 
 impl Terminal {
     /// Shows the answer as it comes if `streams`.
     pub fn new(streams: bool) -> Self {
+        let is_terminal = io::stdout().is_terminal();
         Self {
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
             streams,
-            is_terminal: io::stdout().is_terminal(),
+            is_terminal,
+            is_one_screen: is_terminal && io::stderr().is_terminal(),
+            in_answer: false,
             at_line_start: true,
             charges: Vec::new(),
+            held: Vec::new(),
         }
     }
 
@@ -35,14 +50,16 @@ impl Terminal {
         if let Step::Text(text) = step {
             return self.text(text);
         }
-        let notice = notice(step);
-        if matches!(step, Step::Charged { .. }) {
-            self.charges.extend(notice);
+        let Some(notice) = notice(step) else {
             return Ok(());
-        }
-        if let Some(notice) = notice {
-            self.tell_charges();
-            self.say(&notice);
+        };
+        match step {
+            Step::Charged { .. } => self.charges.push(notice),
+            Step::Paid { .. } => self.tell_money(notice),
+            _ => {
+                self.tell_charges();
+                self.say(&notice);
+            }
         }
         Ok(())
     }
@@ -50,7 +67,15 @@ impl Terminal {
     /// Tells what was charged, if it is not told yet.
     pub fn tell_charges(&mut self) {
         for charge in std::mem::take(&mut self.charges) {
-            self.say(&charge);
+            self.tell_money(charge);
+        }
+    }
+
+    /// Tells what has become of money: not between the words of an answer.
+    fn tell_money(&mut self, notice: String) {
+        match self.in_answer && self.is_one_screen {
+            true => self.held.push(notice),
+            false => self.say(&notice),
         }
     }
 
@@ -58,36 +83,42 @@ impl Terminal {
         if !self.streams {
             return Ok(());
         }
-        let mut out = io::stdout().lock();
         match self.is_terminal {
-            true => out.write_all(harmless(text).as_bytes())?,
-            false => out.write_all(text.as_bytes())?,
+            true => self.out.write_all(harmless(text).as_bytes())?,
+            false => self.out.write_all(text.as_bytes())?,
         }
         if let Some(last) = text.chars().last() {
+            self.in_answer = true;
             self.at_line_start = last == '\n';
         }
-        out.flush()
+        self.out.flush()
     }
 
     /// Says something beside the answer.
     pub fn say(&mut self, notice: &str) {
-        if self.is_terminal && !self.at_line_start {
-            eprintln!();
+        // Who closes standard error wants no talk.
+        if self.is_one_screen && !self.at_line_start {
+            let _ = writeln!(self.err);
             self.at_line_start = true;
         }
-        eprintln!("{notice}");
+        let _ = writeln!(self.err, "{notice}");
     }
 
-    /// Ends the answer's last line.
+    /// Ends the answer's last line, and tells what has become of money meanwhile.
     ///
     /// # Errors
     /// Standard output that is closed.
     pub fn finish(&mut self) -> io::Result<()> {
-        if self.streams && !self.at_line_start {
-            self.at_line_start = true;
-            io::stdout().lock().write_all(b"\n")?;
+        self.in_answer = false;
+        let ended = match self.streams && !self.at_line_start {
+            true => self.out.write_all(b"\n").and_then(|()| self.out.flush()),
+            false => Ok(()),
+        };
+        self.at_line_start = true;
+        for notice in std::mem::take(&mut self.held) {
+            self.say(&notice);
         }
-        Ok(())
+        ended
     }
 }
 
@@ -107,7 +138,7 @@ fn notice(step: &Step) -> Option<String> {
             promise,
         } => format!(
             "  {name} bids: {}, first token in {:.1} s, {:.0} tokens/s",
-            price_of(price),
+            InWords(price),
             promise.first_token_ms as f64 / 1_000.0,
             promise.tokens_per_s
         ),
@@ -199,14 +230,6 @@ pub fn left_on_tab(left_msat: i64) -> String {
     }
 }
 
-/// A price in words.
-pub fn price_of(price: &Price) -> String {
-    match price.is_free() {
-        true => "free".into(),
-        false => format!("{} + {} msat/M tokens", price.input_msat, price.output_msat),
-    }
-}
-
 /// What it cost, as the end of a line.
 fn cost_of(summary: &Summary) -> String {
     match summary.left_msat {
@@ -247,7 +270,75 @@ pub fn speed_of(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// What both streams have written, in its order.
+    #[derive(Clone, Default)]
+    struct Screen(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Screen {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is seen of an answer in two parts with a payment before, between and after, and a failover if there is one.
+    fn seen(is_one_screen: bool, failover: Option<Step>) -> String {
+        let screen = Screen::default();
+        let mut terminal = Terminal {
+            out: Box::new(screen.clone()),
+            err: Box::new(screen.clone()),
+            is_terminal: is_one_screen,
+            is_one_screen,
+            ..Terminal::new(true)
+        };
+        let paid = |sat: u64| Step::Paid {
+            name: "ada".into(),
+            amount: Msat(1_000 * sat),
+            fee: Msat::ZERO,
+            left_msat: 0,
+        };
+        let text = |text: &str| Step::Text(text.into());
+        let steps = [Some(paid(1)), Some(text("one ")), Some(paid(2)), failover];
+        let steps = steps.into_iter().flatten();
+        for step in steps.chain([text("two"), paid(3)]) {
+            terminal.show(&step).unwrap();
+        }
+        terminal.finish().unwrap();
+        terminal.say("ada: 2 tokens");
+        String::from_utf8(screen.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn money_does_not_come_between_the_words_of_an_answer() {
+        let line = |sat: u64| format!("Paid {sat} sat to ada; 0 sat left on the tab.\n");
+        let [one, two, three] = [1, 2, 3].map(line);
+        assert_eq!(
+            seen(true, None),
+            format!("{one}one two\n{two}{three}ada: 2 tokens\n")
+        );
+        let failed = Step::Failed {
+            name: "ada".into(),
+            how: "fell silent".into(),
+        };
+        assert_eq!(
+            seen(true, Some(failed)),
+            format!("{one}one \nada fell silent.\ntwo\n{two}{three}ada: 2 tokens\n")
+        );
+        // Where they are two, each is told at once.
+        assert_eq!(
+            seen(false, None),
+            format!("{one}one {two}two{three}\nada: 2 tokens\n")
+        );
+    }
 
     #[test]
     fn a_model_cannot_steer_the_terminal() {
