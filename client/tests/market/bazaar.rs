@@ -85,10 +85,7 @@ impl Bazaar {
         let filter = Filter::new().kind(Kind::from(kind));
         let enough = async {
             loop {
-                let events = link
-                    .fetch(vec![filter.clone()], Duration::from_secs(5))
-                    .await
-                    .unwrap();
+                let events = link.fetch(vec![filter.clone()], DEADLINE).await.unwrap();
                 if events.len() >= count {
                     return events;
                 }
@@ -169,7 +166,7 @@ impl Bazaar {
         let filter = Filter::new()
             .kind(Kind::from(kinds::ATTESTATION))
             .pubkey(self.sellers[seller].key());
-        let events = link.fetch(vec![filter], Duration::from_secs(5)).await;
+        let events = link.fetch(vec![filter], DEADLINE).await;
         let mut said = events.unwrap().into_iter();
         said.next().map(|event| Signed::verify(event).unwrap())
     }

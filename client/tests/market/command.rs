@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use infernet_protocol::kinds;
 use nostr::RelayUrl;
@@ -318,7 +317,7 @@ async fn an_interrupt_stops_the_job_and_tells_the_provider() {
         .args(["-c", "kill -INT \"$0\"", &pid])
         .status();
     assert!(sent.await.unwrap().success());
-    let status = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+    let status = tokio::time::timeout(DEADLINE, child.wait()).await;
     assert_eq!(status.unwrap().unwrap().code(), Some(130));
     market.eventually(kinds::CANCEL, 1).await;
     assert_eq!(user.json(&["jobs", "--json"]).await[0]["status"], "stopped");
@@ -382,7 +381,7 @@ async fn a_reader_that_has_seen_enough_ends_it() {
         .unwrap()
         .unwrap();
     drop(out);
-    let status = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+    let status = tokio::time::timeout(DEADLINE, child.wait()).await;
     assert_eq!(status.unwrap().unwrap().code(), Some(130));
     market.eventually(kinds::CANCEL, 1).await;
 }

@@ -24,7 +24,7 @@ use nostr_relay_builder::{LocalRelay, RelayBuilder};
 use fake::{Fake, Script};
 
 /// No test waits longer than this.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A relay, and providers.
 pub struct Market {
@@ -81,9 +81,7 @@ impl Market {
     pub async fn stored(&self, kind: u16) -> Vec<Event> {
         let link = &self.providers[0].link;
         let filter = Filter::new().kind(Kind::from(kind));
-        link.fetch(vec![filter], Duration::from_secs(5))
-            .await
-            .unwrap()
+        link.fetch(vec![filter], DEADLINE).await.unwrap()
     }
 
     /// What the relay has of this kind, once there are so many.

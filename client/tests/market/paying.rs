@@ -1,7 +1,6 @@
 //! The program itself, paying: with a wallet over NIP-47, killed at any point.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use infernet_payments::nip47::{Encryption, Service, ServiceOptions};
 use infernet_payments::rail::PaymentRail;
@@ -305,7 +304,7 @@ async fn an_interrupt_leaves_the_rest_on_the_tab() {
     let mut kill = Command::new("sh");
     let sent = kill.args(["-c", "kill -INT \"$0\"", &pid]);
     assert!(sent.status().await.unwrap().success());
-    let status = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+    let status = tokio::time::timeout(DEADLINE, child.wait()).await;
     assert_eq!(status.unwrap().unwrap().code(), Some(130));
     bazaar.receipts(2).await;
     let tabs = buyer.user.json(&["tab", "list", "--json"]).await;

@@ -18,7 +18,7 @@ use nostr_relay_builder::{LocalRelay, RelayBuilder};
 use tempfile::TempDir;
 
 /// How long anything may take before a test has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A relay that can be stopped, and started again with an empty memory.
 pub struct Relay {
