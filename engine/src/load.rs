@@ -2,6 +2,7 @@
 
 mod folder;
 mod gguf;
+mod module;
 
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,11 +11,13 @@ use std::path::{Path, PathBuf};
 use infernet_protocol::inference::{Dtype, Task};
 use tch::{Device, Kind};
 
+pub(crate) use module::Module;
+
 use crate::error::LoadError;
 use crate::formats::unsupported;
 use crate::manifest::Manifest;
-use crate::models::bert::Bert;
-use crate::models::llama::Llama;
+use crate::models::encoder::Encoder;
+use crate::models::decoder::{self, Decoder};
 use crate::models::{Placement, llama};
 use crate::port::ModelInfo;
 use crate::tokenizer::Tokenizer;
@@ -26,7 +29,9 @@ pub struct ModelSource {
     /// layout: `config.json`, `model.safetensors` or its index and shards,
     /// `tokenizer.json`. Its files are mapped into memory: replace them by new
     /// ones (`mv`) and never write into them while the model is loaded, since
-    /// shortening one ends the process (SIGBUS).
+    /// shortening one ends the process (SIGBUS). Or a module: a folder with a
+    /// `module.json` and a TorchScript file (`.pt`, `.ts`), or that file. It is
+    /// code, and runs with the rights of this process.
     pub path: PathBuf,
     /// What to call it; else it is named after its file or folder.
     pub name: Option<String>,
@@ -48,14 +53,24 @@ impl ModelSource {
 /// A model that is ready to run.
 pub(crate) struct Loaded {
     pub(crate) info: ModelInfo,
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) network: Network,
+    pub(crate) served: Served,
+}
+
+/// What serves requests.
+pub(crate) enum Served {
+    /// A network on tokens.
+    Network {
+        tokenizer: Tokenizer,
+        network: Network,
+    },
+    /// Any other computation.
+    Module(Box<Module>),
 }
 
 /// What computes.
 pub(crate) enum Network {
-    Text(Box<Llama>),
-    Embedding(Box<Bert>),
+    Text(Box<Decoder>),
+    Embedding(Box<Encoder>),
 }
 
 /// What a format's reader found.
@@ -80,6 +95,9 @@ pub(crate) fn load(source: &ModelSource, device: Device) -> Result<Loaded, LoadE
 }
 
 fn load_unguarded(source: &ModelSource, device: Device) -> Result<Loaded, LoadError> {
+    if module::is_module(&source.path) {
+        return load_module(source, device);
+    }
     let placement = Placement {
         device,
         kind: kind(source)?,
@@ -98,11 +116,34 @@ fn load_unguarded(source: &ModelSource, device: Device) -> Result<Loaded, LoadEr
         dtype: source.dtype,
         parameters: parts.parameters,
         embedding_width: parts.embedding_width,
+        interface: None,
     };
     Ok(Loaded {
         info,
-        tokenizer: parts.tokenizer,
-        network: parts.network,
+        served: Served::Network {
+            tokenizer: parts.tokenizer,
+            network: parts.network,
+        },
+    })
+}
+
+/// A module is computed as it was saved, whatever the number format asked for.
+fn load_module(source: &ModelSource, device: Device) -> Result<Loaded, LoadError> {
+    let found = module::load(&source.path, device)?;
+    let own_name = source.name.clone().or(found.name);
+    Ok(Loaded {
+        info: ModelInfo {
+            id: found.manifest.id(),
+            name: own_name.unwrap_or_else(|| name(&source.path)),
+            task: found.manifest.task,
+            architecture: found.manifest.architecture,
+            context: found.manifest.context,
+            dtype: found.dtype,
+            parameters: found.parameters,
+            embedding_width: None,
+            interface: Some(found.module.interface.clone()),
+        },
+        served: Served::Module(Box::new(found.module)),
     })
 }
 
@@ -177,13 +218,14 @@ fn llama(
     manifest: Manifest,
 ) -> Result<Parts, LoadError> {
     let damaged = |reason: String| crate::formats::damaged(path, reason);
+    let config = decoder::Config::from(config);
     config.validate().map_err(damaged)?;
     if i64::from(tokenizer.vocabulary_size()) > config.vocabulary {
         return Err(damaged(
             "its tokenizer has more tokens than its weights".into(),
         ));
     }
-    let (network, parameters) = Llama::load(config, weights, placement)?;
+    let (network, parameters) = Decoder::load(config, weights, placement)?;
     Ok(Parts {
         manifest: Manifest {
             architecture: "llama".into(),

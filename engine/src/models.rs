@@ -1,6 +1,7 @@
 //! The families of models, one file each.
 
 pub(crate) mod encoder;
+pub(crate) mod decoder;
 pub(crate) mod llama;
 
 use tch::{Device, Kind};

@@ -6,7 +6,7 @@ use infernet_protocol::inference::{EndReason, Sampling, TokenId};
 
 use crate::detokenizer::Detokenizer;
 use crate::error::Error;
-use crate::models::llama::{Cache, Llama};
+use crate::models::decoder::{BLOCK_TOKENS, Decoder, Row, Store};
 use crate::port::{Generate, Step, Steps};
 use crate::sampling;
 use crate::tokenizer::Tokenizer;
@@ -18,7 +18,7 @@ const PREFILL_TOKENS: usize = 256;
 
 /// A model that answers.
 pub(super) struct TextModel {
-    pub(super) llama: Box<Llama>,
+    pub(super) decoder: Box<Decoder>,
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) context: usize,
 }
@@ -33,7 +33,8 @@ pub(super) struct SequenceRequest {
 pub(super) struct Sequence {
     tokens: Vec<TokenId>,
     prompt_length: usize,
-    cache: Cache,
+    store: Store,
+    blocks: Vec<u32>,
     /// Tokens that are in the cache.
     computed: usize,
     detokenizer: Detokenizer,
@@ -73,9 +74,7 @@ impl Job for Sequence {
             return Ok(self.end(reason));
         }
         if self.tokens.len() - self.computed > PREFILL_TOKENS {
-            let chunk = &self.tokens[self.computed..self.computed + PREFILL_TOKENS];
-            model.llama.prefill(chunk, &mut self.cache)?;
-            self.computed += PREFILL_TOKENS;
+            self.compute(model, PREFILL_TOKENS, false)?;
             return Ok(true);
         }
         let id = self.draw(model)?;
@@ -115,11 +114,21 @@ impl Sequence {
         prompt: Vec<TokenId>,
         steps: Steps,
     ) -> Option<Self> {
+        let room = (prompt.len() + request.max_tokens as usize).min(model.context);
+        let blocks = room.div_ceil(BLOCK_TOKENS);
+        let store = match model.decoder.store(blocks) {
+            Ok(store) => store,
+            Err(error) => {
+                steps.send(Step::Failed(error.into()));
+                return None;
+            }
+        };
         let first_space = model.tokenizer.adds_first_space();
         let mut sequence = Self {
             prompt_length: prompt.len(),
             tokens: prompt,
-            cache: model.llama.cache(),
+            store,
+            blocks: (0..blocks as u32).collect(),
             computed: 0,
             detokenizer: Detokenizer::new(request.stop, first_space),
             sampling: request.sampling,
@@ -144,7 +153,7 @@ impl Sequence {
                     "the answer ends before its last token",
                 ));
             }
-            if !model.llama.has(id) {
+            if !model.decoder.has(id) {
                 return Err(Error::InvalidPrefix("a token is not in the vocabulary"));
             }
             (_, self.ended) = self.append(model, id);
@@ -154,11 +163,28 @@ impl Sequence {
 
     /// Computes what is left to compute and draws the next token.
     fn draw(&mut self, model: &TextModel) -> Result<TokenId, Error> {
-        let rest = &self.tokens[self.computed..];
-        let logits = model.llama.forward(rest, &mut self.cache)?;
-        self.computed = self.tokens.len();
+        let logits = self.compute(model, self.tokens.len() - self.computed, true)?;
+        let logits = logits.first().map_or(&[][..], Vec::as_slice);
         let position = u32::try_from(self.answered()).unwrap_or(u32::MAX);
-        sampling::draw(&logits, &self.sampling, position)
+        sampling::draw(logits, &self.sampling, position)
+    }
+
+    /// Computes the next `count` tokens.
+    fn compute(
+        &mut self,
+        model: &TextModel,
+        count: usize,
+        draws: bool,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let row = Row {
+            tokens: &self.tokens[self.computed..self.computed + count],
+            start: self.computed,
+            blocks: &self.blocks,
+            draws,
+        };
+        let logits = model.decoder.forward(&[row], &mut self.store)?;
+        self.computed += count;
+        Ok(logits)
     }
 
     /// Adds a token to the answer: the text that can be shown now, and why the

@@ -1,0 +1,167 @@
+//! The decoder that all families of text generation share: rotary positions,
+//! grouped-query attention over a paged cache, a gated feed-forward, RMS norms.
+//! What families differ in are fields of its [`Config`].
+//!
+//! One call computes tokens of many sequences together: whatever does not look
+//! at other tokens runs on all of them at once, and attention on each sequence.
+
+mod attention;
+mod batch;
+mod config;
+mod feed_forward;
+mod layer;
+mod norm;
+mod rotary;
+mod store;
+
+use infernet_protocol::inference::TokenId;
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::Placement;
+use crate::error::LoadError;
+use crate::formats::{MappedFile, Weights};
+use crate::linear::Linear;
+use crate::loader::{Loader, on_device};
+use batch::Batch;
+use layer::Layer;
+use norm::RmsNorm;
+use rotary::Rotary;
+
+pub(crate) use batch::Row;
+pub(crate) use config::{Activation, Config, LayerKind, Rope, RopeScaling};
+pub(crate) use store::{BLOCK_TOKENS, Store};
+
+/// A loaded model that generates text.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    config: Config,
+    placement: Placement,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Linear,
+    /// One for each of the config's ropes.
+    rotary: Vec<Rotary>,
+    // Last, since tensors above may lie in the files.
+    _files: Vec<MappedFile>,
+}
+
+impl Decoder {
+    /// Loads the weights; says how many there are. The config is valid.
+    ///
+    /// # Errors
+    /// A weight that is missing or of another shape, and what the device refuses.
+    pub(crate) fn load(
+        config: Config,
+        weights: &dyn Weights,
+        placement: Placement,
+    ) -> Result<(Self, u64), LoadError> {
+        let mut loader = Loader::new(weights, placement);
+        let shape = [config.vocabulary, config.width];
+        let embedding = loader.tensor("model.embed_tokens.weight", &shape)?;
+        let layers = config
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(number, kind)| Layer::load(&mut loader, &config, number, *kind))
+            .collect::<Result<_, _>>()?;
+        let norm = RmsNorm::load(&mut loader, "model.norm", config.width, &config)?;
+        let head = match config.tied {
+            true => Linear {
+                weight: embedding.shallow_clone(),
+                bias: None,
+            },
+            false => Linear::load(&mut loader, "lm_head", shape, false)?,
+        };
+        let rotary = config
+            .ropes
+            .iter()
+            .map(|rope| Rotary::new(rope, config.head_width, placement.device).map_err(on_device))
+            .collect::<Result<_, _>>()?;
+        let parameters = loader.parameters();
+        let decoder = Self {
+            config,
+            placement,
+            embedding,
+            layers,
+            norm,
+            head,
+            rotary,
+            _files: weights.files(),
+        };
+        Ok((decoder, parameters))
+    }
+
+    /// Its shapes.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Can this token be computed?
+    pub(crate) fn has(&self, token: TokenId) -> bool {
+        i64::from(token) < self.config.vocabulary
+    }
+
+    /// Room for the keys and values of so many blocks of [`BLOCK_TOKENS`] tokens.
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub(crate) fn store(&self, blocks: usize) -> Result<Store, TchError> {
+        Store::new(&self.config, self.placement, blocks)
+    }
+
+    /// What a block takes in the store, all layers together, in bytes.
+    pub(crate) fn bytes_per_block(&self) -> u64 {
+        store::bytes_per_block(&self.config, self.placement.kind)
+    }
+
+    /// Computes the rows' tokens together and keeps their keys and values in the
+    /// rows' blocks. Gives the logits of what follows the last token of each row
+    /// that draws, in their order: f32, one for each token of the vocabulary.
+    ///
+    /// # Errors
+    /// What libtorch says. What the store holds of these rows' tokens is then
+    /// undefined, and that of others' as it was.
+    pub(crate) fn forward(
+        &self,
+        rows: &[Row<'_>],
+        store: &mut Store,
+    ) -> Result<Vec<Vec<f32>>, TchError> {
+        let batch = Batch::new(self, rows)?;
+        let hidden = self.hidden(&batch, store)?;
+        let Some(last) = batch.drawing(&hidden)? else {
+            return Ok(Vec::new());
+        };
+        let logits = self.head.forward(&self.norm.forward(&last)?)?;
+        to_rows(&logits.f_to_kind(Kind::Float)?)
+    }
+
+    /// Hidden states `[tokens, width]` after the last layer.
+    fn hidden(&self, batch: &Batch<'_>, store: &mut Store) -> Result<Tensor, TchError> {
+        let mut hidden = Tensor::f_embedding(&self.embedding, &batch.ids, -1, false, false)?;
+        if let Some(scale) = self.config.embedding_scale {
+            // Rounded to the number format first, as transformers does.
+            let scale = Tensor::f_full([1], scale, (hidden.kind(), hidden.device()))?;
+            hidden = hidden.f_mul(&scale)?;
+        }
+        for (layer, cache) in self.layers.iter().zip(store.layers()) {
+            hidden = layer.forward(hidden, batch, cache)?;
+        }
+        Ok(hidden)
+    }
+}
+
+/// The rows of an f32 matrix, in the processor's memory. The one place where the
+/// device is waited for.
+fn to_rows(matrix: &Tensor) -> Result<Vec<Vec<f32>>, TchError> {
+    let matrix = matrix.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let (rows, width) = matrix.size2()?;
+    let width = usize::try_from(width).unwrap_or(0);
+    (0..rows)
+        .map(|row| {
+            let mut values = vec![0.0; width];
+            matrix.f_get(row)?.f_copy_data(&mut values, width)?;
+            Ok(values)
+        })
+        .collect()
+}

@@ -1,0 +1,93 @@
+//! The tokens that are computed together.
+
+use infernet_protocol::inference::TokenId;
+use tch::{TchError, Tensor};
+
+use super::store::{BLOCK_TOKENS, slot};
+use super::{Decoder, rotary};
+
+/// One sequence's share of a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row<'a> {
+    /// The tokens that run now: one when decoding, a piece of the prompt before.
+    pub(crate) tokens: &'a [TokenId],
+    /// Tokens before them, whose keys and values are in the store.
+    pub(crate) start: usize,
+    /// The sequence's blocks in the store, in order. They hold
+    /// `start + tokens.len()` tokens at least.
+    pub(crate) blocks: &'a [u32],
+    /// Whether the logits after its last token are wanted.
+    pub(crate) draws: bool,
+}
+
+impl Row<'_> {
+    /// Tokens of the sequence when this step is done.
+    pub(super) fn end(&self) -> usize {
+        self.start + self.tokens.len()
+    }
+}
+
+/// Rows, and what all layers need to know of them.
+pub(super) struct Batch<'a> {
+    pub(super) rows: &'a [Row<'a>],
+    /// All rows' tokens one after the other, int64 `[tokens]`.
+    pub(super) ids: Tensor,
+    /// Where in the store each token's key and value go, int64 `[tokens]`.
+    pub(super) slots: Tensor,
+    /// For each rope, cosines and sines of the tokens' positions, `[tokens, 1,
+    /// head_width]` each.
+    pub(super) rotary: Vec<[Tensor; 2]>,
+    /// For each row the blocks that hold its tokens, int64 `[blocks]`.
+    pub(super) tables: Vec<Tensor>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(decoder: &Decoder, rows: &'a [Row<'a>]) -> Result<Self, TchError> {
+        let device = decoder.placement.device;
+        let put = |numbers: &[i64]| Tensor::f_from_slice(numbers)?.f_to_device(device);
+        let (mut ids, mut slots, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+        let mut tables = Vec::with_capacity(rows.len());
+        for row in rows {
+            ids.extend(row.tokens.iter().map(|&token| i64::from(token)));
+            slots.extend((row.start..row.end()).map(|position| slot(row.blocks, position)));
+            positions.extend((row.start..row.end()).map(|position| position as i64));
+            let used = &row.blocks[..row.end().div_ceil(BLOCK_TOKENS)];
+            let used: Vec<i64> = used.iter().map(|&block| i64::from(block)).collect();
+            tables.push(put(&used)?);
+        }
+        let positions = put(&positions)?;
+        let kind = decoder.placement.kind;
+        let rotary = decoder.rotary.iter();
+        Ok(Self {
+            rows,
+            ids: put(&ids)?,
+            slots: put(&slots)?,
+            rotary: rotary
+                .map(|rotary: &rotary::Rotary| rotary.at(&positions, kind))
+                .collect::<Result<_, _>>()?,
+            tables,
+        })
+    }
+
+    /// Tokens of all rows together.
+    pub(super) fn tokens(&self) -> i64 {
+        self.rows.iter().map(|row| row.tokens.len() as i64).sum()
+    }
+
+    /// The states `[rows that draw, width]` of the last tokens of the rows that
+    /// draw, of all tokens' states `[tokens, width]`. `None` if no row draws.
+    pub(super) fn drawing(&self, hidden: &Tensor) -> Result<Option<Tensor>, TchError> {
+        let (mut end, mut last) = (0, Vec::new());
+        for row in self.rows {
+            end += row.tokens.len() as i64;
+            if row.draws {
+                last.push(end - 1);
+            }
+        }
+        if last.is_empty() {
+            return Ok(None);
+        }
+        let last = Tensor::f_from_slice(&last)?.f_to_device(hidden.device())?;
+        hidden.f_index_select(0, &last).map(Some)
+    }
+}
