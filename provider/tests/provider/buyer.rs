@@ -480,7 +480,7 @@ impl Draft {
     pub fn generate(&mut self) -> &mut Generate {
         match &mut self.input.work {
             Work::TextGeneration(generate) => generate,
-            Work::Embedding { .. } => panic!("this draft embeds"),
+            Work::Embedding { .. } | Work::Tensors { .. } => panic!("this draft is for no text"),
         }
     }
 }
@@ -516,6 +516,6 @@ fn fresh_salt() -> Salt {
 pub fn text_of(product: Product) -> (String, Vec<TokenId>) {
     match product {
         Product::TextGeneration { text, tokens } => (text, tokens),
-        Product::Embedding { .. } => panic!("these are vectors"),
+        Product::Embedding { .. } | Product::Tensors { .. } => panic!("this is no text"),
     }
 }

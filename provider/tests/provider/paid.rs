@@ -6,9 +6,9 @@ use infernet_protocol::inference::EndReason;
 use infernet_protocol::money::{Msat, PaymentTerms, Price};
 use infernet_protocol::payload::{News, Product, Wish, Work};
 
-use super::buyer::{Heard, generate, text_of};
+use super::buyer::{generate, text_of};
 use super::house::{PURSE, TEXT, quick};
-use super::paying::{DEAR, Market, PRICE, check_receipt, conditions, paid, pay, verified};
+use super::paying::{DEAR, Market, PRICE, check_receipt, conditions, paid, pay};
 use infernet_payments::rail::PaymentRail;
 use infernet_payments::tab::Totals;
 
@@ -294,31 +294,8 @@ async fn many_jobs_of_one_buyer_share_its_tab() {
     for _ in 0..100 {
         awards.push(market.award(20).await.0);
     }
-    // Whatever comes for whichever: pay it.
-    let (mut due, mut paid) = (0, 0);
-    while due < awards.len() {
-        let heard = market.buyer.wait(|heard| match heard {
-            Heard::Progress(about, news, tab) => Some((*about, Some((news.clone(), *tab)))),
-            Heard::Result(result) => Some((result.award, None)),
-            _ => None,
-        });
-        let (about, said) = heard.await;
-        let award = awards.iter().find(|award| award.id() == about).unwrap();
-        match said {
-            Some((News::Due { invoice }, _)) => {
-                let invoice = super::paying::checked(award, &invoice.unwrap());
-                paid += invoice.amount().0;
-                pay(&market.purse, &invoice).await;
-            }
-            Some((News::Declined { detail, .. }, _)) => panic!("{detail}"),
-            Some((News::Piece(_), tab)) => {
-                let totals = verified(award, &tab.unwrap());
-                market.buyer.acknowledge(award, totals);
-            }
-            Some(_) => {}
-            None => due += 1,
-        }
-    }
+    let invoices = market.buyer.live_all(&awards, &market.purse).await;
+    let paid = invoices.iter().map(|invoice| invoice.amount().0).sum();
     for award in &awards {
         market.buyer.receipt(award.id()).await;
     }

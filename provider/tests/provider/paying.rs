@@ -208,6 +208,41 @@ impl Buyer {
         }
     }
 
+    /// The same with several awards on one tab, whichever of them is asked for: a buyer who paid for one alone could
+    /// wait for ever. Answers what was paid.
+    pub async fn live_all(&mut self, awards: &[Signed<Award>], purse: &Wallet) -> Vec<Invoice> {
+        let (mut paid, mut results) = (Vec::<Invoice>::new(), 0);
+        while results < awards.len() {
+            let heard = self.wait(|heard| match heard {
+                Heard::Progress(about, news, tab) => Some((*about, Some((news.clone(), *tab)))),
+                Heard::Result(result) => Some((result.award, None)),
+                _ => None,
+            });
+            let (about, said) = heard.await;
+            let award = awards.iter().find(|award| award.id() == about).unwrap();
+            match said {
+                Some((News::Due { invoice }, _)) => {
+                    let invoice = checked(award, &invoice.unwrap());
+                    pay(purse, &invoice).await;
+                    // It may be said again.
+                    if paid.iter().all(|one| one.hash() != invoice.hash()) {
+                        paid.push(invoice);
+                    }
+                }
+                Some((News::Declined { reason, detail }, _)) => {
+                    panic!("declined: {reason:?} ({detail})")
+                }
+                Some((News::Piece(_), tab)) => {
+                    let totals = verified(award, &tab.expect("each piece says what it costs"));
+                    self.acknowledge(award, totals);
+                }
+                Some(_) => {}
+                None => results += 1,
+            }
+        }
+        paid
+    }
+
     /// The provider's receipt over an award.
     pub async fn receipt(&mut self, award: EventId) -> Signed<Receipt> {
         self.wait(|heard| match heard {
