@@ -9,6 +9,7 @@ use std::time::Duration;
 use infernet_wallet::fault::Point;
 use infernet_wallet::nip47::{Code, hash_of};
 use ldk_node::lightning_invoice::Bolt11Invoice;
+use nostr::Event;
 use serde_json::{Value, json};
 
 use crate::client::Client;
@@ -56,9 +57,13 @@ async fn listed(client: &Client, hash: &str) -> Vec<(String, u64)> {
     .collect()
 }
 
-fn restart(wallet: &mut Process) {
-    wallet.wait_dead();
-    wallet.start();
+/// Sends a request over which the wallet dies, and waits until it has: nobody is told how that went.
+async fn dies_over(wallet: &mut Process, client: &Client, request: Event) {
+    let client = client.clone();
+    let asking = tokio::spawn(async move { client.ask_within(&request, PATIENCE).await });
+    tokio::task::block_in_place(|| wallet.wait_dead());
+    assert!(!asking.is_finished(), "{:?}", asking.await);
+    asking.abort();
 }
 
 async fn killed_while_paying(point: Point) {
@@ -83,13 +88,8 @@ async fn killed_while_paying(point: Point) {
         .unwrap();
     let hash = asked["payment_hash"].as_str().unwrap();
     let pay = || alice.request("pay_invoice", json!({ "invoice": asked["invoice"] }));
-    assert!(
-        alice
-            .ask_within(&pay(), Duration::from_secs(3))
-            .await
-            .is_none()
-    );
-    restart(&mut pair.alice);
+    dies_over(&mut pair.alice, &alice, pay()).await;
+    pair.alice.start();
 
     // While it is not decided, asking again does not pay again, and the budget is not free.
     let (impatient, again) = (alice.clone(), pay());
@@ -170,8 +170,8 @@ async fn killed_while_receiving(point: Point) {
             json!({ "preimage": hex::encode(preimage) }),
         ),
     };
-    assert!(bob.ask_within(&end, Duration::from_secs(3)).await.is_none());
-    restart(&mut pair.bob);
+    dies_over(&mut pair.bob, &bob, end).await;
+    pair.bob.start();
 
     let expected = if cancels { "failed" } else { "settled" };
     ends(&bob, &pair, &hash, &[expected]).await;
@@ -283,9 +283,7 @@ async fn dies_over_an_order(pair: &mut Pair, alice: &Client, bob: &Client, expir
     let params = json!({ "amount": 700_000, "expiry": expiry_s });
     let asked = bob.ask("make_invoice", params).await.unwrap();
     let pay = alice.request("pay_invoice", json!({ "invoice": asked["invoice"] }));
-    let answer = alice.ask_within(&pay, Duration::from_secs(3)).await;
-    assert!(answer.is_none());
-    pair.alice.wait_dead();
+    dies_over(&mut pair.alice, alice, pay).await;
     asked
 }
 
