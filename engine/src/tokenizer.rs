@@ -15,6 +15,8 @@ pub(crate) struct Tokenizer {
     model: Model,
     /// How tokens spell bytes; `None` where only texts are read (embeddings).
     spelling: Option<Spelling>,
+    /// Is the space before a text none of it?
+    strips_space: bool,
     template: Option<ChatTemplate>,
     /// Any of these ends an answer.
     end_tokens: Vec<TokenId>,
@@ -35,16 +37,24 @@ impl Tokenizer {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn new(json: &[u8]) -> Result<Self, String> {
-        let mut model = Model::from_bytes(json).map_err(|error| error.to_string())?;
+        Self::from_model(Model::from_bytes(json).map_err(|error| error.to_string())?)
+    }
+
+    /// A tokenizer that the library has read.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn from_model(mut model: Model) -> Result<Self, String> {
         // Some files carry the limits of their authors' experiments.
         model.with_padding(None);
         model
             .with_truncation(None)
             .map_err(|error| error.to_string())?;
-        let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let decoder = serde_json::to_value(model.get_decoder()).map_err(|e| e.to_string())?;
         Ok(Self {
+            spelling: spelling(&decoder),
+            strips_space: strips_space(&decoder),
             model,
-            spelling: spelling(&value["decoder"]),
             template: None,
             end_tokens: Vec::new(),
         })
@@ -150,9 +160,9 @@ impl Tokenizer {
         })
     }
 
-    /// Does the vocabulary put a space before every text?
+    /// Does the tokenizer put a space before every text?
     pub(crate) fn adds_first_space(&self) -> bool {
-        self.spelling == Some(Spelling::SentencePiece)
+        self.strips_space
     }
 }
 
@@ -170,6 +180,19 @@ fn spelling(decoder: &Value) -> Option<Spelling> {
         "ByteFallback" | "Metaspace" => Some(Spelling::SentencePiece),
         "Sequence" => decoder["decoders"].as_array()?.iter().find_map(spelling),
         _ => None,
+    }
+}
+
+/// Whether a `tokenizer.json`'s decoder takes a space from a text's beginning,
+/// since the tokenizer has put it there.
+fn strips_space(decoder: &Value) -> bool {
+    match decoder["type"].as_str() {
+        Some("Strip") => decoder["content"] == " " && decoder["start"] != 0,
+        Some("Metaspace") => decoder["prepend_scheme"] != "never",
+        Some("Sequence") => decoder["decoders"]
+            .as_array()
+            .is_some_and(|decoders| decoders.iter().any(strips_space)),
+        _ => false,
     }
 }
 
@@ -240,6 +263,7 @@ mod tests {
             {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
             {"type": "ByteFallback"}, {"type": "Fuse"}]});
         assert_eq!(spelling(&decoder), Some(Spelling::SentencePiece));
+        assert!(!strips_space(&decoder));
         assert_eq!(spelling(&serde_json::json!({"type": "WordPiece"})), None);
     }
 }

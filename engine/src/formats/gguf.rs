@@ -142,6 +142,13 @@ impl Gguf {
         }
     }
 
+    pub(crate) fn floats(&self, key: &str) -> Option<&[f32]> {
+        match self.get(key)? {
+            Value::Floats(floats) => Some(floats),
+            _ => None,
+        }
+    }
+
     pub(crate) fn unsigned(&self, key: &str) -> Option<u64> {
         match *self.get(key)? {
             Value::Unsigned(number) => Some(number),

@@ -30,6 +30,7 @@ pub(crate) enum Value {
     Text(String),
     Texts(Vec<String>),
     Integers(Vec<i64>),
+    Floats(Vec<f32>),
     /// An array whose content nobody here needs.
     Other,
 }
@@ -216,6 +217,10 @@ impl<'a> Reader<'a> {
                 })
                 .collect::<Result<_, _>>()
                 .map(Value::Integers),
+            6 => (0..length)
+                .map(|_| self.array().map(f32::from_le_bytes))
+                .collect::<Result<_, _>>()
+                .map(Value::Floats),
             9 => Err("it has an array of arrays".into()),
             _ => {
                 for _ in 0..length {

@@ -1,57 +1,49 @@
-//! The tokenizer inside a GGUF, laid out as a `tokenizer.json`.
+//! The tokenizer inside a GGUF.
+
+mod byte_level;
+mod sentence_piece;
 
 use infernet_protocol::inference::TokenId;
+use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
+use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer as Model};
 
 use super::header::Value;
 use super::{Gguf, damaged, unsupported};
 use crate::error::LoadError;
+use crate::tokenizer::Tokenizer;
 
 /// ggml's token types, as far as they matter.
+const NORMAL: i64 = 1;
+const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// How Llama 3 cuts text before merging.
-const LLAMA3_CUTS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// What makes tokens of a text, but for the tokens found as they stand and those
+/// put around it.
+struct Kind {
+    model: Model,
+    /// Does it put the begin token before a text, where the file is silent?
+    begins: bool,
+}
 
 impl Gguf {
-    /// The tokenizer as the text of a `tokenizer.json`.
-    pub(crate) fn tokenizer_json(&self) -> Result<Vec<u8>, LoadError> {
-        match self.text("tokenizer.ggml.model") {
-            Some("gpt2") => {}
+    /// The tokenizer, as yet without chat template and end tokens.
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
+        let Kind { mut model, begins } = match self.text("tokenizer.ggml.model") {
+            Some("gpt2") => byte_level::kind(self)?,
+            Some("llama") => sentence_piece::kind(self)?,
             other => {
-                let name = other.unwrap_or("none");
-                return Err(unsupported(
-                    self.path(),
-                    format!("a tokenizer of kind {name}"),
-                ));
+                let name = other.unwrap_or("(none)");
+                let what = format!("a tokenizer of kind {name} (there are gpt2 and llama)");
+                return Err(unsupported(&self.path, what));
             }
+        };
+        model.add_tokens(&self.added_tokens()?);
+        if let Some(around) = self.around(begins)? {
+            model.with_post_processor(Some(self.part::<PostProcessorWrapper>(around)?));
         }
-        let tokens = self.tokens()?;
-        let merges = self
-            .texts("tokenizer.ggml.merges")
-            .ok_or_else(|| damaged(self.path(), "its tokenizer has no merges"))?;
-        let vocabulary: serde_json::Map<_, _> = tokens
-            .iter()
-            .enumerate()
-            .map(|(id, token)| (token.clone(), id.into()))
-            .collect();
-        let cuts = self.text("tokenizer.ggml.pre").unwrap_or("default");
-        let json = json!({
-            "version": "1.0",
-            "added_tokens": self.added_tokens(tokens),
-            "pre_tokenizer": self.pre_tokenizer(cuts)?,
-            "post_processor": self.post_processor(tokens)?,
-            "decoder": byte_level(true),
-            "model": {
-                "type": "BPE",
-                "vocab": vocabulary,
-                "merges": merges,
-                // Llama 3 takes a whole word that is a token without merging.
-                "ignore_merges": cuts == "llama-bpe",
-            },
-        });
-        serde_json::to_vec(&json).map_err(|error| damaged(self.path(), error.to_string()))
+        Tokenizer::from_model(model).map_err(|reason| damaged(&self.path, reason))
     }
 
     /// The chat template, if there is one.
@@ -85,83 +77,167 @@ impl Gguf {
 
     fn tokens(&self) -> Result<&[String], LoadError> {
         self.texts("tokenizer.ggml.tokens")
-            .ok_or_else(|| damaged(self.path(), "its tokenizer has no tokens"))
+            .ok_or_else(|| damaged(&self.path, "its tokenizer has no tokens"))
+    }
+
+    /// Each token's type; all are normal if the file has none.
+    fn token_types(&self) -> Result<Vec<i64>, LoadError> {
+        let count = self.tokens()?.len();
+        match self.integers("tokenizer.ggml.token_type") {
+            Some(types) if types.len() == count => Ok(types.to_vec()),
+            Some(types) => {
+                let reason = format!("it has {count} tokens and the types of {}", types.len());
+                Err(damaged(&self.path, reason))
+            }
+            None => Ok(vec![NORMAL; count]),
+        }
+    }
+
+    /// The merges that are in the file, best first.
+    fn merges(&self) -> Option<Result<Vec<(String, String)>, LoadError>> {
+        let merges = self.texts("tokenizer.ggml.merges")?;
+        let halves = |merge: &String| {
+            // A half may begin with a space, and holds none else.
+            let space = merge.char_indices().skip(1).find(|(_, c)| *c == ' ')?.0;
+            Some((merge[..space].to_owned(), merge[space + 1..].to_owned()))
+        };
+        let merges: Option<Vec<_>> = merges.iter().map(halves).collect();
+        Some(merges.ok_or_else(|| damaged(&self.path, "a merge of its tokenizer is no pair")))
     }
 
     /// Tokens that are found in a text as they stand, before any cut.
-    fn added_tokens(&self, tokens: &[String]) -> Vec<Json> {
-        let types = self.integers("tokenizer.ggml.token_type").unwrap_or(&[]);
-        let kinds = tokens.iter().zip(types).enumerate();
-        kinds
-            .filter(|(_, (_, kind))| [CONTROL, USER_DEFINED].contains(kind))
-            .map(|(id, (token, kind))| {
-                json!({
-                    "id": id,
-                    "content": token,
-                    "special": *kind == CONTROL,
-                    "single_word": false,
-                    "lstrip": false,
-                    "rstrip": false,
-                    "normalized": false,
-                })
+    fn added_tokens(&self) -> Result<Vec<AddedToken>, LoadError> {
+        let tokens = self.tokens()?.iter().zip(self.token_types()?);
+        let added = tokens.filter(|(token, kind)| {
+            [CONTROL, UNKNOWN].contains(kind)
+                // Runs of spaces are no such tokens to whoever made the model.
+                || *kind == USER_DEFINED && !token.bytes().all(|byte| byte == b' ')
+        });
+        Ok(added
+            .map(|(token, kind)| {
+                AddedToken::from(token.as_str(), kind != USER_DEFINED).normalized(false)
             })
-            .collect()
+            .collect())
     }
 
-    /// How a text is cut before merging; llama.cpp keeps a list of names.
-    fn pre_tokenizer(&self, name: &str) -> Result<Json, LoadError> {
-        match name {
-            "default" | "gpt-2" => Ok(byte_level(true)),
-            "smollm" => Ok(sequence(
-                json!({"type": "Digits", "individual_digits": true}),
-                byte_level(true),
-            )),
-            "llama-bpe" | "llama3" | "llama-v3" => Ok(sequence(
-                json!({
-                    "type": "Split",
-                    "pattern": {"Regex": LLAMA3_CUTS},
-                    "behavior": "Isolated",
-                    "invert": false,
-                }),
-                byte_level(false),
-            )),
-            other => Err(unsupported(
-                self.path(),
-                format!("the pre-tokenizer {other}"),
-            )),
-        }
-    }
-
-    /// What puts the begin token before a text, where the model wants it.
-    fn post_processor(&self, tokens: &[String]) -> Result<Json, LoadError> {
-        if self.get("tokenizer.ggml.add_bos_token") != Some(&Value::Bool(true)) {
-            return Ok(byte_level(true));
-        }
-        let id = self.token_id("bos_token_id");
-        let Some((id, token)) = id.and_then(|id| Some((id, tokens.get(id as usize)?))) else {
-            return Err(damaged(self.path(), "it wants a begin token and has none"));
+    /// What puts the begin and end tokens around a text, where the model wants
+    /// them.
+    fn around(&self, begins: bool) -> Result<Option<Json>, LoadError> {
+        let flag = |name: &str| match self.get(&format!("tokenizer.ggml.{name}")) {
+            Some(Value::Bool(flag)) => Some(*flag),
+            _ => None,
         };
-        Ok(json!({
+        let begin = flag("add_bos_token")
+            .unwrap_or(begins)
+            .then_some("bos_token_id");
+        let end = flag("add_eos_token")
+            .unwrap_or(false)
+            .then_some("eos_token_id");
+        if begin.or(end).is_none() {
+            return Ok(None);
+        }
+        let mut special = serde_json::Map::new();
+        let mut piece = |name: &str| {
+            let id = self.token_id(name);
+            let token = id.and_then(|id| Some((id, self.tokens().ok()?.get(id as usize)?)));
+            let Some((id, token)) = token else {
+                let reason = format!("its tokenizer wants a token around texts and has no {name}");
+                return Err(damaged(&self.path, reason));
+            };
+            special.insert(
+                token.clone(),
+                json!({"id": token, "ids": [id], "tokens": [token]}),
+            );
+            Ok(json!({"SpecialToken": {"id": token, "type_id": 0}}))
+        };
+        let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+        let (begin, end) = (
+            begin.map(&mut piece).transpose()?,
+            end.map(&mut piece).transpose()?,
+        );
+        let around = |texts: Vec<Json>| -> Vec<Json> {
+            let whole = begin
+                .iter()
+                .cloned()
+                .chain(texts)
+                .chain(end.iter().cloned());
+            whole.collect()
+        };
+        Ok(Some(json!({
             "type": "TemplateProcessing",
-            "single": [
-                {"SpecialToken": {"id": token, "type_id": 0}},
-                {"Sequence": {"id": "A", "type_id": 0}},
-            ],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
-        }))
+            "single": around(vec![text("A")]),
+            "pair": around(vec![text("A"), text("B")]),
+            "special_tokens": special,
+        })))
+    }
+
+    /// A part of a tokenizer, from how a `tokenizer.json` would have it.
+    fn part<T: DeserializeOwned>(&self, json: Json) -> Result<T, LoadError> {
+        serde_json::from_value(json).map_err(|error| damaged(&self.path, error.to_string()))
     }
 }
 
-fn byte_level(use_regex: bool) -> Json {
-    json!({
-        "type": "ByteLevel",
-        "add_prefix_space": false,
-        "trim_offsets": true,
-        "use_regex": use_regex,
-    })
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::{Path, PathBuf};
 
-fn sequence(first: Json, second: Json) -> Json {
-    json!({"type": "Sequence", "pretokenizers": [first, second]})
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::detokenizer::Detokenizer;
+
+    #[derive(Deserialize)]
+    struct Reference {
+        tokenizers: Vec<File>,
+    }
+
+    #[derive(Deserialize)]
+    struct File {
+        file: String,
+        strings: Vec<Encoded>,
+    }
+
+    #[derive(Deserialize)]
+    struct Encoded {
+        text: String,
+        tokens: Vec<TokenId>,
+        decoded: String,
+    }
+
+    fn folder() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/formats")
+    }
+
+    /// The text of tokens, as an answer would show it.
+    fn decode(tokenizer: &Tokenizer, tokens: &[TokenId]) -> String {
+        let mut text = Detokenizer::new(vec![], tokenizer.adds_first_space());
+        let mut shown: String = tokens
+            .iter()
+            .map(|&token| text.push(&tokenizer.bytes(token).unwrap()))
+            .collect();
+        shown.push_str(&text.finish());
+        shown
+    }
+
+    #[test]
+    fn tokens_are_those_of_transformers() {
+        let text = std::fs::read(folder().join("tokenizers.json")).unwrap();
+        let reference: Reference = serde_json::from_slice(&text).unwrap();
+        assert_eq!(reference.tokenizers.len(), 7);
+        for File { file, strings } in reference.tokenizers {
+            let gguf = Gguf::open(&folder().join(&file)).unwrap();
+            let tokenizer = gguf.tokenizer().unwrap();
+            for Encoded {
+                text,
+                tokens,
+                decoded,
+            } in strings
+            {
+                let own = tokenizer.encode_text(&text).unwrap();
+                assert_eq!(own, tokens, "{file}: {text:?}");
+                assert_eq!(decode(&tokenizer, &own), decoded, "{file}: {text:?}");
+            }
+        }
+    }
 }

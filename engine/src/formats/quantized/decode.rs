@@ -263,3 +263,141 @@ unsafe fn numbers<T>(tensor: &mut Tensor, count: usize) -> &mut [T] {
     // SAFETY: what the caller warrants.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), count) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Reference {
+        rows: usize,
+        columns: usize,
+        tensors: Vec<Stored>,
+    }
+
+    #[derive(Deserialize)]
+    struct Stored {
+        encoding: u32,
+        name: String,
+        blocks: String,
+        weights: String,
+    }
+
+    /// Each format's name, blocks and weights, by gguf's own decoder.
+    fn reference() -> Vec<(Encoding, usize, Vec<u8>, Vec<f32>)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/formats");
+        let text = std::fs::read(folder.join("quants.json")).unwrap();
+        let reference: Reference = serde_json::from_slice(&text).unwrap();
+        let tensors = reference.tensors.into_iter().map(|tensor| {
+            let encoding = Encoding::from_gguf(tensor.encoding);
+            assert_eq!(encoding.name(), tensor.name);
+            let weights = hex::decode(tensor.weights).unwrap();
+            let weights = weights
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&bytes| f32::from_le_bytes(bytes));
+            let weights: Vec<_> = weights.collect();
+            assert_eq!(weights.len(), reference.rows * reference.columns);
+            let blocks = hex::decode(tensor.blocks).unwrap();
+            (encoding, reference.rows, blocks, weights)
+        });
+        tensors.collect()
+    }
+
+    fn numbers_of(tensor: &Tensor) -> Vec<f32> {
+        Vec::try_from(tensor.to_kind(Kind::Float).reshape(-1)).unwrap()
+    }
+
+    #[test]
+    fn weights_are_exactly_those_of_the_format() {
+        let reference = reference();
+        assert_eq!(reference.len(), 10);
+        for (encoding, rows, blocks, weights) in reference {
+            let tensor = Rows::new(encoding, &blocks, rows).unwrap();
+            let own = numbers_of(&tensor.tensor(Kind::Float).unwrap());
+            assert_eq!(own, weights, "{encoding:?}");
+            let short = numbers_of(&tensor.tensor(Kind::BFloat16).unwrap());
+            let rounded = weights
+                .iter()
+                .map(|&weight| bf16::from_f32(weight).to_f32());
+            assert_eq!(short, rounded.collect::<Vec<_>>(), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn four_bits_stay_four_bits() {
+        let mut formats = 0;
+        for (encoding, rows, blocks, weights) in reference() {
+            let rows = Rows::new(encoding, &blocks, rows).unwrap();
+            let Some(four_bit) = rows.four_bit().unwrap() else {
+                continue;
+            };
+            formats += 1;
+            for (place, &weight) in weights.iter().enumerate() {
+                let quant = four_bit.quants[place];
+                assert!(quant < 16);
+                let (scale, least) = (four_bit.scales[place / 32], four_bit.leasts[place / 32]);
+                assert_eq!(f32::from(quant) * scale + least, weight, "{encoding:?}");
+            }
+        }
+        assert_eq!(formats, 3);
+    }
+
+    #[test]
+    fn rows_of_heads_are_put_in_order() {
+        for (encoding, rows, blocks, weights) in reference() {
+            let tensor = Rows::new(encoding, &blocks, rows).unwrap();
+            let own = tensor.interleaved(1).unwrap();
+            let row = |row: usize| &weights[256 * row..256 * (row + 1)];
+            let expected = [row(0), row(2), row(1), row(3)].concat();
+            assert_eq!(numbers_of(&own.tensor(Kind::Float).unwrap()), expected);
+        }
+        let blocks = [0; 18 * 4];
+        let rows = || Rows::new(Encoding::Q4_0, &blocks, 4).unwrap();
+        assert!(rows().interleaved(2).is_some());
+        for heads in [0, 3, 4, usize::MAX] {
+            assert!(rows().interleaved(heads).is_none(), "{heads}");
+        }
+    }
+
+    #[test]
+    fn many_threads_write_what_one_writes() {
+        let (encoding, rows, blocks, weights) = reference().swap_remove(0);
+        let times = 3 * WORTH_A_THREAD / weights.len();
+        let tensor = blocks.repeat(times);
+        let tensor = Rows::new(encoding, &tensor, rows * times).unwrap();
+        let own = numbers_of(&tensor.tensor(Kind::Float).unwrap());
+        assert!(own == weights.repeat(times));
+        let quants = tensor.four_bit().unwrap().unwrap().quants;
+        let first = Rows::new(encoding, &blocks, rows).unwrap().four_bit();
+        assert!(quants == first.unwrap().unwrap().quants.repeat(times));
+    }
+
+    #[test]
+    fn a_scale_that_is_no_number_is_refused() {
+        for half in [[0, 0x7e], [0, 0x7c], [0, 0xfc]] {
+            let mut block = vec![0; 18];
+            block[..2].copy_from_slice(&half);
+            let rows = Rows::new(Encoding::Q4_0, &block, 1).unwrap();
+            assert!(matches!(
+                rows.tensor(Kind::Float),
+                Err(DecodeError::NoNumber)
+            ));
+            assert!(matches!(rows.four_bit(), Err(DecodeError::NoNumber)));
+        }
+    }
+
+    #[test]
+    fn half_a_block_is_no_row() {
+        assert!(Rows::new(Encoding::Q4_0, &[0; 36], 4).is_none());
+        assert!(Rows::new(Encoding::Q4_0, &[0; 36], 0).is_none());
+        assert!(Rows::new(Encoding::F32, &[0; 36], 1).is_none());
+        assert!(Rows::new(Encoding::Q4_0, &[], usize::MAX).is_none());
+    }
+}
