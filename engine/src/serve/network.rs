@@ -1,0 +1,37 @@
+//! What a scheduler has compute.
+
+use infernet_protocol::inference::TokenId;
+
+use crate::error::Error;
+use crate::models::decoder::{Decoder, Row, Store};
+
+/// A model with the cache of its keys and values.
+pub(crate) trait Network: Send {
+    /// Can this token be computed?
+    fn has(&self, token: TokenId) -> bool;
+
+    /// Computes the rows' tokens together and keeps their keys and values in the
+    /// rows' blocks. Gives the logits after each row that draws, in their order.
+    ///
+    /// # Errors
+    /// When it fails. What these rows' tokens have in the cache is then undefined,
+    /// and all else as it was, so that they can be computed again.
+    fn forward(&mut self, rows: &[Row<'_>]) -> Result<Vec<Vec<f32>>, Error>;
+}
+
+/// A model on libtorch.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) decoder: Box<Decoder>,
+    pub(crate) store: Store,
+}
+
+impl Network for Loaded {
+    fn has(&self, token: TokenId) -> bool {
+        self.decoder.has(token)
+    }
+
+    fn forward(&mut self, rows: &[Row<'_>]) -> Result<Vec<Vec<f32>>, Error> {
+        Ok(self.decoder.forward(rows, &mut self.store)?)
+    }
+}

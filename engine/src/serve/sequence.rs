@@ -1,0 +1,265 @@
+//! One request: its tokens, what of them is computed, and where its answer goes.
+
+use std::sync::Arc;
+
+use infernet_protocol::inference::{EndReason, Sampling, TokenId};
+
+use crate::cache::{Block, Blocks, Realm};
+use crate::detokenizer::Detokenizer;
+use crate::error::Error;
+use crate::models::decoder::{BLOCK_TOKENS, Row};
+use crate::port::{Generate, Standing, Step, Steps};
+use crate::sampling;
+use crate::tokenizer::Tokenizer;
+
+use super::server::Place;
+
+/// What a model says of text.
+#[derive(Clone)]
+pub(crate) struct Text {
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    /// How much it holds, prompt and answer together, in tokens.
+    pub(crate) context: usize,
+}
+
+/// A prompt and as much of its answer as there is.
+pub(crate) struct Sequence {
+    /// Counts requests as they come.
+    pub(super) number: u64,
+    pub(super) standing: Standing,
+    /// Whose blocks it may use.
+    pub(super) realm: Realm,
+    tokens: Vec<TokenId>,
+    prompt_length: usize,
+    /// Tokens that are in the cache.
+    computed: usize,
+    /// Where they are, and where the next ones go.
+    blocks: Vec<Block>,
+    /// The first so many blocks are full and can be found by others.
+    known: usize,
+    /// Tokens that run in this round.
+    pub(super) piece: usize,
+    detokenizer: Detokenizer,
+    sampling: Sampling,
+    max_tokens: usize,
+    /// Why a prefix left nothing to do.
+    ended: Option<EndReason>,
+    has_started: bool,
+    /// Its place among those who wait for their first turn.
+    place: Option<Place>,
+    pub(super) steps: Steps,
+}
+
+impl Sequence {
+    /// A request whose prompt has these tokens.
+    ///
+    /// # Errors
+    /// A prompt without room for an answer, or a prefix that is none.
+    pub(crate) fn new(
+        text: &Text,
+        has: impl Fn(TokenId) -> bool,
+        request: Generate,
+        prompt: Vec<TokenId>,
+        steps: Steps,
+    ) -> Result<Self, (Steps, Error)> {
+        let mut sequence = Self {
+            number: 0,
+            standing: request.standing,
+            realm: request.standing.customer,
+            prompt_length: prompt.len(),
+            tokens: prompt,
+            computed: 0,
+            blocks: Vec::new(),
+            known: 0,
+            piece: 0,
+            detokenizer: Detokenizer::new(request.stop, text.tokenizer.adds_first_space()),
+            sampling: request.sampling,
+            max_tokens: request.max_tokens as usize,
+            ended: None,
+            has_started: false,
+            place: None,
+            steps,
+        };
+        match sequence.replay(text, has, &request.prefix) {
+            Ok(()) => Ok(sequence),
+            Err(error) => Err((sequence.steps, error)),
+        }
+    }
+
+    /// Takes over an answer's beginning from elsewhere.
+    fn replay(
+        &mut self,
+        text: &Text,
+        has: impl Fn(TokenId) -> bool,
+        prefix: &[TokenId],
+    ) -> Result<(), Error> {
+        if self.tokens.len() >= text.context {
+            return Err(Error::PromptTooLong {
+                tokens: u32::try_from(self.tokens.len()).unwrap_or(u32::MAX),
+                context: u32::try_from(text.context).unwrap_or(u32::MAX),
+            });
+        }
+        for &id in prefix {
+            if self.ended.is_some() {
+                return Err(Error::InvalidPrefix(
+                    "the answer ends before its last token",
+                ));
+            }
+            if !has(id) {
+                return Err(Error::InvalidPrefix("a token is not in the vocabulary"));
+            }
+            (_, self.ended) = self.append(text, id);
+        }
+        Ok(())
+    }
+
+    /// Keeps a place until its turn comes.
+    pub(super) fn holding(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// Tells the reader that its turn has come.
+    pub(super) fn start(&mut self) {
+        if !self.has_started {
+            self.has_started = true;
+            // The reader may ask for the place at once.
+            self.place = None;
+            let input_tokens = u32::try_from(self.prompt_length).unwrap_or(u32::MAX);
+            self.steps.send(Step::Started { input_tokens });
+        }
+    }
+
+    /// Why there is nothing to compute: it was stopped, or its prefix is all.
+    pub(super) fn over(&self) -> Option<EndReason> {
+        match self.steps.is_cancelled() {
+            true => Some(EndReason::Cancelled),
+            false => self.ended,
+        }
+    }
+
+    /// Tokens that are not computed yet; at least one.
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Blocks that it lacks for so many further tokens.
+    pub(super) fn lacks(&self, tokens: usize) -> usize {
+        let needed = (self.computed + tokens).div_ceil(BLOCK_TOKENS);
+        needed.saturating_sub(self.blocks.len())
+    }
+
+    /// Adds an empty block.
+    pub(super) fn push(&mut self, block: Block) {
+        self.blocks.push(block);
+    }
+
+    /// Makes as long a piece of at most so many tokens as may be computed at a time:
+    /// all that is left, or whole blocks, so that what follows may be found in the
+    /// cache meanwhile.
+    pub(super) fn plan(&mut self, most: usize) {
+        self.piece = match self.pending() {
+            pending if pending <= most => pending,
+            _ => {
+                let end = (self.computed + most) / BLOCK_TOKENS * BLOCK_TOKENS;
+                end.saturating_sub(self.computed)
+            }
+        };
+    }
+
+    /// Takes over what others have computed of its tokens. The last token is left to
+    /// compute: its logits are in no cache.
+    pub(super) fn reuse(&mut self, blocks: &mut Blocks) {
+        if self.computed != self.blocks.len() * BLOCK_TOKENS {
+            return;
+        }
+        while self.computed + BLOCK_TOKENS < self.tokens.len() {
+            let next = &self.tokens[self.computed..self.computed + BLOCK_TOKENS];
+            let before = self.blocks.last().copied();
+            let Some(block) = blocks.find(self.realm, before, next) else {
+                return;
+            };
+            self.blocks.push(block);
+            self.computed += BLOCK_TOKENS;
+            self.known += 1;
+        }
+    }
+
+    /// Gives all blocks back; everything is to be found or computed again.
+    pub(super) fn release(&mut self, blocks: &mut Blocks) {
+        blocks.release(&self.blocks);
+        self.blocks.clear();
+        (self.computed, self.known, self.piece) = (0, 0, 0);
+    }
+
+    /// What is to be computed of it in this round.
+    pub(super) fn row(&self) -> Row<'_> {
+        Row {
+            tokens: &self.tokens[self.computed..self.computed + self.piece],
+            start: self.computed,
+            blocks: &self.blocks,
+            draws: self.piece == self.pending(),
+        }
+    }
+
+    /// Its piece was computed: the blocks that are full now can be found by others.
+    pub(super) fn computed(&mut self, blocks: &mut Blocks) {
+        self.computed += self.piece;
+        self.piece = 0;
+        while (self.known + 1) * BLOCK_TOKENS <= self.computed {
+            let start = self.known * BLOCK_TOKENS;
+            let before = self.known.checked_sub(1).map(|at| self.blocks[at]);
+            let held = &self.tokens[start..start + BLOCK_TOKENS];
+            let block = blocks.know(self.blocks[self.known], self.realm, before, held);
+            self.blocks[self.known] = block;
+            self.known += 1;
+        }
+    }
+
+    /// Draws the next token and sends it; why the answer has ended, if it has.
+    ///
+    /// # Errors
+    /// Logits that are none.
+    pub(super) fn draw(&mut self, text: &Text, logits: &[f32]) -> Result<Option<EndReason>, Error> {
+        let position = u32::try_from(self.answered()).unwrap_or(u32::MAX);
+        let id = sampling::draw(logits, &self.sampling, position)?;
+        let (shown, ended) = self.append(text, id);
+        self.steps.send(Step::Token { id, text: shown });
+        Ok(ended)
+    }
+
+    /// Adds a token to the answer: the text that can be shown now, and why the
+    /// answer has ended, if it has.
+    fn append(&mut self, text: &Text, id: TokenId) -> (String, Option<EndReason>) {
+        self.tokens.push(id);
+        if text.tokenizer.is_end(id) {
+            return (String::new(), Some(EndReason::Stop));
+        }
+        // Some models have more weights than tokens: such a token has no text.
+        let bytes = text.tokenizer.bytes(id).unwrap_or_default();
+        let shown = self.detokenizer.push(&bytes);
+        let full = self.answered() >= self.max_tokens || self.tokens.len() >= text.context;
+        let ended = match (self.detokenizer.is_stopped(), full) {
+            (true, _) => Some(EndReason::Stop),
+            (false, true) => Some(EndReason::Length),
+            (false, false) => None,
+        };
+        (shown, ended)
+    }
+
+    /// Tokens of the answer so far.
+    fn answered(&self) -> usize {
+        self.tokens.len() - self.prompt_length
+    }
+
+    /// Ends the answer.
+    pub(super) fn end(mut self, reason: EndReason) {
+        let text = self.detokenizer.finish();
+        self.steps.send(Step::Ended { reason, text });
+    }
+
+    /// Ends it without an answer.
+    pub(super) fn fail(self, error: Error) {
+        self.steps.send(Step::Failed(error));
+    }
+}

@@ -1,0 +1,126 @@
+//! How much each customer has been given, and so who is next.
+//!
+//! This is weighted fair queueing by virtual time: what is computed for a customer
+//! moves its clock on, the slower the more it pays, and the clock that is furthest
+//! behind is next. One who comes begins at the clock of those who are there, so that
+//! nobody saves up for later by staying away.
+
+use std::collections::HashMap;
+
+/// How much more of the computation goes to who pays the highest price of all that
+/// are served than to who pays nothing. A paying customer should hardly notice the
+/// others; one who pays nothing should still be served.
+const MAX_WEIGHT: f64 = 16.0;
+
+/// What a request's price is worth among others: from 1 for nothing up to
+/// [`MAX_WEIGHT`] for the highest price of all that are served.
+pub(crate) fn weight(price: u64, highest: u64) -> f64 {
+    match highest {
+        0 => 1.0,
+        _ => 1.0 + (MAX_WEIGHT - 1.0) * price.min(highest) as f64 / highest as f64,
+    }
+}
+
+/// The clocks of the customers.
+#[derive(Debug, Default)]
+pub(crate) struct Shares {
+    customers: HashMap<u64, Customer>,
+}
+
+#[derive(Debug, Default)]
+struct Customer {
+    /// Its requests that wait or run.
+    requests: usize,
+    clock: f64,
+}
+
+impl Shares {
+    /// A request of this customer's has come.
+    pub(crate) fn enter(&mut self, customer: u64) {
+        let now = self.now().unwrap_or(0.0);
+        let entry = self.customers.entry(customer).or_default();
+        if entry.requests == 0 {
+            entry.clock = entry.clock.max(now);
+        }
+        entry.requests += 1;
+    }
+
+    /// A request of this customer's has gone. Customers without any are remembered
+    /// while they are ahead of the others: going and coming back gains nothing.
+    pub(crate) fn leave(&mut self, customer: u64) {
+        if let Some(entry) = self.customers.get_mut(&customer) {
+            entry.requests = entry.requests.saturating_sub(1);
+        }
+        match self.now() {
+            Some(now) => self
+                .customers
+                .retain(|_, entry| entry.requests > 0 || entry.clock > now),
+            None => self.customers.clear(),
+        }
+    }
+
+    /// Something was computed for a customer.
+    pub(crate) fn charge(&mut self, customer: u64, cost: f64) {
+        if let Some(entry) = self.customers.get_mut(&customer) {
+            entry.clock += cost;
+        }
+    }
+
+    /// A customer's clock: the lowest is next.
+    pub(crate) fn clock(&self, customer: u64) -> f64 {
+        self.customers
+            .get(&customer)
+            .map_or(0.0, |entry| entry.clock)
+    }
+
+    /// The clock of whoever is furthest behind.
+    fn now(&self) -> Option<f64> {
+        let present = self.customers.values().filter(|entry| entry.requests > 0);
+        present.map(|entry| entry.clock).min_by(f64::total_cmp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_higher_price_weighs_more_and_none_weighs_something() {
+        assert_eq!(weight(0, 0), 1.0);
+        assert_eq!(weight(0, 500), 1.0);
+        assert_eq!(weight(500, 500), MAX_WEIGHT);
+        assert!(weight(250, 500) > 8.0);
+    }
+
+    #[test]
+    fn who_comes_later_begins_where_the_others_are() {
+        let mut shares = Shares::default();
+        shares.enter(1);
+        shares.charge(1, 100.0);
+        shares.enter(2);
+        assert_eq!(shares.clock(2), 100.0);
+    }
+
+    #[test]
+    fn going_and_coming_back_gains_nothing() {
+        let mut shares = Shares::default();
+        shares.enter(1);
+        shares.enter(2);
+        shares.charge(1, 100.0);
+        shares.leave(1);
+        shares.charge(2, 10.0);
+        shares.enter(1);
+        assert_eq!((shares.clock(1), shares.clock(2)), (100.0, 10.0));
+    }
+
+    #[test]
+    fn who_has_been_caught_up_with_is_forgotten() {
+        let mut shares = Shares::default();
+        for customer in 0..100 {
+            shares.enter(customer);
+            shares.charge(customer, 1.0);
+            shares.leave(customer);
+        }
+        assert!(shares.customers.is_empty());
+    }
+}
