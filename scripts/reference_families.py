@@ -221,8 +221,8 @@ def published(config):
     config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
 
 
-def save_gguf(model, words, path, family):
-    """The model as llama.cpp's converter would write it."""
+def save_gguf(model, words, path, family, raw={}):
+    """The model as llama.cpp's converter would write it; with the bytes and the format of matrices that have some."""
     config = model.config
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family.arch)
     writer = gguf.GGUFWriter(path, family.arch)
@@ -248,7 +248,14 @@ def save_gguf(model, words, path, family):
     for name, weight in model.float().state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        add_tensor(writer, names, name, as_converted(name, weight, config, family.arch))
+        if name in raw:
+            weight, kind = torch.from_numpy(raw[name][0]), raw[name][1]
+        else:
+            kind = gguf.GGMLQuantizationType.BF16 if weight.dim() == 2 else gguf.GGMLQuantizationType.F32
+        data = as_converted(name, weight, config, family.arch).numpy()
+        data = data if name in raw else gguf.quants.quantize(data, kind)
+        own = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        writer.add_tensor(own, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -316,13 +323,6 @@ def as_converted(name, weight, config, arch):
     return weight
 
 
-def add_tensor(writer, names, name, weight):
-    kind = gguf.GGMLQuantizationType.BF16 if weight.dim() == 2 else gguf.GGMLQuantizationType.F32
-    data = gguf.quants.quantize(weight.numpy(), kind)
-    writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), data, raw_dtype=kind)
-    assert names.get_name(name, try_suffixes=(".weight", ".bias")), name
-
-
 def multimodal(words, prompts):
     """Gemma 3 as it is published from 4 billion parameters on: beside a part that sees."""
     text = next(family for family in FAMILIES if family.name == "gemma3")
@@ -344,6 +344,53 @@ def multimodal(words, prompts):
     return {"forms": [family.name], "architecture": "gemma3", "answers": answers}
 
 
+# A Llama whose rows fill blocks of 256 weights, but for those of two matrices.
+QUANTISED = dict(
+    hidden_size=256, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+    head_dim=16, tie_word_embeddings=True,
+)
+# For each file its format, and what llama.cpp takes for rows of less than a block.
+FORMATS = {"Q4_0": "Q4_0", "Q4_1": "Q4_1", "Q8_0": "Q8_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+# Where in a block of 256 its scales (f16) are, and how large these must be, against the weights' size: the first
+# is multiplied with numbers of which the rest of a random block is made, the second takes the mean away.
+SCALES = {"Q4_K": [(0, 1 / 258), (2, 7.5 / 258)], "Q5_K": [(0, 1 / 527), (2, 15.5 / 527)], "Q6_K": [(208, 1 / 1366)]}
+WEIGHT_SIZE = 0.15
+
+
+def blocks(kind, shape, generator):
+    """A matrix of random weights in a format of GGUF: its bytes, row by row."""
+    _, size = gguf.GGML_QUANT_SIZES[kind]
+    if kind.name not in SCALES:
+        return gguf.quants.quantize(generator.normal(0, WEIGHT_SIZE, shape).astype(numpy.float32), kind)
+    raw = generator.integers(0, 256, (shape[0] * shape[1] // 256, size), dtype=numpy.uint8)
+    for place, scale in SCALES[kind.name]:
+        raw[:, place : place + 2] = numpy.array([scale * WEIGHT_SIZE], dtype=numpy.float16).view(numpy.uint8)
+    return raw.reshape(shape[0], -1)
+
+
+def quantised(name, words, prompts):
+    """A GGUF in one format, against the model of what its weights are as f32."""
+    family = Family(f"llama-{name.lower()}", "LlamaForCausalLM", QUANTISED, [], "llama")
+    model = transformers.LlamaForCausalLM(configuration(family)).eval()
+    for seed in range(1000):
+        generator = numpy.random.default_rng(seed)
+        raw = {}
+        with torch.no_grad():
+            for part, weight in model.named_parameters():
+                if weight.dim() < 2:
+                    continue
+                format = name if weight.shape[1] % 256 == 0 else FORMATS[name]
+                kind = gguf.GGMLQuantizationType[format]
+                raw[part] = blocks(kind, weight.shape, generator), kind
+                weight.copy_(torch.from_numpy(gguf.quants.dequantize(*raw[part]).reshape(weight.shape)))
+        answers = answered(model, prompts)
+        if answers:
+            break
+    print(f"{family.name}: seed {seed}, least margin {min(a['least_margin'] for a in answers)}")
+    save_gguf(model, words, FOLDER / f"{family.name}.gguf", family, raw)
+    return {"forms": [f"{family.name}.gguf"], "answers": answers}
+
+
 def main():
     words = tokenizer()
     prompts = [words(text)["input_ids"] for text in TEXTS]
@@ -360,6 +407,7 @@ def main():
             save_gguf(model, words, FOLDER / forms[-1], family)
         models.append({"forms": forms, "answers": answers})
     models.append(multimodal(words, prompts))
+    models.extend(quantised(name, words, prompts) for name in FORMATS)
     write(FOLDER / "answers.json", {
         "made_with": MADE_WITH,
         "prompts": [{"text": text, "input": ids} for text, ids in zip(TEXTS, prompts)],

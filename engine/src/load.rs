@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use infernet_protocol::inference::{Dtype, Task};
+use infernet_protocol::inference::Dtype;
 use tch::{Device, Kind};
 
 pub(crate) use module::Module;
@@ -17,8 +17,8 @@ use crate::error::LoadError;
 use crate::formats::unsupported;
 use crate::manifest::Manifest;
 use crate::models::encoder::Encoder;
+use crate::models::Placement;
 use crate::models::decoder::{self, Decoder};
-use crate::models::{Placement, llama};
 use crate::port::ModelInfo;
 use crate::tokenizer::Tokenizer;
 
@@ -208,17 +208,16 @@ fn is_quantization(text: &str) -> bool {
     })
 }
 
-/// Makes a Llama of what a reader found; the same for all formats.
-fn llama(
+/// Makes a decoder of what a reader found; the same for all formats.
+fn decoder(
     path: &Path,
-    config: llama::Config,
+    config: decoder::Config,
     weights: &dyn crate::formats::Weights,
     placement: Placement,
     tokenizer: Tokenizer,
     manifest: Manifest,
 ) -> Result<Parts, LoadError> {
     let damaged = |reason: String| crate::formats::damaged(path, reason);
-    let config = decoder::Config::from(config);
     config.validate().map_err(damaged)?;
     if i64::from(tokenizer.vocabulary_size()) > config.vocabulary {
         return Err(damaged(
@@ -227,11 +226,7 @@ fn llama(
     }
     let (network, parameters) = Decoder::load(config, weights, placement)?;
     Ok(Parts {
-        manifest: Manifest {
-            architecture: "llama".into(),
-            task: Task::TextGeneration,
-            ..manifest
-        },
+        manifest,
         tokenizer,
         network: Network::Text(Box::new(network)),
         parameters,

@@ -1,8 +1,8 @@
 //! The families of models, one file each.
 
-pub(crate) mod encoder;
 pub(crate) mod decoder;
-pub(crate) mod llama;
+pub(crate) mod encoder;
+pub(crate) mod family;
 
 use tch::{Device, Kind};
 

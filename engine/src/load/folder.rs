@@ -1,7 +1,9 @@
 //! Models in a folder of Hugging Face's layout.
 
-mod bert;
-mod llama;
+mod decoder;
+mod encoder;
+mod part;
+mod template;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,21 +17,28 @@ use crate::formats::safetensors::Shards;
 use crate::formats::{damaged, read, unsupported};
 use crate::manifest::{Digest, File, FileRole};
 use crate::models::Placement;
+use crate::models::encoder::Family as EncoderFamily;
+use crate::models::family::Family as DecoderFamily;
 
 pub(super) fn load(folder: &Path, placement: Placement) -> Result<Parts, LoadError> {
     let config = TextFile::require(folder.join("config.json"))?;
     let family: Family = config.parse()?;
-    match family.architectures.first().map(String::as_str) {
-        Some("LlamaForCausalLM") => llama::load(folder, &config, placement),
-        Some("BertModel") => bert::load(folder, &config, placement),
-        other => {
-            let name = other.unwrap_or("(none)");
-            Err(unsupported(
-                &config.path,
-                format!("the architecture {name}"),
-            ))
-        }
+    let architecture = family.architectures.first().map(String::as_str);
+    if let Some(family) = architecture.and_then(EncoderFamily::find) {
+        return encoder::load(folder, &config, family, placement);
     }
+    if let Some(family) = architecture.and_then(DecoderFamily::in_folder) {
+        return decoder::load(folder, &config, family, placement);
+    }
+    let known: Vec<_> = DecoderFamily::all_in_folders()
+        .chain(EncoderFamily::all())
+        .collect();
+    let what = format!(
+        "the architecture {} (there are {})",
+        architecture.unwrap_or("(none)"),
+        known.join(", ")
+    );
+    Err(unsupported(&config.path, what))
 }
 
 /// A small file of a model.

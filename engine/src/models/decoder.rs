@@ -9,6 +9,7 @@ mod attention;
 mod batch;
 mod config;
 mod feed_forward;
+mod fixed;
 mod layer;
 mod norm;
 mod rotary;
@@ -28,7 +29,7 @@ use norm::RmsNorm;
 use rotary::Rotary;
 
 pub(crate) use batch::Row;
-pub(crate) use config::{Activation, Config, LayerKind, Rope, RopeScaling};
+pub(crate) use config::{Activation, Config, LayerKind, Rope, RopeScaling, Yarn};
 pub(crate) use store::{BLOCK_TOKENS, Store};
 
 /// A loaded model that generates text.
@@ -123,6 +124,20 @@ impl Decoder {
     /// What libtorch says. What the store holds of these rows' tokens is then
     /// undefined, and that of others' as it was.
     pub(crate) fn forward(
+        &self,
+        rows: &[Row<'_>],
+        store: &mut Store,
+    ) -> Result<Vec<Vec<f32>>, TchError> {
+        let Some(mut steps) = store.steps.take() else {
+            return self.forward_freely(rows, store);
+        };
+        let logits = fixed::forward(self, rows, store, &mut steps);
+        store.steps = Some(steps);
+        logits
+    }
+
+    /// The same, in whatever shapes the rows have.
+    fn forward_freely(
         &self,
         rows: &[Row<'_>],
         store: &mut Store,

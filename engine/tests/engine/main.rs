@@ -5,8 +5,10 @@
 mod answers;
 mod damaged;
 mod embeddings;
+mod families;
 mod harness;
 mod identity;
+mod modules;
 mod refusals;
 mod sampling;
 mod scheduling;

@@ -71,6 +71,47 @@ pub(crate) enum RopeScaling {
     },
     /// Each frequency is divided by its own factor, as GGUF files have it.
     Factors(Vec<f32>),
+    Yarn(Yarn),
+}
+
+/// YaRN (<https://arxiv.org/abs/2309.00071>): frequencies that turn often within
+/// the original context are left, those that turn less than once are divided,
+/// and between them it goes over step by step.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Yarn {
+    pub(crate) factor: f64,
+    /// Tokens.
+    pub(crate) original_context: f64,
+    /// Above so many turns a frequency is left.
+    pub(crate) most_turns: f64,
+    /// Below so many it is divided.
+    pub(crate) least_turns: f64,
+    /// The first and last frequency of those between are taken as whole numbers.
+    pub(crate) whole: bool,
+    /// What rotated queries and keys are multiplied by.
+    pub(crate) amplitude: f64,
+}
+
+impl Yarn {
+    /// As the paper has it.
+    pub(crate) fn new(factor: f64, original_context: f64) -> Self {
+        Self {
+            factor,
+            original_context,
+            most_turns: 32.0,
+            least_turns: 1.0,
+            whole: true,
+            amplitude: Self::amplitude(factor, 1.0),
+        }
+    }
+
+    /// The paper's amplitude, with its coefficient multiplied by `share`.
+    pub(crate) fn amplitude(factor: f64, share: f64) -> f64 {
+        match factor > 1.0 {
+            true => 0.1 * share * factor.ln() + 1.0,
+            false => 1.0,
+        }
+    }
 }
 
 /// What the feed-forward's gate goes through.
@@ -142,6 +183,15 @@ impl Rope {
                     && positive(*low_frequency_factor)
                     && high_frequency_factor > low_frequency_factor
                     && positive(*original_context)
+            }
+            RopeScaling::Yarn(yarn) => {
+                positive(yarn.factor)
+                    && positive(yarn.original_context)
+                    && positive(yarn.least_turns)
+                    && yarn.most_turns > yarn.least_turns
+                    && yarn.most_turns.is_finite()
+                    && positive(yarn.amplitude)
+                    && self.theta > 1.0
             }
             RopeScaling::Factors(factors) => {
                 factors.len() as i64 == head_width / 2

@@ -4,13 +4,15 @@ use std::f64::consts::TAU;
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Rope, RopeScaling};
+use super::{Rope, RopeScaling, Yarn};
 
 /// The frequencies of one kind of rotary positions.
 #[derive(Debug)]
 pub(super) struct Rotary {
     /// f32 `[head_width / 2]`.
     frequencies: Tensor,
+    /// What cosines and sines are multiplied by.
+    amplitude: f64,
 }
 
 impl Rotary {
@@ -22,7 +24,11 @@ impl Rotary {
         let theta = Tensor::f_full([1], rope.theta, options)?;
         let frequencies = theta.f_pow(&exponents)?.f_reciprocal()?;
         Ok(Self {
-            frequencies: scale(&frequencies, &rope.scaling)?.f_to_device(device)?,
+            frequencies: scale(&frequencies, rope)?.f_to_device(device)?,
+            amplitude: match &rope.scaling {
+                RopeScaling::Yarn(yarn) => yarn.amplitude,
+                _ => 1.0,
+            },
         })
     }
 
@@ -33,16 +39,17 @@ impl Rotary {
             .f_to_kind(Kind::Float)?
             .f_outer(&self.frequencies)?;
         let angles = Tensor::f_cat(&[&angles, &angles], 1)?.f_unsqueeze(1)?;
-        Ok([
-            angles.f_cos()?.f_to_kind(kind)?,
-            angles.f_sin()?.f_to_kind(kind)?,
-        ])
+        let finish = |numbers: Tensor| match self.amplitude {
+            1.0 => numbers.f_to_kind(kind),
+            amplitude => numbers.f_mul_scalar(amplitude)?.f_to_kind(kind),
+        };
+        Ok([finish(angles.f_cos()?)?, finish(angles.f_sin()?)?])
     }
 }
 
 /// Stretches frequencies (f32 `[head_width / 2]`).
-fn scale(frequencies: &Tensor, scaling: &RopeScaling) -> Result<Tensor, TchError> {
-    match scaling {
+fn scale(frequencies: &Tensor, rope: &Rope) -> Result<Tensor, TchError> {
+    match &rope.scaling {
         RopeScaling::None => Ok(frequencies.shallow_clone()),
         RopeScaling::Linear(factor) => frequencies.f_div_scalar(*factor),
         RopeScaling::Factors(factors) => frequencies.f_div(&Tensor::f_from_slice(factors)?),
@@ -60,7 +67,31 @@ fn scale(frequencies: &Tensor, scaling: &RopeScaling) -> Result<Tensor, TchError
             let stretched = frequencies.f_div_scalar(*factor)?;
             stretched.f_lerp_tensor(frequencies, &left)
         }
+        RopeScaling::Yarn(yarn) => {
+            let left = left_by_yarn(frequencies, rope.theta, yarn)?;
+            let stretched = frequencies.f_div_scalar(yarn.factor)?;
+            stretched.f_lerp_tensor(frequencies, &left)
+        }
     }
+}
+
+/// How much of each frequency is left as it is, from 0 to 1.
+fn left_by_yarn(frequencies: &Tensor, theta: f64, yarn: &Yarn) -> Result<Tensor, TchError> {
+    let count = frequencies.size1()?;
+    let width = (2 * count) as f64;
+    // Where the frequency would be that turns so often in the original context.
+    let place =
+        |turns: f64| width * (yarn.original_context / (turns * TAU)).ln() / (2.0 * theta.ln());
+    let (mut first, mut last) = (place(yarn.most_turns), place(yarn.least_turns));
+    if yarn.whole {
+        (first, last) = (first.floor(), last.ceil());
+    }
+    let (first, last) = (first.max(0.0), last.min(width - 1.0));
+    let places = Tensor::f_arange(count, (Kind::Float, frequencies.device()))?;
+    let stretched = places
+        .f_sub_scalar(first)?
+        .f_div_scalar((last - first).max(0.001))?;
+    stretched.f_clamp(0.0, 1.0)?.f_neg()?.f_add_scalar(1.0)
 }
 
 /// Rotates heads `[tokens, heads, head_width]` by their positions.
