@@ -114,8 +114,8 @@ fn a_config_that_does_not_fit_the_weights() {
         ),
         (
             "\"rope_type\": \"default\"",
-            "\"rope_type\": \"yarn\"",
-            "rope scaling of type yarn",
+            "\"rope_type\": \"longrope\"",
+            "rope scaling of type longrope",
         ),
         ("\"silu\"", "\"relu\"", "relu"),
         ("LlamaForCausalLM", "FutureForCausalLM", "FutureForCausalLM"),

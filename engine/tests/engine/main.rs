@@ -6,6 +6,7 @@ mod answers;
 mod damaged;
 mod embeddings;
 mod families;
+mod families_refused;
 mod harness;
 mod identity;
 mod modules;

@@ -9,6 +9,7 @@ mod declines;
 mod house;
 mod jobs;
 mod killed;
+mod models;
 mod odd;
 mod paid;
 mod paying;

@@ -92,7 +92,10 @@ fn about_text(file: &TextFile, architecture: &Architecture) -> Result<Value, Loa
     let mut whole: Value = file.parse()?;
     match &architecture.part {
         None => Ok(whole),
-        Some(part) => Ok(whole[part.config].take()),
+        Some(part) => match whole.get_mut(part.config) {
+            Some(about_text) => Ok(about_text.take()),
+            None => Err(damaged(&file.path, format!("it has no {}", part.config))),
+        },
     }
 }
 
