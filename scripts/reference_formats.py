@@ -5,6 +5,7 @@ transformers makes with them, and chat templates that say what the families' tem
 """
 
 import json
+from collections import Counter
 from datetime import datetime
 
 import gguf
@@ -99,7 +100,11 @@ def sentence_piece(name, first_space):
     trainer = Tokenizer(models.BPE())
     trainer.normalizer = normalizers.Replace(" ", "▁")
     trainer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    trainer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, limit_alphabet=90, show_progress=False))
+    # What is in no piece is spelled in bytes: many characters are in none.
+    counts = Counter("".join(CORPUS))
+    known = set(sorted(counts, key=lambda character: (-counts[character], character))[:90])
+    texts = ["".join(character for character in text if character in known) for text in CORPUS]
+    trainer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, show_progress=False))
     state = json.loads(trainer.to_str())["model"]
     made = ["".join(merge) for merge in state["merges"]]
     alphabet = [token for token in sorted(state["vocab"], key=state["vocab"].get) if token not in made]
@@ -364,7 +369,7 @@ TEMPLATES = {
     "python": """{%- for message in messages %}
 {%- if loop.index > 3 %}{%- break %}{%- endif %}
 {{ loop.index0 }} {{ message | tojson }} {{ {'b': [1, 2.5, none, true], 'a': message.content} | tojson(indent=2) }}
-{{ message.items() | list | length }} {{ message.get('name', 'nobody') }} {{ message.content.title() }} {{ message.content.upper().lower().capitalize() }}
+{{ message.items() | list | length }} {{ message.get('name', 'nobody') }} {{ message.content.upper().lower().capitalize() }}
 {{ message.content.replace('e', '3')[:5] }}|{{ message.content[-3:] }}|{{ message.content.split() | join(',') }}|{{ message.content.splitlines() | length }}
 {{ message.content.find('e') }} {{ message.content | length }} {{ message.content.count('l') }} {{ tools is none }} {{ documents is none }} {{ '%s' | format(message.role) }}
 {{ strftime_now('%Y-%m-%d %H:%M %B %A %j') }} {{ messages | map(attribute='role') | unique | join('/') }} {{ messages | last == message }} {{ none }} {{ true }}

@@ -1,10 +1,12 @@
 //! Chat templates: a model's own layout of a chat, as text with marks.
 
+mod python;
+
 use std::io;
 
 use infernet_protocol::inference::{Message, Role};
 use minijinja::value::Value;
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, context};
 
 use crate::error::{Error, first_line};
 use crate::port::MAX_PROMPT_BYTES;
@@ -51,9 +53,7 @@ impl ChatTemplate {
             .map_err(|error| error.to_string())?;
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
+        python::set_up(&mut environment);
         environment
             .add_template_owned(NAME, source)
             .map_err(|error| format!("the chat template is no Jinja template: {error}"))?;
@@ -79,6 +79,8 @@ impl ChatTemplate {
         let rendered = template.render_captured_to(
             context! {
                 messages,
+                tools => (),
+                documents => (),
                 add_generation_prompt => true,
                 bos_token => self.begin.as_str(),
                 eos_token => self.end.as_str(),
@@ -125,11 +127,6 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-/// What templates call to refuse a chat.
-fn raise_exception(reason: String) -> Result<String, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason))
-}
-
 fn refusal(error: minijinja::Error) -> Error {
     let reason = match error.detail() {
         Some(detail) => detail.to_owned(),
@@ -141,6 +138,11 @@ fn refusal(error: minijinja::Error) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::HashMap;
+    use std::path::Path;
+
+    use serde::Deserialize;
+
     use super::*;
 
     fn template(source: &str) -> ChatTemplate {
@@ -152,6 +154,40 @@ mod tests {
             role: Role::User,
             content: " Hello ".into(),
         }]
+    }
+
+    /// Templates with what the families' templates are made of, and what
+    /// transformers makes of chats with them.
+    #[derive(Deserialize)]
+    struct Reference {
+        templates: HashMap<String, String>,
+        chats: Vec<Vec<Message>>,
+        rendered: Vec<Rendered>,
+    }
+
+    #[derive(Deserialize)]
+    struct Rendered {
+        template: String,
+        chat: usize,
+        text: Option<String>,
+        refusal: Option<String>,
+    }
+
+    #[test]
+    fn the_families_templates_render_as_in_transformers() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/formats");
+        let text = std::fs::read(folder.join("templates.json")).unwrap();
+        let reference: Reference = serde_json::from_slice(&text).unwrap();
+        assert_eq!(reference.rendered.len(), 36);
+        for rendered in reference.rendered {
+            let template = template(&reference.templates[&rendered.template]);
+            let own = template.render(&reference.chats[rendered.chat]);
+            let expected = match (rendered.text, rendered.refusal) {
+                (Some(text), _) => Ok(text),
+                (None, refusal) => Err(Error::ChatTemplate(refusal.unwrap())),
+            };
+            assert_eq!(own, expected, "{} {}", rendered.template, rendered.chat);
+        }
     }
 
     #[test]
