@@ -148,7 +148,7 @@ impl Config {
             return Err(format!("its head width {} is odd", self.head_width));
         }
         let positive = |number: f64| number > 0.0 && number.is_finite();
-        if !(positive(self.attention_scale) && self.norm_epsilon >= 0.0) {
+        if !(positive(self.attention_scale) && (0.0..1.0).contains(&self.norm_epsilon)) {
             return Err("its attention scale or norm epsilon is no such number".into());
         }
         if let Some(window) = self.layers.iter().find_map(|layer| layer.window) {
