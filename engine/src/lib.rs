@@ -47,6 +47,7 @@
 
 mod cache;
 mod chat;
+mod cuda;
 mod detokenizer;
 mod device;
 mod error;

@@ -80,6 +80,10 @@ impl Attention {
         let queries = rotated.f_narrow(1, 0, self.heads)?;
         let keys = rotated.f_narrow(1, self.heads, self.kv_heads)?;
         let values = all.f_narrow(1, self.heads + self.kv_heads, self.kv_heads)?;
+        if let Some(fixed) = &batch.fixed {
+            let found = fixed.attend([&queries, &keys, &values], cache, self.scale, self.window)?;
+            return self.output.forward(&found);
+        }
         store::put(&cache[0], &batch.slots, &keys)?;
         store::put(&cache[1], &batch.slots, &values)?;
         let attended = self.attend(&queries, batch, cache)?;

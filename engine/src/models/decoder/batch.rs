@@ -3,6 +3,7 @@
 use infernet_protocol::inference::TokenId;
 use tch::{TchError, Tensor};
 
+use super::fixed::Fixed;
 use super::store::{BLOCK_TOKENS, slot};
 use super::{Decoder, rotary};
 
@@ -39,6 +40,9 @@ pub(super) struct Batch<'a> {
     pub(super) rotary: Vec<[Tensor; 2]>,
     /// For each row the blocks that hold its tokens, int64 `[blocks]`.
     pub(super) tables: Vec<Tensor>,
+    /// How its rows of one token find each other's keys and values in a step of
+    /// fixed shapes. There are no `rows` and `tables` then.
+    pub(super) fixed: Option<Fixed>,
 }
 
 impl<'a> Batch<'a> {
@@ -66,12 +70,13 @@ impl<'a> Batch<'a> {
                 .map(|rotary: &rotary::Rotary| rotary.at(&positions, kind))
                 .collect::<Result<_, _>>()?,
             tables,
+            fixed: None,
         })
     }
 
     /// Tokens of all rows together.
     pub(super) fn tokens(&self) -> i64 {
-        self.rows.iter().map(|row| row.tokens.len() as i64).sum()
+        self.ids.numel() as i64
     }
 
     /// The states `[rows that draw, width]` of the last tokens of the rows that

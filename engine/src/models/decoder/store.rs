@@ -2,9 +2,10 @@
 //! scheduler hands to sequences, so that memory is bounded and a beginning that
 //! sequences share is there once.
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::Config;
+use super::fixed::{Steps, finite};
 use crate::models::Placement;
 
 /// Tokens whose keys and values lie in one block.
@@ -16,6 +17,8 @@ pub(crate) struct Store {
     /// For each layer, keys and values `[blocks, kv_heads, BLOCK_TOKENS,
     /// head_width]`, in the number format of activations.
     layers: Vec<[Tensor; 2]>,
+    /// Decode steps in fixed shapes, on a GPU.
+    pub(super) steps: Option<Steps>,
 }
 
 impl Store {
@@ -25,17 +28,23 @@ impl Store {
         blocks: usize,
     ) -> Result<Self, TchError> {
         let shape = [
-            blocks as i64,
+            // One more, for the rows that fill up a step of a fixed shape.
+            blocks as i64 + 1,
             config.kv_heads,
             BLOCK_TOKENS as i64,
             config.head_width,
         ];
-        // Not zeros: only what was written is read, and the system gives pages
-        // when they are first written.
-        let empty = || Tensor::f_empty(shape, (placement.kind, placement.device));
-        let layers = config.layers.iter().map(|_| Ok([empty()?, empty()?]));
+        let options = (placement.kind, placement.device);
+        // On the processor only what was written is read, and the system gives
+        // pages when they are first written. On a GPU what was not is read too.
+        let new = || match placement.device {
+            Device::Cpu => Tensor::f_empty(shape, options),
+            _ => Tensor::f_zeros(shape, options),
+        };
+        let layers = config.layers.iter().map(|_| Ok([new()?, new()?]));
         Ok(Self {
             layers: layers.collect::<Result<_, TchError>>()?,
+            steps: Steps::on(placement.device, blocks),
         })
     }
 
@@ -62,9 +71,12 @@ pub(super) fn put(cache: &Tensor, slots: &Tensor, new: &Tensor) -> Result<(), Tc
     let inside = slots.f_remainder(BLOCK_TOKENS as i64)?;
     // A view with tokens before heads: indexing writes through it.
     let mut by_token = cache.f_transpose(1, 2)?;
-    by_token
-        .f_index_put_(&[Some(blocks), Some(inside)], new, false)
-        .map(drop)
+    let place = [Some(blocks), Some(inside)];
+    match cache.device() {
+        Device::Cpu => by_token.f_index_put_(&place, new, false),
+        _ => by_token.f_index_put_(&place, &finite(new)?, false),
+    }
+    .map(drop)
 }
 
 /// The keys or values of a sequence's first `tokens` tokens, as one piece
