@@ -26,11 +26,9 @@ PEERS = TREE / "scripts/peers"
 THREADS = 2
 PARTS = ["decode", "batch", "prefill", "perplexity"]
 DTYPES = ["f32", "bf16", "int8", "int4"]
-# Whom ours in each dtype is compared with.
-PEER_OF = {
-    "f32": "transformers f32", "bf16": "transformers bf16",
-    "int8": "llama.cpp Q4_1", "int4": "llama.cpp Q4_1",
-}
+# Whom ours is compared with: transformers in the same number format, where it has it.
+LLAMA = "llama.cpp Q4_1"
+TRANSFORMERS = {"f32": "transformers f32", "bf16": "transformers bf16"}
 PROMPT, ANSWER, BATCH, BATCH_ANSWER, PREFILLS, WINDOW = 45, 128, 8, 64, (45, 512), 512
 
 
@@ -73,8 +71,9 @@ def commands(dtypes, without):
         f"ours {dtype}": [TARGET / "release/examples/measure", MODEL, dtype, str(THREADS)]
         for dtype in dtypes
     }
-    for peer in dict.fromkeys(PEER_OF[dtype] for dtype in dtypes):
-        package = "llama" if peer.startswith("llama") else "transformers"
+    peers = [TRANSFORMERS[dtype] for dtype in dtypes if dtype in TRANSFORMERS]
+    for peer in [*peers, LLAMA]:
+        package = "llama" if peer == LLAMA else "transformers"
         if package in without:
             skipped(peer, "not wanted")
             continue
@@ -127,6 +126,8 @@ def rate(answers):
     """Tokens a second in all, from when each answer has begun until the first is done."""
     begin = max(answer["tokens"][0] for answer in answers)
     end = min(answer["tokens"][-1] for answer in answers)
+    if end <= begin:  # Some came after others were done.
+        begin, end = 0, max(answer["tokens"][-1] for answer in answers)
     drawn = sum(sum(begin < time <= end for time in answer["tokens"]) for answer in answers)
     return drawn / (end - begin)
 
@@ -156,22 +157,25 @@ def prefill_of(tokens):
     return prefill
 
 
-def in_rounds(title, work, contestants, prompts, rounds, unit="tokens a second"):
+def in_rounds(title, work, contestants, prompts, rounds):
     """Does the work so many times with everybody in turns, and prints the medians."""
     measured = {}
     for _ in range(rounds):
         for name, value in work(contestants, prompts):
             measured.setdefault(name, []).append(value)
-    print(f"\n{title}; medians of {rounds} rounds\n\n| | {unit} | least to most | beside its peer |\n|---|---|---|---|")
+
+    def beside(name, peer):
+        if not name.startswith("ours") or "/" in name or peer not in measured:
+            return ""
+        return f"{median(mine / its for mine, its in zip(measured[name], measured[peer])):.2f}"
+
+    print(f"\n{title}; medians of {rounds} rounds\n")
+    print("| | tokens a second | least to most | / transformers | / llama.cpp |\n|---|---|---|---|---|")
     for name, values in measured.items():
-        peer = PEER_OF.get(name.removeprefix("ours ")) if name.startswith("ours ") else None
-        beside = ""
-        if peer in measured:
-            ratio = median(mine / its for mine, its in zip(values, measured[peer]))
-            beside = f"{ratio:.2f} x {peer}"
         digits = 2 if "/" in name else 1
         spread = f"{min(values):.{digits}f} to {max(values):.{digits}f}"
-        print(f"| {name} | {median(values):.{digits}f} | {spread} | {beside} |", flush=True)
+        ratios = f"{beside(name, TRANSFORMERS.get(name.split()[-1]))} | {beside(name, LLAMA)}"
+        print(f"| {name} | {median(values):.{digits}f} | {spread} | {ratios} |", flush=True)
 
 
 def perplexity(contestants):
