@@ -4,6 +4,7 @@ use infernet_protocol::event::{Promise, Usage};
 use infernet_protocol::inference::{EndReason, ModelId};
 use infernet_protocol::money::{Msat, Price};
 use infernet_protocol::payload::{Decline, Vector};
+use infernet_protocol::tensor::Tensor;
 use nostr::{EventId, PublicKey};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -146,6 +147,9 @@ pub struct Summary {
     /// One vector for each text, for an embedding.
     #[serde(serialize_with = "as_numbers", skip_serializing_if = "Vec::is_empty")]
     pub vectors: Vec<Vector>,
+    /// What a module gave.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<Tensor>,
     /// Tokens of the whole answer.
     pub output_tokens: u64,
     /// What the last attempt counted.

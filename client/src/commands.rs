@@ -8,6 +8,7 @@ mod job_id;
 mod jobs;
 mod providers;
 mod reconcile;
+mod run;
 mod show;
 mod spending;
 mod submit;
@@ -116,6 +117,8 @@ enum Command {
     Submit(Box<submit::Submit>),
     /// Turn texts into vectors, one JSON array a line
     Embed(Box<embed::Embed>),
+    /// Run a module: tensors in, tensors out
+    Run(Box<run::Run>),
     /// List who sells what, the best score first
     Providers(providers::Providers),
     /// List the jobs of this machine, the newest first
@@ -189,6 +192,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     match arguments.command {
         Command::Submit(submit) => submit.run(place).await,
         Command::Embed(embed) => embed.run(place).await,
+        Command::Run(run) => run.run(place).await,
         Command::Providers(providers) => providers.run(place).await,
         Command::Jobs(jobs) => jobs.run(place).await,
         Command::Show(show) => show.run(place).await,

@@ -177,6 +177,7 @@ pub(crate) mod tests {
                 tokens_per_s: 50.0,
             },
             continues: true,
+            interface: None,
         }
     }
 

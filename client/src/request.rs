@@ -8,6 +8,7 @@ use infernet_protocol::inference::{Message, Prompt, Role, Sampling, Task};
 use infernet_protocol::money::{Msat, Price};
 use infernet_protocol::payload::{Generate, Input, Payload, Work};
 use infernet_protocol::seal::Salt;
+use infernet_protocol::tensor::{self, Tensor};
 
 use crate::Error;
 
@@ -111,6 +112,12 @@ impl Request {
     ) -> Self {
         let texts = texts.into_iter().map(Into::into).collect();
         Self::of(model, Work::Embedding { texts })
+    }
+
+    /// What a module gives for these inputs.
+    pub fn tensors(model: impl Into<String>, inputs: impl IntoIterator<Item = Tensor>) -> Self {
+        let inputs = inputs.into_iter().collect();
+        Self::of(Some(model.into()), Work::Tensors { inputs })
     }
 
     const fn of(model: Option<String>, work: Work) -> Self {
@@ -235,7 +242,7 @@ impl Request {
     pub(crate) const fn max_output(&self) -> u32 {
         match &self.work {
             Work::TextGeneration(generate) => generate.max_tokens,
-            Work::Embedding { .. } => 0,
+            Work::Embedding { .. } | Work::Tensors { .. } => 0,
         }
     }
 }
@@ -258,6 +265,10 @@ fn guess_tokens(work: &Work) -> u32 {
         Work::Embedding { texts } => {
             let texts = texts.iter();
             texts.map(|text| of(text) + TOKENS_AROUND_TEXT).sum()
+        }
+        // No guess: this is how they are counted.
+        Work::Tensors { inputs } => {
+            return u32::try_from(tensor::tokens(inputs)).unwrap_or(u32::MAX);
         }
     };
     u32::try_from(tokens).unwrap_or(u32::MAX)
@@ -322,7 +333,7 @@ mod tests {
     fn every_request_has_a_seed_of_its_own() {
         let seed = |request: Request| match request.work {
             Work::TextGeneration(generate) => generate.sampling.seed,
-            Work::Embedding { .. } => unreachable!("it is a chat"),
+            Work::Embedding { .. } | Work::Tensors { .. } => unreachable!("it is a chat"),
         };
         let first = seed(Request::chat("m", "Hello"));
         assert_ne!(first, seed(Request::chat("m", "Hello")));

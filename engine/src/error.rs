@@ -57,6 +57,9 @@ pub enum Error {
     /// The prefix cannot be the beginning of an answer to this request.
     #[error("invalid prefix: {0}")]
     InvalidPrefix(&'static str),
+    /// The tensors are not what the module takes.
+    #[error("invalid tensors: {0}")]
+    InvalidTensors(String),
     /// A chat was given to a model that has no chat template.
     #[error("the model has no chat template; give it a text to continue")]
     NoChatTemplate,

@@ -72,8 +72,9 @@ pub use error::{Error, LoadError};
 pub use load::ModelSource;
 pub use manifest::{Digest, File, FileRole, Manifest};
 pub use port::{
-    Device, Embed, Embedding, Embeddings, Engine, Generate, Generation, Hardware, MAX_AHEAD,
-    MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEXTS, ModelInfo, Standing, Step,
+    Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate, Generation,
+    Hardware, MAX_AHEAD, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TENSOR_BYTES,
+    MAX_TEXTS, ModelInfo, Standing, Step,
 };
 pub use scripted::{Fault, Script, ScriptedEngine};
 pub use torch::{Options, TorchEngine};

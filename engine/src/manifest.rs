@@ -49,10 +49,14 @@ pub enum FileRole {
     Config,
     /// A GGUF: shapes, weights, tokenizer and template in one.
     Gguf,
+    /// `module.json`: what a module takes and gives.
+    Interface,
     /// `modules.json`: what follows the last layer of a sentence model.
     Modules,
     /// `1_Pooling/config.json`: how token vectors become one.
     Pooling,
+    /// A TorchScript file.
+    Script,
     /// `tokenizer.json`.
     Tokenizer,
     /// `tokenizer_config.json`: the texts that a chat template may name.

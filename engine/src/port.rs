@@ -1,11 +1,16 @@
 //! The port between those who sell inference and what computes it.
 
+mod compute;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Prompt, Sampling, Task, TokenId};
+use infernet_protocol::tensor::Interface;
 use tokio::sync::{mpsc, oneshot};
+
+pub use compute::{Computation, Compute, MAX_TENSOR_BYTES};
 
 use crate::error::Error;
 use crate::sampling;
@@ -55,6 +60,13 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// As [`Engine::generate`].
     fn embed(&self, request: Embed) -> Result<Embedding, Error>;
+
+    /// Takes a run of a module into the queue. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`]; [`Error::InvalidTensors`] where the inputs are
+    /// not those of the module's interface.
+    fn compute(&self, request: Compute) -> Result<Computation, Error>;
 }
 
 /// A model that is loaded.
@@ -66,7 +78,7 @@ pub struct ModelInfo {
     pub name: String,
     /// What it does.
     pub task: Task,
-    /// Its family: `llama`, `bert`.
+    /// Its family: `llama`, `bert`; `torchscript` for a module.
     pub architecture: String,
     /// How much it can hold, prompt and answer together, in tokens.
     pub context: u32,
@@ -76,6 +88,8 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// The length of its vectors, where it makes vectors.
     pub embedding_width: Option<u32>,
+    /// What it takes and gives, where it is a module.
+    pub interface: Option<Interface>,
 }
 
 /// The kind of device that computes.

@@ -8,13 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Prompt, Task, TokenId};
+use infernet_protocol::tensor::{Element, Interface, Slot, Tensor, arrange};
 
 use crate::detokenizer::Detokenizer;
 use crate::error::Error;
 use crate::manifest::{Digest, File, FileRole, Manifest};
 use crate::port::{
-    Device, Embed, Embedding, Embeddings, Engine, Generate, Generation, Hardware, ModelInfo, Step,
-    Steps, validate_prompt,
+    Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate, Generation,
+    Hardware, ModelInfo, Step, Steps, validate_prompt,
 };
 
 /// How often one that waits looks whether it was cancelled.
@@ -25,8 +26,9 @@ const EMBEDDING_WIDTH: u32 = 8;
 /// What a scripted engine says and how.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// The name of its text model; `{name}-embed` makes vectors. Engines with
-    /// the same name and text have the same models.
+    /// The name of its text model; `{name}-embed` makes vectors, and
+    /// `{name}-sum` is a module. Engines with the same name and text have the
+    /// same models.
     pub name: String,
     /// The whole answer to every prompt. Its tokens are its words, each with
     /// the white space before it.
@@ -82,14 +84,15 @@ pub struct ScriptedEngine {
 }
 
 impl ScriptedEngine {
-    /// An engine with a text model and an embedding model.
+    /// An engine with a text model, an embedding model and a module.
     pub fn new(script: Script) -> Self {
         let text = model(&script, &script.name, Task::TextGeneration);
         let embedding = model(&script, &format!("{}-embed", script.name), Task::Embedding);
+        let module = model(&script, &format!("{}-sum", script.name), Task::Tensors);
         Self {
             fault: Mutex::new(script.fault),
             script: Arc::new(script),
-            models: vec![text, embedding],
+            models: vec![text, embedding, module],
             running: Arc::default(),
         }
     }
@@ -157,7 +160,34 @@ fn model(script: &Script, name: &str, task: Task) -> ModelInfo {
         dtype: Dtype::Scripted,
         parameters: 0,
         embedding_width: (task == Task::Embedding).then_some(EMBEDDING_WIDTH),
+        interface: (task == Task::Tensors).then(interface),
     }
+}
+
+/// Of the module that adds bytes up.
+fn interface() -> Interface {
+    let slot = |name: &str, dtype, shape: &[i64]| Slot {
+        name: name.to_owned(),
+        dtype,
+        shape: shape.to_vec(),
+    };
+    Interface {
+        label: "sum".into(),
+        inputs: vec![slot("numbers", Element::U8, &[-1])],
+        outputs: vec![slot("sum", Element::I64, &[])],
+    }
+}
+
+/// The sum of all bytes, or one more.
+fn sum(inputs: &[Tensor], wrong: bool) -> Vec<Tensor> {
+    let bytes = inputs.iter().flat_map(|tensor| &tensor.data);
+    let sum = bytes.map(|&byte| i64::from(byte)).sum::<i64>() + i64::from(wrong);
+    vec![Tensor {
+        name: "sum".into(),
+        dtype: Element::I64,
+        shape: vec![],
+        data: sum.to_le_bytes().to_vec(),
+    }]
 }
 
 /// A text's tokens: its words, each with the white space before it; white
@@ -271,10 +301,29 @@ impl Engine for ScriptedEngine {
         let _ = result.send(answer);
         Ok(embedding)
     }
+
+    fn compute(&self, request: Compute) -> Result<Computation, Error> {
+        self.expect(&request.model, Task::Tensors)?;
+        request.validate()?;
+        arrange(&interface().inputs, &request.inputs)
+            .map_err(|misfit| Error::InvalidTensors(misfit.to_string()))?;
+        let _place = self.admit()?;
+        let (result, computation) = Computation::channel();
+        let answer = match self.fault() {
+            Fault::FailAfter(_) => Err(Error::Computation("as scripted".into())),
+            Fault::StallAfter(_) => {
+                stall(result);
+                return Ok(computation);
+            }
+            fault => Ok(sum(&request.inputs, matches!(fault, Fault::WrongAfter(_)))),
+        };
+        let _ = result.send(answer);
+        Ok(computation)
+    }
 }
 
 /// Answers nothing until the reader has gone.
-fn stall(result: tokio::sync::oneshot::Sender<Result<Embeddings, Error>>) {
+fn stall<T: Send + 'static>(result: tokio::sync::oneshot::Sender<Result<T, Error>>) {
     thread::spawn(move || {
         while !result.is_closed() {
             thread::sleep(GLANCE);

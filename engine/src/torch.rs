@@ -1,24 +1,28 @@
 //! The real engine: models on libtorch, one thread for each.
 
 mod embedding;
+mod module;
 mod sequence;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use infernet_protocol::inference::{ModelId, Prompt, Task, TokenId};
+use infernet_protocol::tensor::arrange;
 
 use crate::detokenizer::Detokenizer;
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, LoadError};
-use crate::load::{Loaded, ModelSource, Network, load};
+use crate::load::{Loaded, ModelSource, Module, Network, Served, load};
 use crate::port::{
-    Embed, Embedding, Engine, Generate, Generation, Hardware, ModelInfo, validate_prompt,
+    Computation, Compute, Embed, Embedding, Engine, Generate, Generation, Hardware, ModelInfo,
+    validate_prompt,
 };
 use crate::threads;
 use crate::tokenizer::Tokenizer;
 use crate::worker::{Schedule, Worker};
 use embedding::{EmbeddingJob, EmbeddingModel, EmbeddingRequest};
+use module::{ModuleJob, ModuleRequest};
 use sequence::{Sequence, SequenceRequest, TextModel};
 
 /// What an engine loads and how it runs.
@@ -60,13 +64,15 @@ pub struct TorchEngine {
 /// What serves one model.
 struct Service {
     info: ModelInfo,
-    tokenizer: Arc<Tokenizer>,
+    /// Of all but modules.
+    tokenizer: Option<Arc<Tokenizer>>,
     worker: ModelWorker,
 }
 
 enum ModelWorker {
     Text(Worker<SequenceRequest>),
     Embedding(Worker<EmbeddingRequest>),
+    Module(Worker<ModuleRequest>),
 }
 
 impl TorchEngine {
@@ -117,7 +123,7 @@ impl TorchEngine {
         validate_prompt(prompt)?;
         match (service.info.task, prompt) {
             (Task::Embedding, Prompt::Chat(_)) => Err(service.wrong_task()),
-            _ => service.tokenizer.encode_prompt(prompt),
+            _ => service.tokenizer()?.encode_prompt(prompt),
         }
     }
 
@@ -125,9 +131,9 @@ impl TorchEngine {
     /// none.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`].
+    /// [`Error::UnknownModel`], [`Error::WrongTask`] of a module.
     pub fn decode(&self, model: &ModelId, tokens: &[TokenId]) -> Result<String, Error> {
-        let tokenizer = &self.service(model)?.tokenizer;
+        let tokenizer = self.service(model)?.tokenizer()?;
         let mut detokenizer = Detokenizer::new(vec![], tokenizer.adds_first_space());
         let bytes = tokens.iter().filter_map(|&token| tokenizer.bytes(token));
         let mut text: String = bytes.map(|bytes| detokenizer.push(&bytes)).collect();
@@ -153,40 +159,51 @@ impl TorchEngine {
 
 impl Service {
     fn start(loaded: Loaded, schedule: Schedule) -> Result<Self, LoadError> {
-        let Loaded {
-            info,
-            tokenizer,
-            network,
-        } = loaded;
-        let tokenizer = Arc::new(tokenizer);
+        let Loaded { info, served } = loaded;
+        let (tokenizer, network) = match served {
+            Served::Network { tokenizer, network } => (Arc::new(tokenizer), network),
+            Served::Module(module) => return Self::start_module(info, *module, schedule),
+        };
         let context = info.context as usize;
         let worker = match network {
-            Network::Text(llama) => {
+            Network::Text(decoder) => {
                 let tokenizer = Arc::clone(&tokenizer);
                 let model = TextModel {
-                    llama,
+                    decoder,
                     tokenizer,
                     context,
                 };
                 let worker = Worker::start::<Sequence>("infernet-text", schedule, model)?;
                 ModelWorker::Text(worker)
             }
-            Network::Embedding(bert) => {
-                let tokenizer = Arc::clone(&tokenizer);
-                let model = EmbeddingModel {
-                    bert,
-                    tokenizer,
-                    context,
-                };
+            Network::Embedding(encoder) => {
+                let model = EmbeddingModel::new(encoder, Arc::clone(&tokenizer), context);
                 let worker = Worker::start::<EmbeddingJob>("infernet-embed", schedule, model)?;
                 ModelWorker::Embedding(worker)
             }
         };
         Ok(Self {
             info,
-            tokenizer,
+            tokenizer: Some(tokenizer),
             worker,
         })
+    }
+
+    fn start_module(
+        info: ModelInfo,
+        module: Module,
+        schedule: Schedule,
+    ) -> Result<Self, LoadError> {
+        let worker = Worker::start::<ModuleJob>("infernet-module", schedule, module)?;
+        Ok(Self {
+            info,
+            tokenizer: None,
+            worker: ModelWorker::Module(worker),
+        })
+    }
+
+    fn tokenizer(&self) -> Result<&Arc<Tokenizer>, Error> {
+        self.tokenizer.as_ref().ok_or_else(|| self.wrong_task())
     }
 
     fn wrong_task(&self) -> Error {
@@ -236,5 +253,21 @@ impl Engine for TorchEngine {
         let texts = request.texts;
         worker.submit(EmbeddingRequest { texts, result })?;
         Ok(embedding)
+    }
+
+    fn compute(&self, request: Compute) -> Result<Computation, Error> {
+        let service = self.service(&request.model)?;
+        let ModelWorker::Module(worker) = &service.worker else {
+            return Err(service.wrong_task());
+        };
+        request.validate()?;
+        if let Some(interface) = &service.info.interface {
+            arrange(&interface.inputs, &request.inputs)
+                .map_err(|misfit| Error::InvalidTensors(misfit.to_string()))?;
+        }
+        let (result, computation) = Computation::channel();
+        let inputs = request.inputs;
+        worker.submit(ModuleRequest { inputs, result })?;
+        Ok(computation)
     }
 }

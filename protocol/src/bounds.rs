@@ -69,6 +69,12 @@ pub const MAX_STOP_BYTES: usize = 256;
 /// Texts of one embedding request.
 pub const MAX_TEXTS: usize = 256;
 
+/// Tensors that a module takes or gives.
+pub const MAX_TENSORS: usize = 16;
+
+/// Dimensions of a tensor.
+pub const MAX_DIMENSIONS: usize = 8;
+
 /// The largest integer that every JSON reader keeps whole (2^53 − 1).
 pub const MAX_SAFE_INTEGER: u64 = 9_007_199_254_740_991;
 

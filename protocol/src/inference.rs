@@ -25,6 +25,8 @@ pub enum Task {
     TextGeneration,
     /// Turn texts into vectors.
     Embedding,
+    /// Run a module: tensors in, tensors out.
+    Tensors,
 }
 
 impl Task {
@@ -33,6 +35,7 @@ impl Task {
         match self {
             Self::TextGeneration => "text-generation",
             Self::Embedding => "embedding",
+            Self::Tensors => "tensors",
         }
     }
 }

@@ -16,5 +16,6 @@ pub mod reputation;
 pub mod seal;
 pub mod selection;
 pub mod tab;
+pub mod tensor;
 
 pub use hex32::InvalidHex;

@@ -18,6 +18,7 @@ use crate::inference::{Prompt, Sampling, Task, TokenId};
 use crate::money::Msat;
 use crate::seal::{Digest, Error, Salt};
 use crate::tab::SignedTotals;
+use crate::tensor::{self, Tensor};
 
 /// A payload that knows how to check itself after parsing.
 pub trait Payload: Serialize + DeserializeOwned {
@@ -77,6 +78,11 @@ pub enum Work {
         /// The texts, one vector each.
         texts: Vec<String>,
     },
+    /// Run a module.
+    Tensors {
+        /// What it takes, by name.
+        inputs: Vec<Tensor>,
+    },
 }
 
 impl Work {
@@ -85,6 +91,7 @@ impl Work {
         match self {
             Self::TextGeneration(_) => Task::TextGeneration,
             Self::Embedding { .. } => Task::Embedding,
+            Self::Tensors { .. } => Task::Tensors,
         }
     }
 }
@@ -172,6 +179,10 @@ impl Payload for Input {
                 }
                 Ok(())
             }
+            Work::Tensors { inputs } if inputs.is_empty() => {
+                Err(Refusal::Invalid("there is no tensor"))
+            }
+            Work::Tensors { inputs } => tensor::validate(inputs),
         }
     }
 }
@@ -202,14 +213,31 @@ pub enum Product {
         /// The vectors.
         vectors: Vec<Vector>,
     },
+    /// What a module gave.
+    Tensors {
+        /// Its outputs, by name.
+        outputs: Vec<Tensor>,
+    },
 }
 
 impl Product {
+    /// A product with nothing in it.
+    pub const fn empty(task: Task) -> Self {
+        match task {
+            Task::TextGeneration => Self::TextGeneration {
+                text: String::new(),
+                tokens: vec![],
+            },
+            Task::Embedding => Self::Embedding { vectors: vec![] },
+            Task::Tensors => Self::Tensors { outputs: vec![] },
+        }
+    }
+
     /// Tokens drawn in this attempt.
     pub fn tokens(&self) -> &[TokenId] {
         match self {
             Self::TextGeneration { tokens, .. } => tokens,
-            Self::Embedding { .. } => &[],
+            Self::Embedding { .. } | Self::Tensors { .. } => &[],
         }
     }
 }
@@ -229,6 +257,9 @@ impl fmt::Debug for Product {
             Self::Embedding { vectors } => {
                 write!(f, "Product::Embedding({} vectors)", vectors.len())
             }
+            Self::Tensors { outputs } => {
+                write!(f, "Product::Tensors({} tensors)", outputs.len())
+            }
         }
     }
 }
@@ -240,6 +271,7 @@ impl Payload for Output {
                 count("tokens", tokens.len(), MAX_OUTPUT_TOKENS as usize)
             }
             Product::Embedding { vectors } => count("vectors", vectors.len(), MAX_TEXTS),
+            Product::Tensors { outputs } => tensor::validate(outputs),
         }
     }
 }

@@ -8,6 +8,7 @@ use infernet_protocol::job::Millis;
 use infernet_protocol::money::PaymentKind;
 use infernet_protocol::payload::{Decline, Generate, Input, Payload, Work};
 use infernet_protocol::seal::{Conversation, Domain, Salt, salted_hash};
+use infernet_protocol::tensor::{self, Tensor, arrange};
 use nostr::{Event, Timestamp};
 
 use crate::catalogue::Item;
@@ -53,7 +54,7 @@ impl Admitted {
     pub fn to_draw(&self) -> u32 {
         match &self.work {
             Work::TextGeneration(generate) => to_draw(generate),
-            Work::Embedding { .. } => 0,
+            Work::Embedding { .. } | Work::Tensors { .. } => 0,
         }
     }
 
@@ -61,7 +62,7 @@ impl Admitted {
     pub fn ticket(&self, opened_at: Timestamp) -> Ticket {
         let prefix = match &self.work {
             Work::TextGeneration(generate) => generate.prefix.len(),
-            Work::Embedding { .. } => 0,
+            Work::Embedding { .. } | Work::Tensors { .. } => 0,
         };
         Ticket {
             award: self.award.id(),
@@ -200,6 +201,7 @@ fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<(Item, Input
     let input_tokens = match &input.work {
         Work::TextGeneration(generate) => check_generate(shop, award, item, generate)?,
         Work::Embedding { texts } => check_embedding(shop, award, item, texts)?,
+        Work::Tensors { inputs } => check_tensors(award, item, inputs)?,
     };
     Ok((item.clone(), input, input_tokens))
 }
@@ -365,6 +367,15 @@ fn check_embedding(shop: &Shop, award: &Award, item: &Item, texts: &[String]) ->
     Ok(read)
 }
 
+fn check_tensors(award: &Award, item: &Item, inputs: &[Tensor]) -> Result<u32, No> {
+    let slots = item.model.interface.as_ref().map(|module| &*module.inputs);
+    arrange(slots.unwrap_or_default(), inputs)
+        .map_err(|misfit| no(Decline::Input, misfit.to_string()))?;
+    let read = u32::try_from(tensor::tokens(inputs)).unwrap_or(u32::MAX);
+    check_cost(award, read, 0)?;
+    Ok(read)
+}
+
 /// What the engine's refusal of a prompt is to a buyer.
 fn refusal(error: EngineError) -> No {
     let reason = match &error {
@@ -376,6 +387,7 @@ fn refusal(error: EngineError) -> No {
         | EngineError::InvalidSampling(_)
         | EngineError::InvalidStop(_)
         | EngineError::InvalidPrefix(_)
+        | EngineError::InvalidTensors(_)
         | EngineError::NoChatTemplate
         | EngineError::ChatTemplate(_) => Decline::Input,
         EngineError::UnknownModel(_) | EngineError::WrongTask { .. } => Decline::Model,

@@ -7,14 +7,14 @@ mod pauses;
 use std::sync::Arc;
 use std::time::Duration;
 
-use infernet_engine::{Embeddings, Error as EngineError, Step};
+use infernet_engine::{Error as EngineError, Step};
 use infernet_node::mortality;
 use infernet_protocol::event::Usage;
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::Millis;
 use infernet_protocol::job::provider::{Attempt, Effect, Input};
 use infernet_protocol::money::Msat;
-use infernet_protocol::payload::{Decline, News as Telling, Vector};
+use infernet_protocol::payload::{Decline, News as Telling, Product};
 use infernet_protocol::tab::SignedTotals;
 use nostr::{Event, EventId};
 use tokio::sync::mpsc;
@@ -24,11 +24,11 @@ use self::pauses::Pauses;
 use crate::admission::Admitted;
 use crate::lobby::Guest;
 use crate::output::public_words;
-use crate::promise::{Pace, embedding_pace};
+use crate::promise::{Pace, whole_pace};
 use crate::shop::Shop;
 use crate::steady::Steady;
 use crate::till::{Seat, Word};
-use crate::work::{News, Running};
+use crate::work::{Made, News, Running};
 
 /// What the loop tells an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,8 @@ struct Driver {
     reports: mpsc::Sender<Report>,
     clockwork: Clockwork,
     input_tokens: u64,
-    vectors: Vec<Vector>,
+    /// What came whole.
+    made: Option<Product>,
     result: Option<Event>,
 }
 
@@ -153,7 +154,7 @@ pub async fn drive(
             last: started,
             tokens: 0,
         },
-        vectors: vec![],
+        made: None,
         result: None,
     };
     driver.run(effects).await;
@@ -261,7 +262,7 @@ impl Driver {
         match Running::start(&**engine, model, &self.admitted.work, speed) {
             Ok(running) => {
                 // A generation says itself when it begins.
-                let begun = matches!(running, Running::Embedding(_)).then_some(Input::Started);
+                let begun = matches!(running, Running::Whole(_)).then_some(Input::Started);
                 self.running = running;
                 begun
             }
@@ -277,8 +278,8 @@ impl Driver {
                 None
             }
             News::Step(step) => Some(self.hear_step(step)),
-            News::Embedded(Ok(made)) => Some(self.embedded(made)),
-            News::Embedded(Err(error)) => {
+            News::Made(Ok(made)) => Some(self.made(made)),
+            News::Made(Err(error)) => {
                 self.running = Running::Nothing;
                 Some(self.failed(&error))
             }
@@ -304,14 +305,14 @@ impl Driver {
         }
     }
 
-    fn embedded(&mut self, made: Embeddings) -> Input {
+    fn made(&mut self, made: Made) -> Input {
         self.running = Running::Nothing;
         if self.seat.is_none() {
             self.input_tokens = made.input_tokens.into();
         }
-        let pace = embedding_pace(self.clockwork.started, made.input_tokens);
+        let pace = whole_pace(self.clockwork.started, made.input_tokens);
         self.shop.promises.learn(&self.admitted.item.model.id, pace);
-        self.vectors = made.vectors.into_iter().map(Vector).collect();
+        self.made = Some(made.product);
         Input::Finished {
             reason: EndReason::Stop,
             text: String::new(),

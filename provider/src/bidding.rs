@@ -243,6 +243,7 @@ mod tests {
             dtype: Dtype::F32,
             parameters: 1,
             embedding_width: None,
+            interface: None,
         };
         Catalogue::of(vec![Item { model, price }])
     }

@@ -26,7 +26,7 @@ impl Item {
     }
 
     /// Whether it goes on behind another provider's tokens: every engine here
-    /// rebuilds a text from its tokens; vectors have no middle.
+    /// rebuilds a text from its tokens; vectors and tensors have no middle.
     pub const fn continues(&self) -> bool {
         matches!(self.model.task, Task::TextGeneration)
     }
@@ -43,6 +43,7 @@ impl Item {
             price: self.price,
             promise,
             continues: self.continues(),
+            interface: self.model.interface.clone(),
         }
     }
 }

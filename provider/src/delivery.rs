@@ -41,7 +41,7 @@ impl Goods {
 /// Seals a product. One that does not fit in an event is left out, and the
 /// attempt has failed.
 pub fn seal(shop: &Shop, admitted: &Admitted, product: Product) -> Goods {
-    let empty = empty_like(&product);
+    let empty = Product::empty(admitted.work.task());
     seal_product(shop, admitted, product).unwrap_or_else(|error| Goods {
         error: Some(error.to_string()),
         ..unfailing(seal_product(shop, admitted, empty))
@@ -54,16 +54,6 @@ pub fn seal(shop: &Shop, admitted: &Admitted, product: Product) -> Goods {
 )]
 fn unfailing(sealed: Result<Goods, seal::Error>) -> Goods {
     sealed.expect("an empty product fits in an event")
-}
-
-const fn empty_like(product: &Product) -> Product {
-    match product {
-        Product::TextGeneration { .. } => Product::TextGeneration {
-            text: String::new(),
-            tokens: vec![],
-        },
-        Product::Embedding { .. } => Product::Embedding { vectors: vec![] },
-    }
 }
 
 fn seal_product(shop: &Shop, admitted: &Admitted, product: Product) -> Result<Goods, seal::Error> {

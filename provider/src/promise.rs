@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use infernet_engine::{Embed, Engine, Generate, ModelInfo, Standing, Step};
+use infernet_engine::{Compute, Embed, Engine, Generate, ModelInfo, Standing, Step};
+use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
 use infernet_protocol::event::Promise;
 use infernet_protocol::inference::{ModelId, Prompt, Sampling, Task};
+use infernet_protocol::tensor::{Tensor, tokens};
 use tokio::time::{Instant, timeout};
 
 /// The share of the measured speed that is promised: the rest covers noise, a
@@ -28,6 +30,12 @@ const WARM_UP_PROMPT: &str = "The sea is never still, and those who live beside 
 /// model that are read from disk.
 const WARM_UP_SILENCE: Duration = Duration::from_secs(60);
 
+/// Lengths of a module's free dimensions that are tried to warm up.
+const WARM_UP_LENGTHS: [u64; 3] = [1, 8, 32];
+
+/// Bytes of tensors that have room in an event, as base64.
+const MAX_DATA_BYTES: u64 = MAX_PAYLOAD_BYTES as u64 / 4 * 3;
+
 /// Tokens after the first from which a job's speed counts; fewer say too little.
 const MIN_TOKENS: u64 = 8;
 
@@ -37,8 +45,8 @@ pub struct Pace {
     /// Milliseconds from the engine's start to the first token, or to the end
     /// of work that is not streamed.
     pub first_token_ms: u64,
-    /// Tokens a second after that, if there were enough to tell; of embeddings,
-    /// tokens of input.
+    /// Tokens a second after that, if there were enough to tell; of what comes
+    /// whole, tokens of input.
     pub tokens_per_s: Option<f32>,
 }
 
@@ -174,6 +182,7 @@ async fn warm_up(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, Error> 
     let outcome = match model.task {
         Task::TextGeneration => generate(engine, model).await,
         Task::Embedding => embed(engine, model).await,
+        Task::Tensors => compute(engine, model).await,
     };
     outcome.map_err(|reason| Error::Broken {
         model: model.name.clone(),
@@ -223,11 +232,46 @@ async fn embed(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String> {
     let made = timeout(WARM_UP_SILENCE, embedding.wait()).await;
     let made = made.map_err(|_| "it produced nothing".to_owned())?;
     let tokens = made.map_err(|e| e.to_string())?.input_tokens;
-    Ok(embedding_pace(started, tokens))
+    Ok(whole_pace(started, tokens))
 }
 
-/// The pace of embedding so many tokens of input, until now.
-pub fn embedding_pace(started: Instant, input_tokens: u32) -> Pace {
+/// Runs a module on zeros. Where lengths are free, some modules take no short
+/// ones.
+async fn compute(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String> {
+    let interface = model.interface.as_ref();
+    let zeros = |free| interface.and_then(|interface| interface.zeros(free, MAX_DATA_BYTES));
+    let mut broke = String::from("its inputs have no room in an event");
+    for inputs in WARM_UP_LENGTHS.into_iter().filter_map(zeros) {
+        let started = Instant::now();
+        let input_tokens = u32::try_from(tokens(&inputs)).unwrap_or(u32::MAX);
+        match compute_once(engine, model, inputs).await {
+            Ok(()) => return Ok(whole_pace(started, input_tokens)),
+            Err(error) => broke = error,
+        }
+    }
+    Err(broke)
+}
+
+async fn compute_once(
+    engine: &dyn Engine,
+    model: &ModelInfo,
+    inputs: Vec<Tensor>,
+) -> Result<(), String> {
+    let model = model.id;
+    let computation = engine.compute(Compute { model, inputs });
+    let computation = computation.map_err(|e| e.to_string())?;
+    let made = timeout(WARM_UP_SILENCE, computation.wait()).await;
+    let outputs = made.map_err(|_| "it produced nothing".to_owned())?;
+    let outputs = outputs.map_err(|e| e.to_string())?;
+    let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();
+    match bytes as u64 <= MAX_DATA_BYTES {
+        true => Ok(()),
+        false => Err("its outputs have no room in an event".into()),
+    }
+}
+
+/// The pace of what comes whole, of so many tokens of input, until now.
+pub fn whole_pace(started: Instant, input_tokens: u32) -> Pace {
     let took = started.elapsed();
     Pace {
         first_token_ms: milliseconds(took),

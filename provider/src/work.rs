@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use infernet_engine::{
-    Embed, Embeddings, Engine, Error as EngineError, Generate, Generation, Standing, Step,
+    Compute, Embed, Engine, Error as EngineError, Generate, Generation, Standing, Step,
 };
 use infernet_protocol::inference::ModelId;
-use infernet_protocol::payload::Work;
+use infernet_protocol::payload::{Product, Vector, Work};
+use infernet_protocol::tensor::tokens;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How long the engine may take to the first token, reading a long prompt on a
@@ -25,8 +26,8 @@ const CATCH_UP: Duration = Duration::from_millis(100);
 pub enum News {
     /// A step of a generation.
     Step(Step),
-    /// Embeddings are done, or failed.
-    Embedded(Result<Embeddings, EngineError>),
+    /// Work that comes whole is done, or failed.
+    Made(Result<Made, EngineError>),
     /// It has said nothing for too long.
     Stuck,
 }
@@ -37,8 +38,17 @@ pub enum Running {
     Nothing,
     /// A generation.
     Generation(Paced),
-    /// Embeddings.
-    Embedding(BoxFuture<'static, Result<Embeddings, EngineError>>),
+    /// Work that comes whole: vectors, tensors.
+    Whole(BoxFuture<'static, Result<Made, EngineError>>),
+}
+
+/// What was made in one go.
+#[derive(Debug)]
+pub struct Made {
+    /// All of it.
+    pub product: Product,
+    /// What it was made of, in tokens.
+    pub input_tokens: u32,
 }
 
 /// A generation whose tokens come no faster than they are sold.
@@ -80,7 +90,26 @@ impl Running {
             Work::Embedding { texts } => {
                 let texts = texts.clone();
                 let embedding = engine.embed(Embed { model, texts })?;
-                Ok(Self::Embedding(Box::pin(embedding.wait())))
+                Ok(Self::Whole(Box::pin(async {
+                    let made = embedding.wait().await?;
+                    let vectors = made.vectors.into_iter().map(Vector).collect();
+                    Ok(Made {
+                        product: Product::Embedding { vectors },
+                        input_tokens: made.input_tokens,
+                    })
+                })))
+            }
+            Work::Tensors { inputs } => {
+                let input_tokens = u32::try_from(tokens(inputs)).unwrap_or(u32::MAX);
+                let inputs = inputs.clone();
+                let computation = engine.compute(Compute { model, inputs })?;
+                Ok(Self::Whole(Box::pin(async move {
+                    let outputs = computation.wait().await?;
+                    Ok(Made {
+                        product: Product::Tensors { outputs },
+                        input_tokens,
+                    })
+                })))
             }
         }
     }
@@ -98,7 +127,7 @@ impl Running {
         match self {
             Self::Nothing => std::future::pending().await,
             Self::Generation(paced) => paced.next().await,
-            Self::Embedding(embedding) => News::Embedded(embedding.await),
+            Self::Whole(work) => News::Made(work.await),
         }
     }
 }

@@ -154,6 +154,7 @@ fn misfit(input: &Input, output: &Output, result: &JobResult, answer: u64) -> Op
             })
         }
         (Work::Embedding { .. }, Product::Embedding { .. })
+        | (Work::Tensors { .. }, Product::Tensors { .. })
             if result.ended == EndReason::Failed =>
         {
             None
@@ -162,10 +163,13 @@ fn misfit(input: &Input, output: &Output, result: &JobResult, answer: u64) -> Op
             let (texts, vectors) = (texts.len(), vectors.len());
             (texts != vectors).then(|| wrong(format!("{vectors} vectors for {texts} texts")))
         }
-        (Work::TextGeneration(_), Product::Embedding { .. })
-        | (Work::Embedding { .. }, Product::TextGeneration { .. }) => {
-            Some(wrong("the product is for another kind of work"))
-        }
+        (Work::Tensors { .. }, Product::Tensors { outputs }) => outputs
+            .is_empty()
+            .then(|| wrong("there is no tensor in the product")),
+        (
+            Work::TextGeneration(_) | Work::Embedding { .. } | Work::Tensors { .. },
+            Product::TextGeneration { .. } | Product::Embedding { .. } | Product::Tensors { .. },
+        ) => Some(wrong("the product is for another kind of work")),
     }
 }
 
@@ -236,6 +240,6 @@ fn output(
 fn prefix(input: &Input) -> &[TokenId] {
     match &input.work {
         Work::TextGeneration(generate) => &generate.prefix,
-        Work::Embedding { .. } => &[],
+        Work::Embedding { .. } | Work::Tensors { .. } => &[],
     }
 }

@@ -244,12 +244,17 @@ fn cost_of(summary: &Summary) -> String {
 
 /// How fast it went and what it cost, in a line.
 pub fn speed_of(summary: &Summary) -> String {
-    if !summary.vectors.is_empty() {
-        let (name, vectors) = (&summary.provider_name, summary.vectors.len());
-        let job = &summary.job.to_hex()[..8];
-        let what = if vectors == 1 { "vector" } else { "vectors" };
+    let made = match (summary.vectors.len(), summary.tensors.len()) {
+        (0, 0) => None,
+        (1, _) => Some("1 vector".to_owned()),
+        (0, 1) => Some("1 tensor".to_owned()),
+        (0, tensors) => Some(format!("{tensors} tensors")),
+        (vectors, _) => Some(format!("{vectors} vectors")),
+    };
+    if let Some(made) = made {
+        let (name, job) = (&summary.provider_name, &summary.job.to_hex()[..8]);
         return format!(
-            "{name}: {vectors} {what} after {} ms.{} See: infernet-client show {job}",
+            "{name}: {made} after {} ms.{} See: infernet-client show {job}",
             summary.total_ms,
             cost_of(summary)
         );

@@ -15,7 +15,7 @@ use super::terminal::Terminal;
 use super::{Place, interrupt};
 use crate::settings::MaxPrice;
 
-/// How to find a provider, and within which limits; what `submit` and `embed` share.
+/// How to find a provider, and within which limits; what `submit`, `embed` and `run` share.
 #[derive(Debug, clap::Args)]
 pub struct Terms {
     /// The model, by name or by its manifest's hash [default: the best-ranked provider's]

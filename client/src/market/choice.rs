@@ -12,7 +12,9 @@ use infernet_protocol::inference::{ModelId, Task};
 use infernet_protocol::job::Millis;
 use infernet_protocol::job::buyer::Candidate;
 use infernet_protocol::money::{PaymentTerms, Price};
+use infernet_protocol::payload::Work;
 use infernet_protocol::selection::{DEFAULT_MSAT_PER_S, Quote, rank};
+use infernet_protocol::tensor::{Tensor, arrange};
 use nostr::{Event, PublicKey, Timestamp, ToBech32};
 
 use super::Market;
@@ -98,6 +100,9 @@ pub(crate) fn resolve(
         means,
         chosen: None,
     };
+    if let Work::Tensors { inputs } = &request.work {
+        are_taken(market, &order, inputs, now)?;
+    }
     let chosen = match &request.route {
         Route::To { provider, .. } => Some(find(market, provider, now)?),
         Route::Direct | Route::Auction => None,
@@ -125,6 +130,26 @@ pub(crate) fn resolve(
     }
     words.truncate(MAX_STANDING);
     Ok((order, words))
+}
+
+/// Refuses tensors that no announced module of that name takes. Where none is announced, somebody may bid who
+/// knows better.
+fn are_taken(
+    market: &Market,
+    order: &Order,
+    inputs: &[Tensor],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let models = market
+        .open(now)
+        .flat_map(|announcement| &announcement.models);
+    let modules = models.filter(|model| model.task == order.task && order.accepts.includes(model));
+    let interfaces = modules.filter_map(|module| module.interface.as_ref());
+    let taken = interfaces.map(|interface| arrange(&interface.inputs, inputs).map(drop));
+    match taken.reduce(Result::or) {
+        Some(Err(misfit)) => Err(Error::Invalid(misfit.to_string())),
+        Some(Ok(())) | None => Ok(()),
+    }
 }
 
 /// The announcements that an order could be awarded on as they stand now, the best first.

@@ -57,6 +57,7 @@ impl Driver {
             ended,
             text: self.tally.text.clone(),
             vectors: delivered.vectors.clone(),
+            tensors: delivered.tensors.clone(),
             output_tokens: self.tally.tokens,
             usage: delivered.usage,
             due_msat: delivered.due_msat,

@@ -86,15 +86,26 @@ fn product(
 fn fits(product: &Product, work: &Work, ended: EndReason) -> Result<(), &'static str> {
     match (product, work) {
         (Product::TextGeneration { .. }, Work::TextGeneration(_)) => Ok(()),
-        (Product::Embedding { .. }, Work::Embedding { .. }) if ended == EndReason::Failed => Ok(()),
+        (Product::Embedding { .. }, Work::Embedding { .. })
+        | (Product::Tensors { .. }, Work::Tensors { .. })
+            if ended == EndReason::Failed =>
+        {
+            Ok(())
+        }
         (Product::Embedding { vectors }, Work::Embedding { texts }) => {
             match vectors.len() == texts.len() && are_vectors(vectors) {
                 true => Ok(()),
                 false => Err("the vectors are not as many as the texts, or are none"),
             }
         }
-        (Product::TextGeneration { .. }, Work::Embedding { .. })
-        | (Product::Embedding { .. }, Work::TextGeneration(_)) => Err("it is another kind of work"),
+        (Product::Tensors { outputs }, Work::Tensors { .. }) => match outputs.is_empty() {
+            true => Err("there is no tensor in it"),
+            false => Ok(()),
+        },
+        (
+            Product::TextGeneration { .. } | Product::Embedding { .. } | Product::Tensors { .. },
+            Work::TextGeneration(_) | Work::Embedding { .. } | Work::Tensors { .. },
+        ) => Err("it is another kind of work"),
     }
 }
 

@@ -3,6 +3,7 @@
 use infernet_protocol::event::{JobResult, Signed, Usage};
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{Product, Vector};
+use infernet_protocol::tensor::Tensor;
 
 /// What a job has brought so far.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(super) struct Delivered {
     pub usage: Usage,
     pub due_msat: Msat,
     pub vectors: Vec<Vector>,
+    pub tensors: Vec<Tensor>,
 }
 
 impl Delivered {
@@ -29,7 +31,11 @@ impl Delivered {
             due_msat: result.due_msat,
             vectors: match product {
                 Product::Embedding { vectors } => vectors.clone(),
-                Product::TextGeneration { .. } => Vec::new(),
+                Product::TextGeneration { .. } | Product::Tensors { .. } => Vec::new(),
+            },
+            tensors: match product {
+                Product::Tensors { outputs } => outputs.clone(),
+                Product::TextGeneration { .. } | Product::Embedding { .. } => Vec::new(),
             },
         }
     }

@@ -126,6 +126,7 @@ pub fn text_model(name: &str, id: u8) -> AnnouncedModel {
             tokens_per_s: 100.0,
         },
         continues: true,
+        interface: None,
     }
 }
 
@@ -344,6 +345,7 @@ impl Attempt {
                 (from, LENGTH.min(generate.max_tokens), None)
             }
             Work::Embedding { texts } => (0, 0, Some(texts.len())),
+            Work::Tensors { .. } => panic!("no module is sold here"),
         };
         Self {
             conversation: fake.conversation(&award.author()),

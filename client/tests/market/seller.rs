@@ -234,7 +234,7 @@ impl Seller {
                 generate.prefix.len(),
                 self.offer.tokens.min(generate.max_tokens),
             ),
-            Work::Embedding { .. } => (0, 0),
+            Work::Embedding { .. } | Work::Tensors { .. } => (0, 0),
         };
         {
             let mut books = self.books();
@@ -248,7 +248,7 @@ impl Seller {
             salt: input.salt,
             texts: match &input.work {
                 Work::Embedding { texts } => texts.len(),
-                Work::TextGeneration(_) => 0,
+                Work::TextGeneration(_) | Work::Tensors { .. } => 0,
             },
             prefix: prefix as u32,
             until,

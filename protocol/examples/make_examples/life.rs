@@ -16,6 +16,7 @@ use infernet_protocol::payload::{
 };
 use infernet_protocol::seal::{Conversation, Domain, Salt, Sealed, salted_hash, whisper};
 use infernet_protocol::tab::{SignedTotals, Statement, Totals};
+use infernet_protocol::tensor::{Element, Tensor};
 use nostr::secp256k1::rand::RngCore as _;
 use nostr::secp256k1::{Message, SECP256K1};
 use nostr::{Event, EventId, Keys, SecretKey, UnsignedEvent};
@@ -55,6 +56,7 @@ pub fn files() -> BTreeMap<&'static str, String> {
     life.introduce();
     life.auction();
     life.direct();
+    life.tensors();
     life.files
 }
 
@@ -486,6 +488,36 @@ impl Life {
             output: self.seal(&output, &a, &buyer),
         };
         self.publish("result-direct.json", &result, &a, 241);
+    }
+
+    /// What goes into A's module and what comes out of it.
+    fn tensors(&mut self) {
+        let numbers = [3, 1, 4, 1, 5, 9, 2];
+        let input = Input {
+            salt: self.salt(),
+            work: Work::Tensors {
+                inputs: vec![Tensor {
+                    name: "numbers".into(),
+                    dtype: Element::U8,
+                    shape: vec![7],
+                    data: numbers.to_vec(),
+                }],
+            },
+        };
+        self.keep_payload("payload-input-tensors.json", &input);
+        let sum: f32 = numbers.iter().copied().map(f32::from).sum();
+        let output = Output {
+            salt: self.salt(),
+            product: Product::Tensors {
+                outputs: vec![Tensor {
+                    name: "sum".into(),
+                    dtype: Element::F32,
+                    shape: vec![],
+                    data: sum.to_le_bytes().to_vec(),
+                }],
+            },
+        };
+        self.keep_payload("payload-output-tensors.json", &output);
     }
 
     /// What `sealing.md` lets others check their code by.

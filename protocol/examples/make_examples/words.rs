@@ -10,6 +10,7 @@ use infernet_protocol::inference::{
 use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
 use infernet_protocol::payload::{Chain, Generate, Payload, Piece, Work};
 use infernet_protocol::seal::{Digest, Domain, Salt, salted_hash};
+use infernet_protocol::tensor::{Element, Interface, Slot};
 use nostr::secp256k1::SECP256K1;
 use nostr::{Event, EventId, RelayUrl, Timestamp};
 use sha2::Digest as _;
@@ -54,6 +55,27 @@ pub fn embedding_model() -> ModelId {
     model("example embedding model")
 }
 
+pub fn module() -> ModelId {
+    model("example module")
+}
+
+/// It adds bytes up.
+pub fn interface() -> Interface {
+    Interface {
+        label: "sum".into(),
+        inputs: vec![Slot {
+            name: "numbers".into(),
+            dtype: Element::U8,
+            shape: vec![-1],
+        }],
+        outputs: vec![Slot {
+            name: "sum".into(),
+            dtype: Element::F32,
+            shape: vec![],
+        }],
+    }
+}
+
 pub fn relays() -> Vec<RelayUrl> {
     let urls = ["wss://relay.example.com", "wss://relay.example.org"];
     urls.iter().filter_map(|url| url.parse().ok()).collect()
@@ -75,6 +97,7 @@ pub fn announcement_a() -> Announcement {
         price: PRICE_A,
         promise: PROMISE,
         continues: true,
+        interface: None,
     };
     let embedding = AnnouncedModel {
         model: embedding_model(),
@@ -89,13 +112,22 @@ pub fn announcement_a() -> Announcement {
             tokens_per_s: 0.0,
         },
         continues: false,
+        interface: None,
+    };
+    let module = AnnouncedModel {
+        model: module(),
+        name: "example/Sum".into(),
+        task: Task::Tensors,
+        context: 16_384,
+        interface: Some(interface()),
+        ..embedding.clone()
     };
     Announcement {
         v: V1,
         id: "infernet".into(),
         name: "Provider A".into(),
         status: Status::Online,
-        models: vec![chat, embedding],
+        models: vec![chat, embedding, module],
         hardware: Hardware {
             device: DeviceKind::Cuda,
             name: "NVIDIA GeForce RTX 4090".into(),

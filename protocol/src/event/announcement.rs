@@ -12,6 +12,7 @@ use crate::bounds::{
 use crate::inference::{Dtype, ModelId, Task};
 use crate::kinds;
 use crate::money::{Msat, PaymentTerms, Price};
+use crate::tensor::Interface;
 
 /// What a provider sells, at which price, on what machine, how busy it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +79,9 @@ pub struct AnnouncedModel {
     pub promise: Promise,
     /// Whether it can go on behind another provider's tokens.
     pub continues: bool,
+    /// What it takes and gives, for a module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Interface>,
 }
 
 impl AnnouncedModel {
@@ -173,7 +177,13 @@ impl AnnouncedModel {
         }
         at_most("context", self.context.into(), MAX_CONTEXT_TOKENS.into())?;
         validate_price(&self.price)?;
-        self.promise.validate()
+        self.promise.validate()?;
+        match (&self.interface, self.task) {
+            (Some(interface), Task::Tensors) => interface.validate(),
+            (None, Task::TextGeneration | Task::Embedding) => Ok(()),
+            (None, Task::Tensors) => Err(Refusal::Invalid("a module has no interface")),
+            (Some(_), _) => Err(Refusal::Invalid("what is no module has an interface")),
+        }
     }
 }
 

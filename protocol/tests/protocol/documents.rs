@@ -15,6 +15,7 @@ use infernet_protocol::payload::{
 };
 use infernet_protocol::seal::Salt;
 use infernet_protocol::tab::{SignedTotals, Statement, Totals};
+use infernet_protocol::tensor::{Element, Tensor};
 use nostr::EventId;
 use proptest::strategy::{Strategy, ValueTree as _};
 use proptest::test_runner::TestRunner;
@@ -170,6 +171,15 @@ fn describe_every_field_tag_and_word() {
     describes("cancel.md", CONTENT, generate::cancel());
 }
 
+fn tensor() -> Tensor {
+    Tensor {
+        name: "x".into(),
+        dtype: Element::U8,
+        shape: vec![1],
+        data: vec![7],
+    }
+}
+
 fn generation(prompt: Prompt) -> Work {
     Work::TextGeneration(Generate {
         prompt,
@@ -192,6 +202,9 @@ fn describe_every_field_of_inputs_and_outputs() {
         generation(chat),
         generation(Prompt::Text("x".into())),
         Work::Embedding { texts },
+        Work::Tensors {
+            inputs: vec![tensor()],
+        },
     ];
     let mut fields = BTreeSet::new();
     for work in works {
@@ -205,6 +218,9 @@ fn describe_every_field_of_inputs_and_outputs() {
         Product::TextGeneration { text, tokens },
         Product::Embedding {
             vectors: vec![Vector(vec![1.0])],
+        },
+        Product::Tensors {
+            outputs: vec![tensor()],
         },
     ];
     let mut fields = BTreeSet::new();
@@ -222,11 +238,15 @@ fn unknown_names_in_inputs_and_outputs_are_refused_as_they_say() {
     let input = serde_json::json!({ "salt": salt, "work": generate });
     let texts = serde_json::json!({ "embedding": { "texts": ["x"] } });
     let embedding = serde_json::json!({ "salt": salt, "work": texts });
+    let tensors = serde_json::json!({ "tensors": { "inputs": [tensor()] } });
+    let tensors = serde_json::json!({ "salt": salt, "work": tensors });
     for (value, within) in [
         (&input, ""),
         (&input, "/work/text-generation"),
         (&input, "/work/text-generation/sampling"),
         (&embedding, "/work/embedding"),
+        (&tensors, "/work/tensors"),
+        (&tensors, "/work/tensors/inputs/0"),
     ] {
         assert!(Input::from_bytes(value.to_string().as_bytes()).is_ok());
         let mut value = value.clone();
@@ -237,6 +257,7 @@ fn unknown_names_in_inputs_and_outputs_are_refused_as_they_say() {
     for product in [
         serde_json::json!({ "text-generation": { "text": "", "tokens": [], "new": 1 } }),
         serde_json::json!({ "embedding": { "vectors": [], "new": 1 } }),
+        serde_json::json!({ "tensors": { "outputs": [], "new": 1 } }),
     ] {
         let output = serde_json::json!({ "salt": salt, "product": product });
         assert!(Output::from_bytes(output.to_string().as_bytes()).is_err());
@@ -379,6 +400,8 @@ fn list_every_bound() {
         MAX_STOP_STRINGS,
         MAX_STOP_BYTES,
         MAX_TEXTS,
+        MAX_TENSORS,
+        MAX_DIMENSIONS,
         MAX_SAFE_INTEGER,
         MAX_TIMESTAMP,
         MAX_DURATION_MS,

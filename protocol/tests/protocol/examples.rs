@@ -20,6 +20,7 @@ use infernet_protocol::payload::{
 };
 use infernet_protocol::seal::{Conversation, Digest, Domain, Salt, overhear, salted_hash};
 use infernet_protocol::tab::Statement;
+use infernet_protocol::tensor::{arrange, tokens};
 use nostr::{Event, Keys};
 use serde_json::Value;
 use sha2::Digest as _;
@@ -364,7 +365,7 @@ fn the_second_attempt_continues_the_first() {
     assert_eq!(sent, pieces[1]);
     let work = |name| match payload::<Input>(name).work {
         Work::TextGeneration(generate) => generate,
-        Work::Embedding { .. } => panic!("it is a text generation"),
+        Work::Embedding { .. } | Work::Tensors { .. } => panic!("it is a text generation"),
     };
     let (first, second) = (
         work("payload-input.json"),
@@ -425,6 +426,29 @@ fn the_worked_examples_of_sealing_hold() {
         String::from_utf8(opened).unwrap(),
         text("payload-input.json")
     );
+}
+
+/// What the module of the announcement takes and gives.
+#[test]
+fn the_tensors_fit_the_announced_module() {
+    let announcement = read::<Announcement>("announcement.json");
+    let modules = announcement.models.iter();
+    let interface = modules.filter_map(|model| model.interface.as_ref()).next();
+    let interface = interface.expect("a module is announced");
+    let Work::Tensors { inputs } = payload::<Input>("payload-input-tensors.json").work else {
+        panic!("these are tensors");
+    };
+    let Product::Tensors { outputs } = payload::<Output>("payload-output-tensors.json").product
+    else {
+        panic!("these are tensors");
+    };
+    arrange(&interface.inputs, &inputs).unwrap();
+    arrange(&interface.outputs, &outputs).unwrap();
+    // Seven bytes are two tokens.
+    assert_eq!(inputs[0].data.len(), 7);
+    assert_eq!(tokens(&inputs), 2);
+    let sum: f32 = inputs[0].data.iter().map(|&byte| f32::from(byte)).sum();
+    assert_eq!(outputs[0].data, sum.to_le_bytes());
 }
 
 #[test]

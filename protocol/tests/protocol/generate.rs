@@ -9,6 +9,7 @@ use infernet_protocol::event::{
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Task};
 use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
 use infernet_protocol::seal::{Digest, Sealed};
+use infernet_protocol::tensor::{Element, Interface, Slot, Tensor};
 use nostr::secp256k1::{PublicKey as NodeId, SECP256K1, SecretKey};
 use nostr::{EventId, PublicKey, RelayUrl, Timestamp};
 use proptest::collection::{btree_map, vec};
@@ -48,7 +49,7 @@ fn later() -> impl Strategy<Value = Timestamp> {
 }
 
 fn task() -> impl Strategy<Value = Task> {
-    prop_oneof![Just(Task::TextGeneration), Just(Task::Embedding)]
+    proptest::sample::select(vec![Task::TextGeneration, Task::Embedding, Task::Tensors])
 }
 
 fn dtype() -> impl Strategy<Value = Dtype> {
@@ -132,12 +133,76 @@ fn sealed() -> impl Strategy<Value = Sealed> {
     ("[A-Za-z0-9+/]{0,200}", "[A-Za-z0-9+/]{0,200}").prop_map(|(key, body)| Sealed { key, body })
 }
 
+/// A tensor of any format that is what it says.
+pub fn tensor() -> impl Strategy<Value = Tensor> {
+    let shape = vec(0..4_u64, 0..4);
+    (element(), shape, any::<u8>()).prop_map(|(dtype, shape, byte)| {
+        let elements: u64 = shape.iter().product();
+        let byte = if dtype == Element::Bool {
+            byte % 2
+        } else {
+            byte
+        };
+        Tensor {
+            name: "x.1".into(),
+            dtype,
+            data: vec![byte; elements as usize * dtype.bytes()],
+            shape,
+        }
+    })
+}
+
+fn element() -> impl Strategy<Value = Element> {
+    proptest::sample::select(vec![
+        Element::F32,
+        Element::F64,
+        Element::F16,
+        Element::Bf16,
+        Element::U8,
+        Element::I8,
+        Element::I16,
+        Element::I32,
+        Element::I64,
+        Element::Bool,
+    ])
+}
+
+fn slots() -> impl Strategy<Value = Vec<Slot>> {
+    let length = prop_oneof![Just(-1_i64), 1..=SAFE as i64];
+    let slot = (element(), vec(length, 0..4));
+    vec(slot, 1..3).prop_map(|slots| {
+        let named = slots.into_iter().enumerate();
+        let slot = |(n, (dtype, shape))| Slot {
+            name: format!("slot-{n}"),
+            dtype,
+            shape,
+        };
+        named.map(slot).collect()
+    })
+}
+
+fn interface(task: Task) -> impl Strategy<Value = Option<Interface>> {
+    (name(), slots(), slots()).prop_map(move |(label, inputs, outputs)| {
+        let interface = Interface {
+            label,
+            inputs,
+            outputs,
+        };
+        (task == Task::Tensors).then_some(interface)
+    })
+}
+
 fn announced_model() -> impl Strategy<Value = AnnouncedModel> {
-    let what = (model_id(), name(), vec(name(), 0..3), task(), dtype());
+    let task = task().prop_flat_map(|task| (Just(task), interface(task)));
+    let what = (model_id(), name(), vec(name(), 0..3), task, dtype());
     let terms = (0..=16_777_216_u32, price(), promise(), any::<bool>());
     (what, terms).prop_map(
-        |((model, name, aliases, task, dtype), (context, price, promise, continues))| {
+        |(
+            (model, name, aliases, (task, interface), dtype),
+            (context, price, promise, continues),
+        )| {
             AnnouncedModel {
+                interface,
                 model,
                 name,
                 aliases,

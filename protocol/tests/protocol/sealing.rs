@@ -7,6 +7,7 @@ use infernet_protocol::bounds::{
 use infernet_protocol::event::{
     Accepts, AnnouncedModel, Announcement, Award, Basis, Bid, Offer, check, encoded_len,
 };
+use infernet_protocol::inference::Task;
 use infernet_protocol::money::{PaymentTerms, Price};
 use infernet_protocol::payload::{Chain, Vector};
 use infernet_protocol::seal::{
@@ -219,6 +220,8 @@ fn largest_announcement() -> Announcement {
     let model = AnnouncedModel {
         name: "HuggingFaceTB/SmolLM2-135M-Instruct".into(),
         aliases: vec![],
+        interface: None,
+        task: Task::Embedding,
         ..announcement.models[0].clone()
     };
     announcement.direct = true;

@@ -65,8 +65,8 @@ impl Driver {
         self.halted(Some(ended), usage).await;
     }
 
-    /// What the tab is charged. Text is paid for as it is drawn, vectors when
-    /// they are made.
+    /// What the tab is charged. Text is paid for as it is drawn, vectors and
+    /// tensors when they are made.
     fn charge(&mut self, ended: EndReason, goods: &Goods) -> Msat {
         let Some(seat) = self.seat.take() else {
             return Msat::ZERO;
@@ -95,7 +95,7 @@ impl Driver {
     fn usage(&self, delivery: &Delivery) -> Usage {
         let prefix = match &self.admitted.work {
             Work::TextGeneration(generate) => generate.prefix.len(),
-            Work::Embedding { .. } => 0,
+            Work::Embedding { .. } | Work::Tensors { .. } => 0,
         };
         Usage {
             input_tokens: self.input_tokens,
@@ -110,9 +110,10 @@ impl Driver {
                 text: delivery.text.clone(),
                 tokens: delivery.tokens.clone(),
             },
-            Work::Embedding { .. } => Product::Embedding {
-                vectors: std::mem::take(&mut self.vectors),
-            },
+            work @ (Work::Embedding { .. } | Work::Tensors { .. }) => {
+                let nothing = || Product::empty(work.task());
+                self.made.take().unwrap_or_else(nothing)
+            }
         }
     }
 

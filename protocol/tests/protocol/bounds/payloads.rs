@@ -6,8 +6,11 @@ use infernet_protocol::payload::{
     Decline, Generate, Input, News, Output, Payload as _, Product, Progress, Vector, Work,
 };
 use infernet_protocol::seal::Salt;
+use infernet_protocol::tensor::{Element, Tensor};
+use proptest::prelude::*;
 
 use super::of_bytes;
+use crate::generate;
 
 /// Sets one thing to a size.
 type Change = fn(&mut Generate, usize);
@@ -102,6 +105,72 @@ fn of_texts_to_embed() {
     assert!(!accepted(vec!["x".into(); MAX_TEXTS + 1]));
     assert!(!accepted(vec![]));
     assert!(!accepted(vec!["x".into(), String::new()]));
+}
+
+fn tensors_are_accepted(inputs: Vec<Tensor>) -> bool {
+    let input = Input {
+        salt: Salt::from_bytes([1; 32]),
+        work: Work::Tensors { inputs },
+    };
+    Input::from_bytes(&input.to_bytes()).is_ok_and(|read| read == input)
+}
+
+proptest! {
+    #[test]
+    fn of_tensors_that_are_what_they_say(tensor in generate::tensor()) {
+        prop_assert!(tensor.validate().is_ok());
+        prop_assert_eq!(tensor.tokens(), tensor.data.len().div_ceil(4) as u64);
+        prop_assert!(tensors_are_accepted(vec![tensor.clone()]));
+        let longer = Tensor { data: [&tensor.data[..], &[0]].concat(), ..tensor };
+        prop_assert!(!tensors_are_accepted(vec![longer]));
+    }
+}
+
+#[test]
+fn of_tensors() {
+    let tensor = |n: usize| Tensor {
+        name: format!("x{n}"),
+        dtype: Element::I16,
+        shape: vec![2],
+        data: vec![1, 0, 2, 0],
+    };
+    let with = |change: fn(&mut Tensor)| {
+        let mut one = tensor(0);
+        change(&mut one);
+        tensors_are_accepted(vec![one])
+    };
+    assert!(tensors_are_accepted((0..MAX_TENSORS).map(tensor).collect()));
+    assert!(!tensors_are_accepted(
+        (0..=MAX_TENSORS).map(tensor).collect()
+    ));
+    assert!(!tensors_are_accepted(vec![]));
+    assert!(!tensors_are_accepted(vec![tensor(0), tensor(0)]));
+    let dimensions = |n| {
+        let mut one = tensor(0);
+        one.shape = [vec![1; n - 1], vec![2]].concat();
+        tensors_are_accepted(vec![one])
+    };
+    assert!(dimensions(MAX_DIMENSIONS));
+    assert!(!dimensions(MAX_DIMENSIONS + 1));
+    let refused: [fn(&mut Tensor); 8] = [
+        |t| t.name = String::new(),
+        |t| t.name = "../up".into(),
+        |t| t.name = ".hidden".into(),
+        |t| t.name = of_bytes(MAX_NAME_BYTES + 1),
+        |t| t.shape = vec![3],
+        // Their product is 4 with 64 bits.
+        |t| t.shape = vec![1 << 63, 1 << 63, 2],
+        |t| t.dtype = Element::I32,
+        |t| t.dtype = Element::Bool,
+    ];
+    for (n, change) in refused.into_iter().enumerate() {
+        assert!(!with(change), "{n}");
+    }
+    assert!(with(|t| {
+        t.name = of_bytes(MAX_NAME_BYTES);
+        t.shape = vec![];
+        t.data.truncate(2);
+    }));
 }
 
 #[test]
