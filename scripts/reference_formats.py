@@ -11,7 +11,7 @@ from datetime import datetime
 import gguf
 import numpy
 import transformers
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
@@ -142,28 +142,54 @@ def sentence_piece(name, first_space):
     return data, core, ["<s>"]
 
 
-def gguf_tokenizers():
-    """A GGUF with nothing but a tokenizer, and its tokens of the strings."""
-    kinds = [(name, "llama", byte_level(name)) for name in ["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken"]]
-    kinds.append(("llama", "llama", sentence_piece("llama", first_space=True)))
-    kinds.append(("gemma", "gemma3", sentence_piece("gemma", first_space=False)))
+def of_mistral():
+    """As Mistral's tokenizer.json: a space before the first word alone, and only where there is none."""
+    _, core, begin = sentence_piece("mistral", first_space=True)
+    core.normalizer = None
+    core.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False)
+    return None, core, begin
+
+
+def of_gemma():
+    """As Gemma's tokenizer.json: runs of spaces are added tokens that no text holds."""
+    data, core, begin = sentence_piece("gemma", first_space=False)
+    core.normalizer = normalizers.Replace(" ", "▁")
+    core.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    core.add_tokens([AddedToken("▁" * length, normalized=False) for length in range(2, 9)])
+    return None, core, begin
+
+
+def tokenizers():
+    """GGUFs with nothing but a tokenizer and files like tokenizer.json, and their tokens of the strings."""
+    kinds = [(f"{name}.gguf", "llama", byte_level(name)) for name in ["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken"]]
+    kinds.append(("llama.gguf", "llama", sentence_piece("llama", first_space=True)))
+    kinds.append(("gemma.gguf", "gemma3", sentence_piece("gemma", first_space=False)))
+    kinds.append(("llama-bpe.json", None, byte_level("llama-bpe")))
+    kinds.append(("qwen2.json", None, byte_level("qwen2")))
+    kinds.append(("llama.json", None, sentence_piece("llama", first_space=True)))
+    kinds.append(("mistral.json", None, of_mistral()))
+    kinds.append(("gemma.json", None, of_gemma()))
     extra = [
         "<think>x</think>", "a <|im_end|> b<|im_end|>c", "</s>one</s> two", "<start_of_turn>user\n\n\nhi", "<0x41>", "</s",
         "HelloWorld fooBarBAZ 12345 don'T\n/path", " ",
     ]
-    tokenizers = []
-    for name, architecture, (data, core, begin) in kinds:
-        file = f"{name}.gguf"
-        write_vocabulary(FORMATS / file, architecture, data)
+    made = []
+    for file, architecture, (data, core, begin) in kinds:
+        if begin:
+            special = [(token, core.token_to_id(token)) for token in begin]
+            core.post_processor = processors.TemplateProcessing(single=f"{begin[0]} $A", special_tokens=special)
+        if architecture:
+            write_vocabulary(FORMATS / file, architecture, data)
+        else:
+            (FORMATS / file).write_text(core.to_str())
         fast = PreTrainedTokenizerFast(tokenizer_object=core)
-        begin = fast.convert_tokens_to_ids(begin)
         strings = []
         for text in [*STRINGS, *extra]:
-            tokens = fast(text, add_special_tokens=False)["input_ids"]
+            tokens = fast(text)["input_ids"]
             decoded = fast.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            strings.append({"text": text, "tokens": begin + tokens, "decoded": decoded})
-        tokenizers.append({"file": file, "strings": strings})
-    write(FORMATS / "tokenizers.json", {"made_with": MADE_WITH, "tokenizers": tokenizers})
+            strings.append({"text": text, "tokens": tokens, "decoded": decoded})
+        made.append({"file": file, "strings": strings})
+    write(FORMATS / "tokenizers.json", {"made_with": MADE_WITH, "tokenizers": made})
 
 
 def write_vocabulary(path, architecture, data):
@@ -373,8 +399,10 @@ TEMPLATES = {
 {{ message.content.replace('e', '3')[:5] }}|{{ message.content[-3:] }}|{{ message.content.split() | join(',') }}|{{ message.content.splitlines() | length }}
 {{ message.content.find('e') }} {{ message.content | length }} {{ message.content.count('l') }} {{ tools is none }} {{ documents is none }} {{ '%s' | format(message.role) }}
 {{ strftime_now('%Y-%m-%d %H:%M %B %A %j') }} {{ messages | map(attribute='role') | unique | join('/') }} {{ messages | last == message }} {{ none }} {{ true }}
+{%- generation -%} said: {{ message.role }} {%- endgeneration %}
 {% endfor %}
-{{- [1, 2] + [3] }} {{ 7 // 2 }} {{ 2 ** 3 }} {{ 'x' * 3 }} {{ ('a', 'b')[1] }} {{ "it's" ~ 1.0 }} {{ {'k': 'v'} }}
+{{- tools is iterable }} {{ nobody is iterable }} {{ messages is iterable }} {{ 1 is iterable }}
+{{ [1, 2] + [3] }} {{ 7 // 2 }} {{ 2 ** 3 }} {{ 'x' * 3 }} {{ ('a', 'b')[1] }} {{ "it's" ~ 1.0 }} {{ {'k': 'v'} }}
 """,
 }
 CHATS = [
@@ -422,5 +450,5 @@ def templates():
 
 if __name__ == "__main__":
     quants()
-    gguf_tokenizers()
+    tokenizers()
     templates()

@@ -55,7 +55,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         python::set_up(&mut environment);
         environment
-            .add_template_owned(NAME, source)
+            .add_template_owned(NAME, python::without_marks(&source))
             .map_err(|error| format!("the chat template is no Jinja template: {error}"))?;
         Ok(Self {
             environment,

@@ -148,9 +148,10 @@ impl Tokenizer {
     pub(crate) fn bytes(&self, token: TokenId) -> Option<Vec<u8>> {
         let added = self.model.get_added_vocabulary();
         if let Some(added) = added.get_added_tokens_decoder().get(&token) {
-            return Some(match added.special {
-                true => Vec::new(),
-                false => added.content.clone().into_bytes(),
+            return Some(match (added.special, self.spelling) {
+                (true, _) => Vec::new(),
+                (false, Some(Spelling::SentencePiece)) => sentence_piece_bytes(&added.content),
+                (false, _) => added.content.clone().into_bytes(),
             });
         }
         let text = self.model.id_to_token(token)?;

@@ -13,6 +13,35 @@ pub(super) fn set_up(environment: &mut Environment<'_>) {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
+    environment.add_test("iterable", is_iterable);
+}
+
+/// Without the marks around what an assistant says, `{% generation %}`, which
+/// are for training and write nothing.
+pub(super) fn without_marks(source: &str) -> String {
+    let mut text = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, statement)) = rest.split_once("{%") {
+        text.push_str(before);
+        text.push_str("{%");
+        let end = statement.find("%}").unwrap_or(statement.len());
+        let (statement, after) = statement.split_at(end);
+        let name = statement.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
+        match name {
+            "generation" => text.push_str(&statement.replace(name, "if true")),
+            "endgeneration" => text.push_str(&statement.replace(name, "endif")),
+            _ => text.push_str(statement),
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
+
+/// Nothing can be taken out of `none`, though Jinja for Rust lets it pass for a
+/// list without elements.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
 }
 
 /// What templates call to refuse a chat.
