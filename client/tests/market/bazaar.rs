@@ -9,7 +9,6 @@ use infernet_node::clock;
 use infernet_payments::rail::PaymentRail;
 use infernet_payments::test_rail::{Network, Wallet};
 use infernet_protocol::event::{Attestation, Receipt, Signed};
-use infernet_protocol::job::buyer::Patience;
 use infernet_protocol::kinds;
 use infernet_protocol::money::Msat;
 use nostr::{Event, Filter, Keys, Kind, RelayUrl};
@@ -17,7 +16,7 @@ use nostr_relay_builder::LocalRelay;
 use tempfile::TempDir;
 
 use crate::seller::{Offer, SAT_A_TOKEN, Seller};
-use crate::{DEADLINE, Life, relay_on};
+use crate::{DEADLINE, Life, PATIENCE, relay_on};
 
 /// A relay, a Lightning network, sellers, and a buyer with a wallet.
 pub struct Bazaar {
@@ -61,11 +60,7 @@ impl Bazaar {
 
     pub fn options(&self) -> Options {
         let mut options = Options::new([self.url.to_string()]).keys(self.keys.clone());
-        options.patience = Patience {
-            ack_ms: 2_000,
-            silence_ms: 2_000,
-            gap_ms: 60,
-        };
+        options.patience = PATIENCE;
         let mut purse = purse::Options::new(self.wallet.clone(), self.folder());
         purse.limits = self.limits;
         options.purse(purse)

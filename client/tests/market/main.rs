@@ -26,6 +26,13 @@ use fake::{Fake, Script};
 /// No test waits longer than this.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
+/// How long a provider may be silent: longer than a busy machine is.
+pub const PATIENCE: Patience = Patience {
+    ack_ms: 5_000,
+    silence_ms: 5_000,
+    gap_ms: 60,
+};
+
 /// A relay, and providers.
 pub struct Market {
     pub relay: LocalRelay,
@@ -35,16 +42,23 @@ pub struct Market {
 
 /// A relay in memory, on this port or any, that takes as many events as there are.
 pub async fn relay_on(port: Option<u16>) -> LocalRelay {
-    let mut builder = RelayBuilder::default().rate_limit(RateLimit {
-        max_reqs: 500,
-        notes_per_minute: 1_000_000,
-    });
-    if let Some(port) = port {
-        builder = builder.port(port);
+    let begun = tokio::time::Instant::now();
+    loop {
+        let mut builder = RelayBuilder::default().rate_limit(RateLimit {
+            max_reqs: 500,
+            notes_per_minute: 1_000_000,
+        });
+        if let Some(port) = port {
+            builder = builder.port(port);
+        }
+        let relay = LocalRelay::new(builder);
+        // A port that has just been left, or taken by somebody else, is tried again.
+        match relay.run().await {
+            Ok(()) => return relay,
+            Err(error) => assert!(begun.elapsed() < DEADLINE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let relay = LocalRelay::new(builder);
-    relay.run().await.unwrap();
-    relay
 }
 
 impl Market {
@@ -64,11 +78,7 @@ impl Market {
 
     pub fn options(&self) -> Options {
         let mut options = Options::new([self.url.to_string()]);
-        options.patience = Patience {
-            ack_ms: 2_000,
-            silence_ms: 2_000,
-            gap_ms: 60,
-        };
+        options.patience = PATIENCE;
         options.auction_window = Duration::from_millis(1_500);
         options
     }

@@ -294,7 +294,7 @@ async fn a_wallet_that_does_not_answer_by_the_deadline_is_not_the_providers_sile
         .await
         .unwrap();
     // Longer than a provider may be silent, and shorter than this one waits for money.
-    let life = live(&client, buy().deadline(Duration::from_secs(4))).await;
+    let life = live(&client, buy().deadline(Duration::from_secs(9))).await;
     let error = life.outcome.unwrap_err();
     assert!(
         error.to_string().contains("your wallet does not answer"),

@@ -111,14 +111,22 @@ pub fn wallets() -> (Network, Wallet, Wallet) {
 }
 
 pub async fn relay() -> (LocalRelay, RelayUrl) {
-    let builder = RelayBuilder::default().rate_limit(RateLimit {
-        max_reqs: 500,
-        notes_per_minute: 1_000_000,
-    });
-    let relay = LocalRelay::new(builder);
-    relay.run().await.unwrap();
-    let url = relay.url().await;
-    (relay, url)
+    let begun = tokio::time::Instant::now();
+    loop {
+        let builder = RelayBuilder::default().rate_limit(RateLimit {
+            max_reqs: 500,
+            notes_per_minute: 1_000_000,
+        });
+        let relay = LocalRelay::new(builder);
+        // Its port may be taken before it listens: then it takes another one.
+        match relay.run().await {
+            Ok(()) => {
+                let url = relay.url().await;
+                return (relay, url);
+            }
+            Err(error) => assert!(begun.elapsed() < DEADLINE, "{error}"),
+        }
+    }
 }
 
 /// A wallet's service, and a client of it.

@@ -54,9 +54,15 @@ impl Relay {
     }
 }
 
+/// A port below those that the system gives to outgoing connections: it is still free when a relay comes back to it.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    let ports = 10_000..32_000;
+    let random = Keys::generate().public_key().to_bytes();
+    let first = u16::from_le_bytes([random[0], random[1]]);
+    let count = ports.end - ports.start;
+    let mut from_there = (0..count).map(|step| ports.start + (first % count + step) % count);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    from_there.find(is_free).expect("a port is free")
 }
 
 async fn serve(port: u16) -> LocalRelay {

@@ -153,7 +153,8 @@ impl Attempt {
             };
             sent(self.seller.books());
             let pause = match way {
-                Way::Slow => 100,
+                // Who fails before the buyer has booked its payment looks like one that waited for it in vain.
+                Way::Slow | Way::FailsAfter(_) | Way::ShowsAgainAndFails(_) => 100,
                 _ => 3,
             };
             tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -82,11 +82,17 @@ impl Offer {
             terms: Terms {
                 prepaid_output_tokens: 4,
                 stretch_output_tokens: 4,
-                patience_ms: 5_000,
+                patience_ms: 20_000,
                 ..Terms::default()
             },
             keys: Keys::generate(),
         }
+    }
+
+    /// The same, paid for so many tokens of output at first: no other top-up is under way before they are nearly drawn.
+    pub fn prepaid(mut self, tokens: u64) -> Self {
+        self.terms.prepaid_output_tokens = tokens;
+        self
     }
 
     /// The same, promising this speed: more is asked first.
