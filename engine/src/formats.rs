@@ -1,6 +1,7 @@
 //! The file formats that weights come in.
 
 pub(crate) mod gguf;
+mod mistaken;
 pub(crate) mod quantized;
 pub(crate) mod safetensors;
 

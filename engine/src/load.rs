@@ -14,6 +14,7 @@ use tch::{Device, Kind};
 pub(crate) use module::Module;
 
 use crate::error::LoadError;
+use crate::formats::gguf::split;
 use crate::formats::unsupported;
 use crate::manifest::Manifest;
 use crate::models::encoder::Encoder;
@@ -175,6 +176,9 @@ fn find(path: &Path) -> Result<PathBuf, LoadError> {
             found.push(file);
         }
     }
+    if let Some(first) = split::first_of(&found) {
+        return Ok(first);
+    }
     match (found.pop(), found.is_empty()) {
         (Some(file), true) => Ok(file),
         (Some(_), false) => Err(unsupported(path, "a folder of several GGUF files")),
@@ -194,6 +198,7 @@ fn name(path: &Path) -> String {
     let Some(stem) = lower.strip_suffix(".gguf") else {
         return lower;
     };
+    let stem = split::part(OsStr::new(&lower)).map_or(stem, |(beginning, ..)| beginning);
     match stem.rsplit_once(['.', '-']) {
         Some((name, end)) if is_quantization(end) => name.to_owned(),
         _ => stem.to_owned(),
@@ -247,6 +252,7 @@ mod tests {
             ),
             ("/m/Llama-3-8B-bf16.gguf", "llama-3-8b"),
             ("/m/tiny.gguf", "tiny"),
+            ("/m/Llama-70B-Q4_K_M-00001-of-00002.gguf", "llama-70b"),
             ("/m/all-MiniLM-L6-v2", "all-minilm-l6-v2"),
         ] {
             assert_eq!(name(Path::new(path)), expected);

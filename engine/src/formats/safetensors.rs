@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use super::{MappedFile, Weights, damaged, in_file, map, read, unsupported};
+use super::{MappedFile, Weights, damaged, in_file, map, mistaken, read, unsupported};
 use crate::error::LoadError;
 
 /// Files that one index may name: the largest models come in some hundreds.
@@ -44,6 +44,13 @@ impl Shards {
             true => shard_paths(folder, &index)?,
             false => vec![folder.join("model.safetensors")],
         };
+        if let ([only], Some(pickle)) = (&paths[..], mistaken::pickle_in(folder))
+            && !only.exists()
+        {
+            let what =
+                "a pickle, which could run a program when it is read (convert it to safetensors)";
+            return Err(unsupported(&pickle, what));
+        }
         let shards = paths
             .into_iter()
             .map(Shard::open)

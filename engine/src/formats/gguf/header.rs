@@ -85,11 +85,13 @@ pub(super) fn parse(file: &[u8]) -> Result<Parsed, String> {
     }
     let header = (file.len() - reader.rest.len()) as u64;
     let data = header.next_multiple_of(alignment);
-    let tensors = infos
-        .into_iter()
-        .map(|(name, entry)| Ok((name.clone(), locate(entry, data, file.len()).ok_or(name)?)))
-        .collect::<Result<_, String>>()
-        .map_err(|name| format!("it is cut off: tensor {name} lies beyond its end"))?;
+    let mut tensors = HashMap::new();
+    for (name, entry) in infos {
+        let info = locate(entry, data, file.len()).map_err(|why| format!("tensor {name} {why}"))?;
+        if tensors.insert(name.clone(), info).is_some() {
+            return Err(format!("tensor {name} is there twice"));
+        }
+    }
     no_overlap(&tensors)?;
     Ok((entries, tensors))
 }
@@ -120,24 +122,36 @@ struct Entry {
 
 /// Turns a tensor's place in the data into its place in the file, if it is
 /// inside it.
-fn locate(entry: Entry, data: u64, length: usize) -> Option<TensorInfo> {
+fn locate(entry: Entry, data: u64, length: usize) -> Result<TensorInfo, &'static str> {
     let Entry {
         shape,
         encoding,
         offset,
     } = entry;
+    let rows = shape.split_last().map_or(&[][..], |(_, rows)| rows);
+    let columns = shape.last().map_or(1, |&size| size as u64);
+    let row = encoding
+        .bytes_of(columns)
+        .ok_or("has rows of no whole blocks")?;
+    // Not by its bytes alone: those of an unknown format are 0.
     let elements = shape
         .iter()
-        .try_fold(1_u64, |product, &size| product.checked_mul(size as u64))?;
-    let bytes = usize::try_from(encoding.bytes_of(elements)?).ok()?;
-    let start = usize::try_from(data.checked_add(offset)?).ok()?;
-    (start.checked_add(bytes)? <= length).then_some(TensorInfo {
-        shape,
-        encoding,
-        file: 0,
-        start,
-        bytes,
-    })
+        .try_fold(1_u64, |product, &size| product.checked_mul(size as u64));
+    let bytes = rows
+        .iter()
+        .try_fold(row, |product, &size| product.checked_mul(size as u64));
+    let start = data.checked_add(offset);
+    let end = bytes.and_then(|bytes| start?.checked_add(bytes));
+    match (elements, start, end) {
+        (Some(_), Some(start), Some(end)) if end <= length as u64 => Ok(TensorInfo {
+            shape,
+            encoding,
+            file: 0,
+            start: start as usize,
+            bytes: (end - start) as usize,
+        }),
+        _ => Err("lies beyond the file's end: it is cut off"),
+    }
 }
 
 fn bounded(count: u64, limit: u64, what: &str) -> Result<u64, String> {

@@ -182,6 +182,7 @@ impl Gguf {
 mod tests {
     use std::path::{Path, PathBuf};
 
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::*;
@@ -240,6 +241,29 @@ mod tests {
                 let own = tokenizer.encode_text(&text).unwrap();
                 assert_eq!(own, tokens, "{file}: {text:?}");
                 assert_eq!(decode(&tokenizer, &own), decoded, "{file}: {text:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(192))]
+
+        /// Whatever bytes of a vocabulary are changed, it is read or refused.
+        #[test]
+        fn a_changed_vocabulary_never_panics(
+            file in prop::sample::select(vec!["llama.gguf", "gemma.gguf", "qwen2.gguf"]),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        ) {
+            let mut bytes = std::fs::read(folder().join(file)).unwrap();
+            for (place, byte) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            let changed = tempfile::tempdir().unwrap();
+            let path = changed.path().join(file);
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(tokenizer) = Gguf::open(&path).and_then(|gguf| gguf.tokenizer()) {
+                let _ = tokenizer.encode_text("Hello, <|im_end|> wörld 12");
             }
         }
     }
