@@ -59,7 +59,7 @@ const METHODS: &str =
     "pay_invoice,make_invoice,lookup_invoice,list_transactions,get_balance,get_info";
 
 /// Money that is on its way counts in no wallet; it arrives within this time, or never.
-const ARRIVAL: Duration = Duration::from_secs(20);
+const ARRIVAL: Duration = Duration::from_secs(60);
 
 /// How soon it is looked for again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -196,7 +196,10 @@ async fn a_model_that_nobody_has_is_answered_with_what_there_is() {
             error.to_string(),
             "nobody sells gpt-9; on sale for text-generation: tiny"
         );
-        assert!(began.elapsed() < Duration::from_secs(5));
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "it was waited for"
+        );
     }
     // An offer that led to nothing is withdrawn.
     let cancel =
@@ -309,14 +312,14 @@ async fn a_relay_that_stops_and_comes_back_does_not_end_the_job() {
     .await;
     let mut options = infernet_client::Options::new([url.to_string()]);
     // The relay is away for longer than a provider may be silent.
-    options.patience.silence_ms = 1_000;
+    options.patience.silence_ms = 3_000;
     let client = Client::connect(options).await.unwrap();
     let mut answer_ = client.submit(ask()).await.unwrap();
     let lived = async {
         let mut text = answer_.next().await.unwrap().unwrap();
         relay.shutdown();
         while !matches!(answer_.step().await.unwrap(), Step::Adrift) {}
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        tokio::time::sleep(Duration::from_millis(3_500)).await;
         let _relay = relay_on(port).await;
         while let Some(more) = answer_.next().await.unwrap() {
             text.push_str(&more);

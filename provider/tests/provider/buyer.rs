@@ -1,7 +1,6 @@
 //! A buyer that does the right thing, or the wrong one, as a test wants.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use infernet_node::clock;
 use infernet_node::link::{self, Delivery, Link, Subscription};
@@ -458,10 +457,7 @@ impl Buyer {
     }
 
     pub async fn fetch(&self, filter: Filter) -> Vec<Event> {
-        self.link
-            .fetch(vec![filter], Duration::from_secs(10))
-            .await
-            .unwrap()
+        self.link.fetch(vec![filter], PATIENCE).await.unwrap()
     }
 }
 

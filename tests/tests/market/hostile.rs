@@ -6,12 +6,15 @@ use infernet_tests::Market;
 use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, Tag};
 use nostr_sdk::Client;
 
+/// Nothing here takes so long unless it is broken.
+const SOON: Duration = Duration::from_secs(60);
+
 /// Somebody with a Nostr client of another make.
 async fn stranger(market: &Market) -> Client {
     let client = Client::new(Keys::generate());
     client.add_relay(&market.relay.url).await.unwrap();
     client.connect().await;
-    client.wait_for_connection(Duration::from_secs(10)).await;
+    client.wait_for_connection(SOON).await;
     client
 }
 
@@ -105,7 +108,7 @@ async fn a_replayed_job_does_nothing() {
     let results = client
         .fetch_events(
             nostr::Filter::new().kind(Kind::from(infernet_protocol::kinds::RESULT)),
-            Duration::from_secs(10),
+            SOON,
         )
         .await
         .unwrap();
@@ -131,7 +134,7 @@ async fn evidence_cannot_be_deleted_by_its_author() {
             .unwrap();
         refusal(&client, &deletion).await;
         let still = client
-            .fetch_events(nostr::Filter::new().id(event.id), Duration::from_secs(10))
+            .fetch_events(nostr::Filter::new().id(event.id), SOON)
             .await
             .unwrap();
         assert_eq!(still.len(), 1);

@@ -59,7 +59,7 @@ fn nostr_tools_reads_and_verifies_the_market() {
         .arg(&market.relay.url)
         .current_dir(&place);
     let mut reader = Process::start("nostr-tools", &mut node).unwrap();
-    let status = reader.ended(Duration::from_secs(30)).unwrap();
+    let status = reader.ended(Duration::from_secs(90)).unwrap();
     assert!(status.success(), "{}", reader.stderr());
 
     let lines: Vec<serde_json::Value> = reader
