@@ -112,7 +112,8 @@ pub enum Command {
 /// What to sell, and how.
 #[derive(Debug, Args)]
 pub struct Start {
-    /// A model to sell: a GGUF file, a folder with one, or a Hugging Face folder; repeat for more
+    /// A model to sell: a GGUF file, a folder with one, a Hugging Face folder, or a folder with a TorchScript
+    /// module, which runs with your rights; repeat for more
     #[arg(
         long = "model",
         value_name = "PATH[=NAME]",
