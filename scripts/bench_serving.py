@@ -40,9 +40,9 @@ def gaps(answers):
 
 
 def arriving(prompts):
-    """Short prompts, one after the other."""
+    """Short prompts, one after the other, each from somebody else."""
     return [
-        {"prompt": prompts.cut(SHORT), "tokens": ANSWER, "at": number * GAP_S}
+        {"prompt": prompts.cut(SHORT), "tokens": ANSWER, "at": number * GAP_S, "customer": number}
         for number in range(ARRIVALS)
     ]
 
@@ -62,7 +62,7 @@ def mixed(one, prompts, rounds):
         for case, (firsts, between) in measured.items():
             asked = arriving(prompts)
             if case == "with":
-                asked.append({"prompt": prompts.cut(LONG), "tokens": 1, "at": LONG_AT_S})
+                asked.append({"prompt": prompts.cut(LONG), "tokens": 1, "at": LONG_AT_S, "customer": ARRIVALS})
             answers = one.ask("answer", asked)
             firsts += [first_s(answer) for answer in answers[:ARRIVALS]]
             between += gaps(answers[:ARRIVALS])

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infernet_engine::{Engine, Error, Generate, Step, TorchEngine};
+use infernet_engine::{Engine, Error, Generate, Standing, Step, TorchEngine};
 use infernet_protocol::inference::{Prompt, Sampling};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,9 @@ pub struct Request {
     /// When it is sent, in seconds after the first instant.
     #[serde(default)]
     at: f64,
+    /// Whom it is for.
+    #[serde(default)]
+    customer: u64,
 }
 
 /// What came of a request; instants in seconds after the first.
@@ -58,7 +61,10 @@ async fn ask(engine: Arc<TorchEngine>, request: Request, begin: Instant) -> Resu
         max_tokens: request.tokens,
         stop: vec![],
         prefix: vec![],
-        standing: infernet_engine::Standing::default(),
+        standing: Standing {
+            customer: request.customer,
+            ..Standing::default()
+        },
     })?;
     while let Some(step) = steps.next().await {
         match step {
