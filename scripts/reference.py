@@ -307,6 +307,7 @@ def sha256(data):
 
 def models():
     tiny, minilm = REFERENCE / "tiny-llama", MODELS / "all-minilm-l6-v2"
+    module = REFERENCE / "tiny-classifier"
     smollm2 = MODELS / "smollm2-135m-instruct" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     template = AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name).chat_template
 
@@ -334,6 +335,10 @@ def models():
                 file("tokenizer-config", tiny / "tokenizer_config.json"),
                 *(file("weights", shard) for shard in tiny.glob("*.safetensors")),
             ],
+        )},
+        {"what": "a module: the tests' own tiny classifier", **manifest(
+            architecture="torchscript", context=16_777_216, end_tokens=[], task="tensors",
+            files=[file("interface", module / "module.json"), file("script", module / "classifier.pt")],
         )},
     ]
     write(EXAMPLES / "model.json", {"examples": examples})

@@ -28,7 +28,7 @@ fn examples() -> Vec<Example> {
 #[test]
 fn the_document_s_examples_hold() {
     let examples = examples();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for example in examples {
         let manifest: Manifest = serde_json::from_value(example.manifest.clone()).unwrap();
         assert_eq!(manifest.canonical_json(), example.canonical);
@@ -49,6 +49,12 @@ fn order_in_a_manifest_does_not_matter() {
 #[test]
 fn the_tiny_llama_has_the_identity_of_its_example() {
     assert_eq!(model(tiny()), examples()[2].id);
+}
+
+#[test]
+fn the_tiny_classifier_has_the_identity_of_its_example() {
+    let classifier = load(reference_folder().join("tiny-classifier"), Dtype::F32);
+    assert_eq!(model(&classifier), examples()[3].id);
 }
 
 #[test]
