@@ -1,6 +1,7 @@
 //! A buyer that does the right thing, or the wrong one, as a test wants.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use infernet_node::clock;
 use infernet_node::link::{self, Delivery, Link, Subscription};
@@ -21,7 +22,7 @@ use infernet_protocol::tab::SignedTotals;
 use nostr::secp256k1::rand::RngCore;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey, Timestamp};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::house::{PATIENCE, Relay};
 
@@ -457,7 +458,15 @@ impl Buyer {
     }
 
     pub async fn fetch(&self, filter: Filter) -> Vec<Event> {
-        self.link.fetch(vec![filter], PATIENCE).await.unwrap()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // A connection to a relay that was stopped may break only when it is used.
+            match self.link.fetch(vec![filter.clone()], PATIENCE).await {
+                Ok(events) => return events,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

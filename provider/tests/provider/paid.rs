@@ -289,7 +289,10 @@ async fn an_input_longer_than_the_award_pays_for_is_declined() {
 #[tokio::test]
 async fn many_jobs_of_one_buyer_share_its_tab() {
     // One buyer may hold half of the places, and all of these may wait at once.
-    let mut market = Market::open(PRICE, quick(), |o| (o.slots, o.queue) = (8, 200)).await;
+    let mut market = Market::open(PRICE, quick(), |o| {
+        (o.slots, o.queue, o.tab.patience_ms) = (8, 200, 300_000);
+    })
+    .await;
     let mut awards = vec![];
     for _ in 0..100 {
         awards.push(market.award(20).await.0);

@@ -1,5 +1,6 @@
 //! More awards than slots.
 
+use infernet_engine::Script;
 use infernet_protocol::event::Status;
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::payload::{Decline, Wish};
@@ -7,10 +8,18 @@ use infernet_protocol::payload::{Decline, Wish};
 use super::buyer::Buyer;
 use super::house::{Provider, Relay, quick, slow};
 
+/// So slow that the others come while the first one runs, on a busy machine too.
+fn slower() -> Script {
+    Script {
+        tokens_per_second: 2.0,
+        ..slow()
+    }
+}
+
 #[tokio::test]
 async fn beyond_capacity_awards_wait_and_then_are_declined() {
     let relay = Relay::start().await;
-    let provider = Provider::start(&[&relay], slow(), |o| o.queue = 1).await;
+    let provider = Provider::start(&[&relay], slower(), |o| o.queue = 1).await;
     let key = provider.handle.public_key();
     let (mut a, mut b, mut c) = (
         Buyer::connect(&[&relay]).await,
@@ -39,7 +48,7 @@ async fn beyond_capacity_awards_wait_and_then_are_declined() {
 #[tokio::test]
 async fn one_that_is_stopped_in_the_queue_leaves_nothing_and_the_others_move_up() {
     let relay = Relay::start().await;
-    let provider = Provider::start(&[&relay], slow(), |_| {}).await;
+    let provider = Provider::start(&[&relay], slower(), |_| {}).await;
     let (mut a, mut b, mut c) = (
         Buyer::connect(&[&relay]).await,
         Buyer::connect(&[&relay]).await,
