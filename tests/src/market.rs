@@ -11,7 +11,7 @@ use crate::{Process, binary};
 
 /// How long a process may take to be ready: a debug build loads a real model in
 /// seconds, on a busy machine in some more.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(180);
 
 /// The variable that connects a provider or a client to its wallet.
 pub const WALLET: &str = "INFERNET_WALLET";
@@ -228,10 +228,10 @@ impl Client {
     /// Runs the client to its end.
     ///
     /// # Errors
-    /// If it has not ended within two minutes.
+    /// If it has not ended within five minutes: longer than any job may take.
     pub fn run(&self, arguments: &[&str]) -> Result<Finished> {
         let mut process = self.start(arguments)?;
-        let status = process.ended(Duration::from_secs(120))?;
+        let status = process.ended(Duration::from_secs(300))?;
         Ok(Finished {
             status,
             stdout: process.stdout(),

@@ -40,7 +40,7 @@ fn demo(test: &str, bitcoind: &Path) -> Option<String> {
         .env("TMPDIR", folder.path())
         .env("BITCOIND_EXE", bitcoind);
     let mut demo = Process::start("demo", &mut command).unwrap();
-    let status = demo.ended(Duration::from_secs(240)).unwrap();
+    let status = demo.ended(Duration::from_secs(600)).unwrap();
     let said = demo.stdout();
     assert!(status.success(), "{said}\n{}", demo.stderr());
     for part in SHOWN {

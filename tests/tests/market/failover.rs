@@ -6,7 +6,7 @@ use infernet_tests::{Market, Process};
 
 use crate::{SMOLLM2, model, words};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 /// Waits until so many bytes of an answer have streamed.
 fn streamed(client: &Process, bytes: usize) {

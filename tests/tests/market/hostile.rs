@@ -7,7 +7,7 @@ use nostr::{Event, EventBuilder, JsonUtil, Keys, Kind, Tag};
 use nostr_sdk::Client;
 
 /// Nothing here takes so long unless it is broken.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 /// Somebody with a Nostr client of another make.
 async fn stranger(market: &Market) -> Client {

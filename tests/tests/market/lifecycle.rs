@@ -7,7 +7,7 @@ use infernet_tests::{Market, Process, Provider, binary};
 
 use crate::words;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 fn provider_command(provider: &Provider, arguments: &[&str]) -> Process {
     let mut command = Command::new(binary("infernet-provider"));

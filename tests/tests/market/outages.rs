@@ -6,7 +6,7 @@ use infernet_tests::Market;
 
 use crate::words;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 #[test]
 fn a_job_outlives_its_relay() {
