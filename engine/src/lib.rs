@@ -52,6 +52,7 @@ mod detokenizer;
 mod device;
 mod error;
 mod formats;
+mod kernels;
 mod linear;
 mod load;
 mod loader;

@@ -16,6 +16,7 @@ pub(crate) use module::Module;
 use crate::error::LoadError;
 use crate::formats::gguf::split;
 use crate::formats::unsupported;
+use crate::linear::Packing;
 use crate::manifest::Manifest;
 use crate::models::encoder::Encoder;
 use crate::models::Placement;
@@ -36,7 +37,7 @@ pub struct ModelSource {
     pub path: PathBuf,
     /// What to call it; else it is named after its file or folder.
     pub name: Option<String>,
-    /// What to compute in: f32 or bf16.
+    /// What to compute in; int8 and int4 on the processor alone.
     pub dtype: Dtype,
 }
 
@@ -99,10 +100,7 @@ fn load_unguarded(source: &ModelSource, device: Device) -> Result<Loaded, LoadEr
     if module::is_module(&source.path) {
         return load_module(source, device);
     }
-    let placement = Placement {
-        device,
-        kind: kind(source)?,
-    };
+    let placement = placement(source, device)?;
     let path = find(&source.path)?;
     let parts = match path.is_dir() {
         true => folder::load(&path, placement)?,
@@ -148,15 +146,27 @@ fn load_module(source: &ModelSource, device: Device) -> Result<Loaded, LoadError
     })
 }
 
-fn kind(source: &ModelSource) -> Result<Kind, LoadError> {
-    match source.dtype {
-        Dtype::F32 => Ok(Kind::Float),
-        Dtype::Bf16 => Ok(Kind::BFloat16),
-        other => Err(unsupported(
-            &source.path,
-            format!("computing in {other} (take f32 or bf16)"),
-        )),
+/// What the number format asked for means on this device.
+fn placement(source: &ModelSource, device: Device) -> Result<Placement, LoadError> {
+    let (kind, packing) = match source.dtype {
+        Dtype::F32 => (Kind::Float, Packing::None),
+        Dtype::Bf16 => (Kind::BFloat16, Packing::None),
+        Dtype::Int8 => (Kind::BFloat16, Packing::Int8),
+        Dtype::Int4 => (Kind::BFloat16, Packing::Int4),
+        Dtype::Scripted => {
+            let what = "computing as scripted (take f32, bf16, int8 or int4)";
+            return Err(unsupported(&source.path, what));
+        }
+    };
+    if packing != Packing::None && device != Device::Cpu {
+        let what = format!("{} on a GPU (take bf16)", source.dtype);
+        return Err(unsupported(&source.path, what));
     }
+    Ok(Placement {
+        device,
+        kind,
+        packing,
+    })
 }
 
 /// The folder or GGUF that a path means.

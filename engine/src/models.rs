@@ -6,11 +6,16 @@ pub(crate) mod family;
 
 use tch::{Device, Kind};
 
+use crate::linear::Packing;
+
 /// Where and in what number format a model is computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placement {
     pub(crate) device: Device,
+    /// Of activations.
     pub(crate) kind: Kind,
+    /// Of matrices.
+    pub(crate) packing: Packing,
 }
 
 /// Far above any model's, and small enough that no product of two overflows.

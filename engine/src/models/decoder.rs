@@ -21,7 +21,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::Placement;
 use crate::error::LoadError;
 use crate::formats::{MappedFile, Weights};
-use crate::linear::Linear;
+use crate::linear::{Embedding, Linear};
 use crate::loader::{Loader, on_device};
 use batch::Batch;
 use layer::Layer;
@@ -37,7 +37,7 @@ pub(crate) use store::{BLOCK_TOKENS, Store};
 pub(crate) struct Decoder {
     config: Config,
     placement: Placement,
-    embedding: Tensor,
+    embedding: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
@@ -59,7 +59,7 @@ impl Decoder {
     ) -> Result<(Self, u64), LoadError> {
         let mut loader = Loader::new(weights, placement);
         let shape = [config.vocabulary, config.width];
-        let embedding = loader.tensor("model.embed_tokens.weight", &shape)?;
+        let embedding = Embedding::load(&mut loader, "model.embed_tokens", shape)?;
         let layers = config
             .layers
             .iter()
@@ -68,11 +68,8 @@ impl Decoder {
             .collect::<Result<_, _>>()?;
         let norm = RmsNorm::load(&mut loader, "model.norm", config.width, &config)?;
         let head = match config.tied {
-            true => Linear {
-                weight: embedding.shallow_clone(),
-                bias: None,
-            },
-            false => Linear::load(&mut loader, "lm_head", shape, false)?,
+            true => embedding.head(),
+            false => Linear::load_head(&mut loader, "lm_head", shape)?,
         };
         let rotary = config
             .ropes
@@ -153,7 +150,7 @@ impl Decoder {
 
     /// Hidden states `[tokens, width]` after the last layer.
     fn hidden(&self, batch: &Batch<'_>, store: &mut Store) -> Result<Tensor, TchError> {
-        let mut hidden = Tensor::f_embedding(&self.embedding, &batch.ids, -1, false, false)?;
+        let mut hidden = self.embedding.look_up(&batch.ids)?;
         if let Some(scale) = self.config.embedding_scale {
             // Rounded to the number format first, as transformers does.
             let scale = Tensor::f_full([1], scale, (hidden.kind(), hidden.device()))?;
