@@ -158,10 +158,20 @@ def answered(model, prompts):
     return answers
 
 
+def in_bf16(model, prompts, answers):
+    """How far the log-probabilities are from these on average, if the same is computed in bf16."""
+    short = copy.deepcopy(model).bfloat16()
+    far = []
+    for ids, answer in zip(prompts, answers):
+        found = logprobs(short, ids, answer["output"])
+        far.extend(abs(a - b) for a, b in zip(found, answer["logprobs"]))
+    return round(sum(far) / len(far), 4)
+
+
 def logprobs(model, ids, output):
     """The log-probability of each token of an answer."""
     with torch.no_grad():
-        logits = model(torch.tensor([ids + output])).logits[0, len(ids) - 1 : -1]
+        logits = model(torch.tensor([ids + output])).logits[0, len(ids) - 1 : -1].float()
     chosen = torch.log_softmax(logits, -1).gather(1, torch.tensor(output)[:, None])[:, 0]
     return [round(x, 5) for x in chosen.tolist()]
 
@@ -341,7 +351,7 @@ def multimodal(words, prompts):
         if answers:
             break
     save_folder(model, words, FOLDER / family.name, "1GB", as_published=False)
-    return {"forms": [family.name], "architecture": "gemma3", "answers": answers}
+    return {"forms": [family.name], "bf16": in_bf16(model, prompts, answers), "answers": answers}
 
 
 # A Llama whose rows fill blocks of 256 weights, but for those of two matrices.
@@ -388,7 +398,7 @@ def quantised(name, words, prompts):
             break
     print(f"{family.name}: seed {seed}, least margin {min(a['least_margin'] for a in answers)}")
     save_gguf(model, words, FOLDER / f"{family.name}.gguf", family, raw)
-    return {"forms": [f"{family.name}.gguf"], "answers": answers}
+    return {"forms": [f"{family.name}.gguf"], "bf16": in_bf16(model, prompts, answers), "answers": answers}
 
 
 def main():
@@ -405,7 +415,7 @@ def main():
         if family.arch:
             forms.append(f"{family.name}.gguf")
             save_gguf(model, words, FOLDER / forms[-1], family)
-        models.append({"forms": forms, "answers": answers})
+        models.append({"forms": forms, "bf16": in_bf16(model, prompts, answers), "answers": answers})
     models.append(multimodal(words, prompts))
     models.extend(quantised(name, words, prompts) for name in FORMATS)
     write(FOLDER / "answers.json", {

@@ -6,6 +6,8 @@
 mod config_file;
 mod gemma3;
 mod llama;
+#[cfg(test)]
+mod logits;
 mod metadata;
 mod mistral;
 mod qwen2;
