@@ -49,8 +49,8 @@ pub(crate) fn find() -> Result<(), &'static str> {
         .map_err(String::as_str)
 }
 
-/// Opens libtorch's CUDA half: in `LIBTORCH`, beside the libtorch that this was
-/// built with, or wherever the dynamic linker looks.
+/// Opens libtorch's CUDA half, from where it may lie or wherever the dynamic linker
+/// looks.
 fn open_half() -> Result<(), String> {
     let beside = folders().into_iter().map(|folder| folder.join(HALF));
     let mut paths: Vec<_> = beside.filter(|path| path.exists()).collect();
@@ -66,15 +66,18 @@ fn open_half() -> Result<(), String> {
     Ok(())
 }
 
-/// Where libraries may lie: libtorch's folders, and the program's.
+/// Where libraries may lie: in libtorch's folders, where `scripts/fetch cuda` puts
+/// them, and beside the program.
 fn folders() -> Vec<PathBuf> {
     let own = std::env::var_os("LIBTORCH").map(|root| PathBuf::from(root).join("lib"));
+    let build = BUILD_LIBRARIES.map(Path::new).into_iter().flat_map(|lib| {
+        let fetched = lib.join("../../cuda");
+        [lib.to_owned(), fetched.join("lib"), fetched]
+    });
     let program = std::env::current_exe().ok();
     let program = program.as_deref().and_then(Path::parent);
-    own.into_iter()
-        .chain(BUILD_LIBRARIES.map(PathBuf::from))
-        .chain(program.map(PathBuf::from))
-        .collect()
+    let program = program.map(PathBuf::from);
+    own.into_iter().chain(build).chain(program).collect()
 }
 
 /// Opens the first of these libraries that can be; says why the last could not.
