@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use infernet_engine::{Engine, Error, Generate, Standing, Step, TorchEngine};
-use infernet_protocol::inference::{Prompt, Sampling};
+use infernet_protocol::inference::{Prompt, Sampling, TokenId};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
@@ -30,6 +30,8 @@ pub struct Answer {
     sent: f64,
     /// When each token came.
     tokens: Vec<f64>,
+    /// Which they were.
+    ids: Vec<TokenId>,
 }
 
 /// Sends each request at its instant and waits for all.
@@ -69,7 +71,10 @@ async fn ask(engine: Arc<TorchEngine>, request: Request, begin: Instant) -> Resu
     while let Some(step) = steps.next().await {
         match step {
             Step::Started { input_tokens } => answer.prompt_tokens = input_tokens,
-            Step::Token { .. } => answer.tokens.push(begin.elapsed().as_secs_f64()),
+            Step::Token { id, .. } => {
+                answer.tokens.push(begin.elapsed().as_secs_f64());
+                answer.ids.push(id);
+            }
             Step::Ended { .. } => {}
             Step::Failed(error) => return Err(error),
         }

@@ -60,7 +60,8 @@ fn serve(engine: &Arc<TorchEngine>) -> Result<(), Failure> {
         .enable_time()
         .build()?;
     let mut output = std::io::stdout();
-    writeln!(output, "{}", json!({ "ready": engine.version() }))?;
+    let ready = json!({ "ready": engine.version(), "device": engine.hardware().name });
+    writeln!(output, "{ready}")?;
     for line in std::io::stdin().lock().lines() {
         let reply = match serde_json::from_str(&line?)? {
             Command::Answer(requests) => {
