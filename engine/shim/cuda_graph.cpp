@@ -1,11 +1,13 @@
 // CUDA graphs, which libtorch offers to C++ alone: recording what is told to
-// the GPU, and doing it again with one call.
+// the GPU, and doing it again with one call. And memory that it writes straight
+// into.
 //
 // A library of its own (libinfernet_cuda.so; scripts/cuda_shim compiles it), opened
 // behind libtorch_cuda.so by engine/src/cuda/graph.rs, which declares the same
 // functions. Has not been run on a GPU yet.
 
 #include <ATen/cuda/CUDAGraph.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -105,6 +107,17 @@ int infernet_cuda_replay(void* graph) {
 
 void infernet_cuda_drop(void* graph) {
   guarded([&] { delete static_cast<at::cuda::CUDAGraph*>(graph); });
+}
+
+// A new f32 tensor of the processor's that a GPU writes straight into. Null after
+// a failure.
+void* infernet_cuda_pinned(int64_t rows, int64_t columns) {
+  std::unique_ptr<at::Tensor> made;
+  guarded([&] {
+    const auto options = at::TensorOptions().dtype(at::kFloat).pinned_memory(true);
+    made = std::make_unique<at::Tensor>(at::empty({rows, columns}, options));
+  });
+  return made.release();
 }
 
 }  // extern "C"

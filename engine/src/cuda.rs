@@ -16,7 +16,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY};
 
 use crate::error::first_line;
 
-pub(crate) use driver::{describe, free_memory};
+pub(crate) use driver::{describe, free_memory, has_driver};
 pub(crate) use graph::{Graph, Recorder};
 
 /// The libtorch that tch is made for.
@@ -35,7 +35,7 @@ pub(crate) fn find() -> Result<(), &'static str> {
     FOUND
         .get_or_init(|| {
             // Without a driver there is no use in loading gigabytes.
-            if !driver::is_there() {
+            if !has_driver() {
                 return Err("there is no NVIDIA driver (libcuda.so.1)".into());
             }
             open_half()?;

@@ -23,12 +23,22 @@ pub(crate) fn choose(choice: DeviceChoice) -> Result<tch::Device, LoadError> {
     }
     let found = cuda::find();
     match (found, choice) {
-        (Ok(()), _) => Ok(tch::Device::Cuda(0)),
+        (Ok(()), _) => {
+            tracing::warn!(
+                "computing on a GPU, which has not been tried yet; scripts/gpu_check compares \
+                 what it draws with transformers"
+            );
+            Ok(tch::Device::Cuda(0))
+        }
         (Err(reason), DeviceChoice::Cuda) => {
             Err(LoadError::Device(format!("no GPU can be used: {reason}")))
         }
         (Err(reason), _) => {
-            tracing::debug!(reason, "computing on the processor");
+            // Where there is a GPU, it is worth knowing that it is idle.
+            match cuda::has_driver() {
+                true => tracing::warn!(reason, "computing on the processor"),
+                false => tracing::debug!(reason, "computing on the processor"),
+            }
             Ok(tch::Device::Cpu)
         }
     }

@@ -38,7 +38,7 @@ impl Driver {
 }
 
 /// Is there a driver that answers?
-pub(super) fn is_there() -> bool {
+pub(crate) fn has_driver() -> bool {
     Driver::open().is_some()
 }
 

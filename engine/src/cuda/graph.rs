@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use tch::TchError;
+use tch::{TchError, Tensor};
 
 use super::{LIBTORCH_VERSION, folders, open_first};
 
@@ -25,6 +25,7 @@ struct Shim {
     record: unsafe extern "C" fn(c_int, *const u64, Compute, *mut c_void) -> *mut c_void,
     replay: unsafe extern "C" fn(*mut c_void) -> c_int,
     drop: unsafe extern "C" fn(*mut c_void),
+    pinned: unsafe extern "C" fn(i64, i64) -> *mut c_void,
 }
 
 /// Answers 0 for success; never unwinds.
@@ -85,6 +86,22 @@ impl Recorder {
         }
         work.outcome?;
         NonNull::new(graph).map(Graph).ok_or_else(|| shim.failure())
+    }
+
+    /// A new f32 tensor in the processor's memory that a GPU writes straight into.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub(crate) fn pinned(&self, rows: i64, columns: i64) -> Result<Tensor, TchError> {
+        let shim = shim().ok_or_else(|| TchError::Torch("there is no shim".into()))?;
+        // SAFETY: the shim gives a new tensor of libtorch's, which tch's are, or null.
+        unsafe {
+            let made = (shim.pinned)(rows, columns);
+            match made.is_null() {
+                true => Err(shim.failure()),
+                false => Ok(Tensor::from_ptr(made.cast())),
+            }
+        }
     }
 }
 
@@ -159,6 +176,7 @@ impl Shim {
                 record: *library.get(b"infernet_cuda_record\0").map_err(missing)?,
                 replay: *library.get(b"infernet_cuda_replay\0").map_err(missing)?,
                 drop: *library.get(b"infernet_cuda_drop\0").map_err(missing)?,
+                pinned: *library.get(b"infernet_cuda_pinned\0").map_err(missing)?,
             };
             // Its functions are used as long as the process lives.
             std::mem::forget(library);

@@ -42,6 +42,14 @@ pub(super) struct Steps {
     spare: i64,
 }
 
+/// What steps of so many rows give, f32 `[rows, vocabulary]`.
+#[derive(Debug)]
+struct Logits {
+    made: Tensor,
+    /// Where the processor reads them.
+    read: Tensor,
+}
+
 /// A step for so many rows of so many blocks.
 #[derive(Debug)]
 struct Step {
@@ -49,8 +57,8 @@ struct Step {
     blocks: usize,
     /// Token, position and blocks of each row, int64 `[rows, 2 + blocks]`.
     numbers: Tensor,
-    /// f32 `[rows, vocabulary]`; steps of as many rows share it.
-    logits: Tensor,
+    /// Steps of as many rows share them.
+    logits: Logits,
     graph: Option<Graph>,
 }
 
@@ -115,10 +123,20 @@ impl Steps {
             blocks,
             numbers: Tensor::f_zeros(shape_of_numbers, (Kind::Int64, self.device))?,
             logits: match beside {
-                Some(step) => step.logits.shallow_clone(),
-                None => Tensor::f_zeros(shape, (Kind::Float, self.device))?,
+                Some(step) => step.logits.shared(),
+                None => self.logits(shape)?,
             },
             graph: None,
+        })
+    }
+
+    fn logits(&self, shape: [i64; 2]) -> Result<Logits, TchError> {
+        Ok(Logits {
+            made: Tensor::f_zeros(shape, (Kind::Float, self.device))?,
+            read: match &self.recorder {
+                Some(recorder) => recorder.pinned(shape[0], shape[1])?,
+                None => Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?,
+            },
         })
     }
 
@@ -164,14 +182,26 @@ impl Step {
         let batch = Batch::fixed(decoder, &self.numbers)?;
         let hidden = decoder.hidden(&batch, store)?;
         let logits = decoder.head.forward(&decoder.norm.forward(&hidden)?)?;
-        self.logits.shallow_clone().f_copy_(&logits)
+        self.logits.made.shallow_clone().f_copy_(&logits)
     }
 
     /// Waits for the logits of the rows that draw.
     fn read(&self, rows: &[Row<'_>]) -> Result<Vec<Vec<f32>>, TchError> {
-        let logits = to_rows(&self.logits.f_narrow(0, 0, rows.len() as i64)?)?;
+        let used = |logits: &Tensor| logits.f_narrow(0, 0, rows.len() as i64);
+        let mut read = used(&self.logits.read)?;
+        read.f_copy_(&used(&self.logits.made)?)?;
+        let logits = to_rows(&read)?;
         let drawn = logits.into_iter().zip(rows).filter(|(_, row)| row.draws);
         Ok(drawn.map(|(logits, _)| logits).collect())
+    }
+}
+
+impl Logits {
+    fn shared(&self) -> Self {
+        Self {
+            made: self.made.shallow_clone(),
+            read: self.read.shallow_clone(),
+        }
     }
 }
 
