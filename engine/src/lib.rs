@@ -57,12 +57,14 @@ mod linear;
 mod load;
 mod loader;
 mod manifest;
+mod memory;
 mod models;
 mod philox;
 mod port;
 pub mod sampling;
 mod scripted;
 mod seam;
+mod serve;
 pub mod threads;
 mod tokenizer;
 mod torch;
@@ -73,9 +75,9 @@ pub use error::{Error, LoadError};
 pub use load::ModelSource;
 pub use manifest::{Digest, File, FileRole, Manifest};
 pub use port::{
-    Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate, Generation,
-    Hardware, MAX_AHEAD, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TENSOR_BYTES,
-    MAX_TEXTS, ModelInfo, Standing, Step,
+    Capacity, Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate,
+    Generation, Hardware, MAX_AHEAD, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS,
+    MAX_TENSOR_BYTES, MAX_TEXTS, ModelInfo, Standing, Step,
 };
 pub use scripted::{Fault, Script, ScriptedEngine};
 pub use torch::{Options, TorchEngine};

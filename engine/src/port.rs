@@ -37,6 +37,10 @@ pub trait Engine: Send + Sync + 'static {
     /// What the models run on.
     fn hardware(&self) -> Hardware;
 
+    /// How much it does at a time with a model; `None` of a model that it does not
+    /// have.
+    fn capacity(&self, model: &ModelId) -> Option<Capacity>;
+
     /// Name and version of the engine and of what it rests on.
     fn version(&self) -> &str;
 
@@ -80,7 +84,8 @@ pub struct ModelInfo {
     pub task: Task,
     /// Its family: `llama`, `bert`; `torchscript` for a module.
     pub architecture: String,
-    /// How much it can hold, prompt and answer together, in tokens.
+    /// How much it can hold, prompt and answer together, in tokens: what the model
+    /// was made for, or what the cache has room for, if that is less.
     pub context: u32,
     /// What it is computed in.
     pub dtype: Dtype,
@@ -90,6 +95,18 @@ pub struct ModelInfo {
     pub embedding_width: Option<u32>,
     /// What it takes and gives, where it is a module.
     pub interface: Option<Interface>,
+}
+
+/// How much is done at a time with a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Requests that are computed together.
+    pub slots: u32,
+    /// What the cache of keys and values holds, all requests together, in tokens; 0
+    /// where there is none.
+    pub cache_tokens: u64,
+    /// What the cache takes, in bytes.
+    pub cache_bytes: u64,
 }
 
 /// The kind of device that computes.
@@ -145,6 +162,21 @@ pub struct Standing {
     pub customer: u64,
     /// What it pays, in millisatoshis for a million tokens of output.
     pub price: u64,
+}
+
+/// How much more goes to who pays the highest price of all that are served than to who
+/// pays nothing. A paying customer should hardly notice the others; one who pays
+/// nothing should still be served.
+const MAX_WEIGHT: f64 = 16.0;
+
+impl Standing {
+    /// What it weighs where the highest price is this: from 1 for nothing up to 16.
+    pub fn weight(&self, highest: u64) -> f64 {
+        match highest {
+            0 => 1.0,
+            _ => 1.0 + (MAX_WEIGHT - 1.0) * self.price.min(highest) as f64 / highest as f64,
+        }
+    }
 }
 
 impl Generate {
@@ -292,6 +324,12 @@ impl Generation {
         Some(step)
     }
 
+    /// The next step, if there is one yet.
+    #[cfg(test)]
+    pub(crate) fn try_next(&mut self) -> Option<Step> {
+        self.steps.try_recv().ok()
+    }
+
     /// Asks the engine to stop before the next token. What was produced until
     /// then still comes, and then [`Step::Ended`] with
     /// [`EndReason::Cancelled`].
@@ -323,8 +361,16 @@ impl Steps {
     /// Is there so much to read that the engine should wait? Not for a reader that
     /// wants no more.
     pub(crate) fn is_ahead(&self) -> bool {
-        let unread = self.sender.max_capacity() - self.sender.capacity();
-        unread >= MAX_AHEAD && !self.is_cancelled() && !self.is_abandoned()
+        self.unread() >= MAX_AHEAD && !self.is_cancelled() && !self.is_abandoned()
+    }
+
+    /// Has the reader read so much that going on is worth taking a place?
+    pub(crate) fn has_caught_up(&self) -> bool {
+        self.unread() <= MAX_AHEAD / 2 || self.is_cancelled() || self.is_abandoned()
+    }
+
+    fn unread(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
     }
 
     /// Has the reader asked to stop?

@@ -14,8 +14,8 @@ use crate::detokenizer::Detokenizer;
 use crate::error::Error;
 use crate::manifest::{Digest, File, FileRole, Manifest};
 use crate::port::{
-    Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate, Generation,
-    Hardware, ModelInfo, Step, Steps, validate_prompt,
+    Capacity, Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate,
+    Generation, Hardware, ModelInfo, Step, Steps, validate_prompt,
 };
 
 /// How often one that waits looks whether it was cancelled.
@@ -235,6 +235,15 @@ impl Engine for ScriptedEngine {
             memory_mib: 0,
             threads: 1,
         }
+    }
+
+    fn capacity(&self, model: &ModelId) -> Option<Capacity> {
+        let known = self.models.iter().any(|known| known.id == *model);
+        known.then_some(Capacity {
+            slots: u32::try_from(self.script.capacity).unwrap_or(u32::MAX),
+            cache_tokens: 0,
+            cache_bytes: 0,
+        })
     }
 
     fn version(&self) -> &str {

@@ -24,12 +24,14 @@
 //! for the rounding of floating-point sums, which may differ with the size of a
 //! batch. In f32 that changes no greedy answer of the models that the tests know.
 
+mod budget;
 mod network;
 mod scheduler;
 mod sequence;
 mod server;
 mod shares;
 
+pub(crate) use budget::{Needs, blocks};
 pub(crate) use network::{Loaded, Network};
 pub(crate) use scheduler::{Limits, Round, Scheduler};
 pub(crate) use sequence::{Sequence, Text};

@@ -2,7 +2,7 @@
 
 mod embedding;
 mod module;
-mod sequence;
+mod text;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::device::{self, DeviceChoice};
 use crate::error::{Error, LoadError};
 use crate::load::{Loaded, ModelSource, Module, Network, Served, load};
 use crate::port::{
-    Computation, Compute, Embed, Embedding, Engine, Generate, Generation, Hardware, ModelInfo,
-    validate_prompt,
+    Capacity, Computation, Compute, Embed, Embedding, Engine, Generate, Generation, Hardware,
+    ModelInfo, validate_prompt,
 };
+use crate::serve::Server;
 use crate::threads;
 use crate::tokenizer::Tokenizer;
 use crate::worker::{Schedule, Worker};
 use embedding::{EmbeddingJob, EmbeddingModel, EmbeddingRequest};
 use module::{ModuleJob, ModuleRequest};
-use sequence::{Sequence, SequenceRequest, TextModel};
 
 /// What an engine loads and how it runs.
 #[derive(Debug, Clone)]
@@ -34,10 +34,17 @@ pub struct Options {
     pub device: DeviceChoice,
     /// Processor threads for each model; one for each core if not given.
     pub threads: Option<u32>,
-    /// Requests of one model that are advanced in turn.
-    pub slots: usize,
+    /// Requests of one model that are computed together; as many as the device is
+    /// good for if not given.
+    pub slots: Option<usize>,
     /// Requests of one model that may wait for a slot.
     pub queue: usize,
+    /// MiB for the keys and values of each text model; what all slots can fill, within
+    /// half of the free memory, if not given.
+    pub cache_mib: Option<u64>,
+    /// Whether a beginning that one customer has sent speeds up the same of another's.
+    /// Whoever pays attention can tell from that what others have sent.
+    pub shares_prefixes: bool,
 }
 
 impl Default for Options {
@@ -46,11 +53,19 @@ impl Default for Options {
             models: Vec::new(),
             device: DeviceChoice::default(),
             threads: None,
-            slots: 4,
+            slots: None,
             queue: 64,
+            cache_mib: None,
+            shares_prefixes: false,
         }
     }
 }
+
+/// Requests of one model in a batch where nobody says: on two cores eight answers are
+/// four times as much as one.
+const SLOTS_ON_CPU: usize = 8;
+/// The same on a GPU, which is hardly slower with as many as with one.
+const SLOTS_ON_CUDA: usize = 64;
 
 /// Models on libtorch. Dropping it fails what runs and waits for the step in
 /// progress.
@@ -70,7 +85,7 @@ struct Service {
 }
 
 enum ModelWorker {
-    Text(Worker<SequenceRequest>),
+    Text(Server, Capacity),
     Embedding(Worker<EmbeddingRequest>),
     Module(Worker<ModuleRequest>),
 }
@@ -90,11 +105,7 @@ impl TorchEngine {
             .unwrap_or_else(threads::default_count)
             .max(1);
         let device = device::choose(options.device)?;
-        let schedule = Schedule {
-            slots: options.slots.max(1),
-            queue: options.queue.max(1),
-            threads,
-        };
+        let mut plan = Plan::new(&options, device, threads);
         let mut engine = Self {
             models: Vec::new(),
             services: HashMap::new(),
@@ -105,10 +116,9 @@ impl TorchEngine {
             ),
         };
         for source in &options.models {
-            let loaded = load(source, device)?;
-            let info = loaded.info.clone();
-            tracing::info!(model = info.name, id = %info.id, dtype = %info.dtype, "model loaded");
-            engine.add(Service::start(loaded, schedule)?, info)?;
+            let service = Service::start(load(source, device)?, &mut plan)?;
+            service.introduce();
+            engine.add(service)?;
         }
         Ok(engine)
     }
@@ -141,7 +151,8 @@ impl TorchEngine {
         Ok(text)
     }
 
-    fn add(&mut self, service: Service, info: ModelInfo) -> Result<(), LoadError> {
+    fn add(&mut self, service: Service) -> Result<(), LoadError> {
+        let info = service.info.clone();
         if let Some(other) = self.services.insert(info.id, service) {
             return Err(LoadError::Models(format!(
                 "{} and {} are the same model",
@@ -157,28 +168,60 @@ impl TorchEngine {
     }
 }
 
+/// How models are served.
+struct Plan {
+    text: text::Service,
+    /// Of all others.
+    schedule: Schedule,
+}
+
+impl Plan {
+    fn new(options: &Options, device: tch::Device, threads: u32) -> Self {
+        let usual = match device {
+            tch::Device::Cuda(_) => SLOTS_ON_CUDA,
+            _ => SLOTS_ON_CPU,
+        };
+        let slots = options.slots.unwrap_or(usual).max(1);
+        let queue = options.queue.max(1);
+        Self {
+            text: text::Service {
+                device,
+                threads,
+                slots,
+                queue,
+                cache_bytes: options.cache_mib.map(|mib| mib.saturating_mul(1 << 20)),
+                reserved: 0,
+                shares_prefixes: options.shares_prefixes,
+            },
+            schedule: Schedule {
+                slots,
+                queue,
+                threads,
+            },
+        }
+    }
+}
+
 impl Service {
-    fn start(loaded: Loaded, schedule: Schedule) -> Result<Self, LoadError> {
-        let Loaded { info, served } = loaded;
+    fn start(loaded: Loaded, plan: &mut Plan) -> Result<Self, LoadError> {
+        let Loaded { mut info, served } = loaded;
         let (tokenizer, network) = match served {
             Served::Network { tokenizer, network } => (Arc::new(tokenizer), network),
-            Served::Module(module) => return Self::start_module(info, *module, schedule),
+            Served::Module(module) => return Self::start_module(info, *module, plan.schedule),
         };
         let context = info.context as usize;
         let worker = match network {
             Network::Text(decoder) => {
                 let tokenizer = Arc::clone(&tokenizer);
-                let model = TextModel {
-                    decoder,
-                    tokenizer,
-                    context,
-                };
-                let worker = Worker::start::<Sequence>("infernet-text", schedule, model)?;
-                ModelWorker::Text(worker)
+                let (server, capacity) = text::start(decoder, tokenizer, context, plan.text)?;
+                plan.text.reserved += capacity.cache_bytes;
+                let room = u32::try_from(capacity.cache_tokens).unwrap_or(u32::MAX);
+                info.context = info.context.min(room);
+                ModelWorker::Text(server, capacity)
             }
             Network::Embedding(encoder) => {
                 let model = EmbeddingModel::new(encoder, Arc::clone(&tokenizer), context);
-                let worker = Worker::start::<EmbeddingJob>("infernet-embed", schedule, model)?;
+                let worker = Worker::start::<EmbeddingJob>("infernet-embed", plan.schedule, model)?;
                 ModelWorker::Embedding(worker)
             }
         };
@@ -206,6 +249,32 @@ impl Service {
         self.tokenizer.as_ref().ok_or_else(|| self.wrong_task())
     }
 
+    /// Says in the log what is served and how much of it.
+    fn introduce(&self) {
+        let (info, capacity) = (&self.info, self.capacity());
+        tracing::info!(
+            model = info.name,
+            id = %info.id,
+            dtype = %info.dtype,
+            context = info.context,
+            slots = capacity.slots,
+            cache_tokens = capacity.cache_tokens,
+            cache_mib = capacity.cache_bytes >> 20,
+            "model loaded"
+        );
+    }
+
+    fn capacity(&self) -> Capacity {
+        match &self.worker {
+            ModelWorker::Text(_, capacity) => *capacity,
+            ModelWorker::Embedding(_) | ModelWorker::Module(_) => Capacity {
+                slots: 1,
+                cache_tokens: 0,
+                cache_bytes: 0,
+            },
+        }
+    }
+
     fn wrong_task(&self) -> Error {
         Error::WrongTask {
             model: self.info.id,
@@ -223,6 +292,10 @@ impl Engine for TorchEngine {
         self.hardware.clone()
     }
 
+    fn capacity(&self, model: &ModelId) -> Option<Capacity> {
+        self.services.get(model).map(Service::capacity)
+    }
+
     fn version(&self) -> &str {
         &self.version
     }
@@ -234,12 +307,12 @@ impl Engine for TorchEngine {
 
     fn generate(&self, request: Generate) -> Result<Generation, Error> {
         let service = self.service(&request.model)?;
-        let ModelWorker::Text(worker) = &service.worker else {
+        let ModelWorker::Text(server, _) = &service.worker else {
             return Err(service.wrong_task());
         };
         request.validate()?;
         let (steps, generation) = Generation::channel();
-        worker.submit(SequenceRequest { request, steps })?;
+        server.submit(request, steps)?;
         Ok(generation)
     }
 

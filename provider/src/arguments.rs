@@ -145,7 +145,7 @@ pub struct Start {
     #[arg(long, value_name = "MSAT_PER_M")]
     price_out: Option<u64>,
 
-    /// Jobs side by side [default: 1]
+    /// Jobs that are computed together [default: 8 on a processor, 64 on a GPU]
     #[arg(long, value_name = "JOBS")]
     slots: Option<u32>,
 
@@ -168,6 +168,16 @@ pub struct Start {
     /// What to compute in [default: f32]
     #[arg(long)]
     dtype: Option<Dtype>,
+
+    /// Memory for the keys and values of running jobs, for each text model [default: what all slots can fill, within
+    /// half of the free memory]
+    #[arg(long = "kv-cache", value_name = "MIB")]
+    kv_cache_mib: Option<u64>,
+
+    /// Let prompts of different buyers share what they begin with; a buyer can then tell by the clock whether somebody
+    /// has sent a text before
+    #[arg(long)]
+    share_prefixes: bool,
 
     /// Take only awards on bids, none on the announcement alone
     #[arg(long)]
@@ -246,6 +256,8 @@ impl Start {
             threads: self.threads,
             device: self.device,
             dtype: self.dtype,
+            kv_cache_mib: self.kv_cache_mib,
+            share_prefixes: self.share_prefixes.then_some(true),
             direct: self.no_direct.then_some(false),
             profile: self.no_profile.then_some(false),
             ..Settings::default()

@@ -259,7 +259,9 @@ impl Driver {
         let (engine, model) = (&self.shop.engine, self.admitted.item.model.id);
         let speed = self.shop.options.max_speed;
         self.clockwork.started = Instant::now();
-        match Running::start(&**engine, model, &self.admitted.work, speed) {
+        let award = &self.admitted.award;
+        let standing = self.shop.standing(&award.author(), award.price);
+        match Running::start(&**engine, model, &self.admitted.work, speed, standing) {
             Ok(running) => {
                 // A generation says itself when it begins.
                 let begun = matches!(running, Running::Whole(_)).then_some(Input::Started);

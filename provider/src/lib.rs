@@ -59,6 +59,7 @@ mod till;
 mod visibility;
 mod work;
 
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,7 +191,7 @@ pub async fn run(
     }
     let promises = Promises::new(options.max_speed, options.promise);
     tokio::select! {
-        measured = promises.measure(&*engine) => measured?,
+        measured = promises.measure(&*engine, options.slots - 1) => measured?,
         () = shutdown.soft() => return Err(Error::Stopped),
     }
     let store = Store::open(&home.store()).await?;
@@ -206,6 +207,7 @@ pub async fn run(
         ))?,
         store,
         till,
+        customers: RandomState::new(),
         publications: TaskTracker::new(),
         options,
     });

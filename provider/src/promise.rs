@@ -1,5 +1,5 @@
-//! How fast a provider says it is: measured, discounted so that it can be kept,
-//! and kept up to date by the jobs it does.
+//! How fast a provider says it is: measured with all slots busy, discounted so that
+//! it can be kept, and kept up to date by the jobs it does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,10 @@ const NEWEST_SHARE: f32 = 0.2;
 
 /// Tokens drawn to warm up: enough for a speed, few enough for a slow machine.
 const WARM_UP_TOKENS: u32 = 16;
+
+/// Tokens of those beside which it is measured, which nobody reads: an engine goes so
+/// far ahead of its reader, and the measurement takes no longer.
+const COMPANION_TOKENS: u32 = infernet_engine::MAX_AHEAD as u32;
 
 /// What is read to warm up: about as long as a short question with its template.
 const WARM_UP_PROMPT: &str = "The sea is never still, and those who live beside it learn early that its moods \
@@ -90,6 +94,9 @@ struct Average {
 #[derive(Debug, Clone)]
 pub struct Promises {
     averages: Arc<Mutex<HashMap<ModelId, Average>>>,
+    /// What was measured beside others. Jobs that had the machine to themselves do not
+    /// make the promise any better than this.
+    beside_others: Arc<Mutex<HashMap<ModelId, Average>>>,
     max_speed: Option<f32>,
     fixed: Option<Promise>,
 }
@@ -100,35 +107,43 @@ impl Promises {
     pub fn new(max_speed: Option<f32>, fixed: Option<Promise>) -> Self {
         Self {
             averages: Arc::default(),
+            beside_others: Arc::default(),
             max_speed,
             fixed,
         }
     }
 
-    /// Measures every model once, unless the promise is fixed.
+    /// Measures every model once beside so many other jobs, unless the promise is
+    /// fixed.
     ///
     /// # Errors
     /// A model that does not produce anything.
-    pub async fn measure(&self, engine: &dyn Engine) -> Result<(), Error> {
+    pub async fn measure(&self, engine: &dyn Engine, others: u32) -> Result<(), Error> {
         if self.fixed.is_some() {
             return Ok(());
         }
         for model in engine.models() {
-            let pace = warm_up(engine, model).await?;
+            let pace = warm_up(engine, model, others).await?;
             tracing::info!(
                 model = model.name,
                 first_token_ms = pace.first_token_ms,
                 tokens_per_s = pace.tokens_per_s,
+                others,
                 "warmed up"
             );
             self.learn(&model.id, pace);
+            if others > 0
+                && let Some(average) = lock(&self.averages).get(&model.id)
+            {
+                lock(&self.beside_others).insert(model.id, *average);
+            }
         }
         Ok(())
     }
 
     /// Takes a job's pace into the average.
     pub fn learn(&self, model: &ModelId, pace: Pace) {
-        let mut averages = self.lock();
+        let mut averages = lock(&self.averages);
         let newest_first = pace.first_token_ms as f32;
         match averages.get_mut(model) {
             Some(average) => {
@@ -152,10 +167,14 @@ impl Promises {
         if let Some(fixed) = self.fixed {
             return fixed;
         }
-        let average = self.lock().get(model).copied().unwrap_or(Average {
+        let mut average = lock(&self.averages).get(model).copied().unwrap_or(Average {
             first_token_ms: 1_000.0,
             tokens_per_s: 1.0,
         });
+        if let Some(beside) = lock(&self.beside_others).get(model) {
+            average.first_token_ms = average.first_token_ms.max(beside.first_token_ms);
+            average.tokens_per_s = average.tokens_per_s.min(beside.tokens_per_s);
+        }
         let speed = average.tokens_per_s * KEPT_SHARE;
         Promise {
             // A float cast saturates; the average is never negative.
@@ -163,10 +182,10 @@ impl Promises {
             tokens_per_s: round(self.max_speed.map_or(speed, |most| speed.min(most))),
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ModelId, Average>> {
-        self.averages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(averages: &Mutex<HashMap<ModelId, Average>>) -> MutexGuard<'_, HashMap<ModelId, Average>> {
+    averages.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn blend(average: f32, newest: f32) -> f32 {
@@ -178,9 +197,9 @@ fn round(speed: f32) -> f32 {
     (speed * 10.0).round() / 10.0
 }
 
-async fn warm_up(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, Error> {
+async fn warm_up(engine: &dyn Engine, model: &ModelInfo, others: u32) -> Result<Pace, Error> {
     let outcome = match model.task {
-        Task::TextGeneration => generate(engine, model).await,
+        Task::TextGeneration => generate_beside(engine, model, others).await,
         Task::Embedding => embed(engine, model).await,
         Task::Tensors => compute(engine, model).await,
     };
@@ -190,19 +209,55 @@ async fn warm_up(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, Error> 
     })
 }
 
-/// Draws some tokens. A generation that breaks off behind its first token is
-/// slow, not useless: its buyers will be told.
-async fn generate(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String> {
-    let started = Instant::now();
-    let request = Generate {
+/// Draws some tokens while so many others are under way: what a buyer gets who comes
+/// when all slots but one are taken.
+async fn generate_beside(
+    engine: &dyn Engine,
+    model: &ModelInfo,
+    others: u32,
+) -> Result<Pace, String> {
+    let mut companions = Vec::new();
+    for number in 1..=others {
+        let request = Generate {
+            max_tokens: COMPANION_TOKENS,
+            ..warm_up_request(model, number)
+        };
+        // An engine that takes no more computes no more together.
+        companions.extend(engine.generate(request));
+    }
+    for companion in &mut companions {
+        let first = async { while let Some(Step::Started { .. }) = companion.next().await {} };
+        // One that says nothing is no company; what is sold is measured below.
+        let _ = timeout(WARM_UP_SILENCE, first).await;
+    }
+    generate(engine, warm_up_request(model, 0)).await
+}
+
+/// Each number is another customer with another prompt: none has its beginning
+/// computed by an earlier one.
+fn warm_up_request(model: &ModelInfo, number: u32) -> Generate {
+    let prompt = match number {
+        0 => WARM_UP_PROMPT.to_owned(),
+        number => format!("{number}. {WARM_UP_PROMPT}"),
+    };
+    Generate {
         model: model.id,
-        prompt: Prompt::Text(WARM_UP_PROMPT.into()),
+        prompt: Prompt::Text(prompt),
         sampling: Sampling::default(),
         max_tokens: WARM_UP_TOKENS,
         stop: vec![],
         prefix: vec![],
-        standing: Standing::default(),
-    };
+        standing: Standing {
+            customer: number.into(),
+            price: 0,
+        },
+    }
+}
+
+/// Draws some tokens. A generation that breaks off behind its first token is
+/// slow, not useless: its buyers will be told.
+async fn generate(engine: &dyn Engine, request: Generate) -> Result<Pace, String> {
+    let started = Instant::now();
     let mut generation = engine.generate(request).map_err(|e| e.to_string())?;
     let (mut first, mut last, mut tokens) = (None, started, 0);
     let mut broke = String::from("it produced nothing");
@@ -281,6 +336,10 @@ pub fn whole_pace(started: Instant, input_tokens: u32) -> Pace {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use infernet_engine::{Script, ScriptedEngine};
+
     use super::*;
 
     const MODEL: ModelId = ModelId::from_bytes([7; 32]);
@@ -317,6 +376,26 @@ mod tests {
         let promises = Promises::new(Some(12.0), None);
         promises.learn(&MODEL, pace(10, 100.0));
         assert_eq!(promises.of(&MODEL).tokens_per_s, 12.0);
+    }
+
+    #[tokio::test]
+    async fn idle_hours_promise_no_more_than_was_measured_beside_others() {
+        let engine = ScriptedEngine::new(Script {
+            tokens_per_second: 400.0,
+            ..Script::default()
+        });
+        let promises = Promises::new(None, None);
+        promises.measure(&engine, 2).await.unwrap();
+        let model = engine.models()[0].id;
+        let measured = promises.of(&model);
+        for _ in 0..50 {
+            promises.learn(&model, pace(0, 100_000.0));
+        }
+        assert_eq!(promises.of(&model), measured);
+        for _ in 0..50 {
+            promises.learn(&model, pace(10_000, 10.0));
+        }
+        assert!(promises.of(&model).tokens_per_s < measured.tokens_per_s);
     }
 
     #[tokio::test]

@@ -1,8 +1,12 @@
 //! Who runs, who waits, and in which order.
 //!
-//! Buyers take turns: a buyer's second attempt waits behind everybody's first.
-//! Within a turn the order is that of arrival.
+//! This is weighted fair queueing in virtual time: each attempt takes its buyer's clock
+//! on by one turn, the shorter the more it pays, and who would be done first is next.
+//! So a buyer's second attempt waits behind everybody's first, a higher price goes
+//! before a lower one, and nobody waits forever. Among equals the order is that of
+//! arrival.
 
+use infernet_engine::Standing;
 use nostr::{EventId, PublicKey};
 
 /// The share of the waiting places that one buyer may hold is one in this many
@@ -24,8 +28,12 @@ pub enum Full {
 struct Place {
     award: EventId,
     buyer: PublicKey,
-    /// How many attempts the buyer had here when this one came.
-    turn: usize,
+    /// What it pays, in msat for a million tokens of output.
+    price: u64,
+    /// When its turn begins, in virtual time.
+    begins: f64,
+    /// When its turn ends.
+    ends: f64,
 }
 
 /// The attempts of a provider.
@@ -35,6 +43,8 @@ pub struct Queue {
     places: usize,
     running: Vec<Place>,
     waiting: Vec<Place>,
+    /// Virtual time: when the turn of the last to begin began.
+    now: f64,
 }
 
 impl Queue {
@@ -45,6 +55,7 @@ impl Queue {
             places: places as usize,
             running: Vec::new(),
             waiting: Vec::new(),
+            now: 0.0,
         }
     }
 
@@ -85,22 +96,45 @@ impl Queue {
         }
     }
 
-    /// Takes an attempt in; answers how many run or wait before it can begin.
+    /// Takes an attempt in that pays `price`, in msat for a million tokens of output;
+    /// answers how many run or wait before it can begin.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn enter(&mut self, award: EventId, buyer: PublicKey) -> Result<u32, Full> {
+    pub fn enter(&mut self, award: EventId, buyer: PublicKey, price: u64) -> Result<u32, Full> {
         self.room_for(&buyer)?;
-        Ok(self.squeeze_in(award, buyer))
+        Ok(self.squeeze_in(award, buyer, price))
     }
 
     /// Takes an attempt in, even if there is no room; answers as [`Self::enter`].
-    pub fn squeeze_in(&mut self, award: EventId, buyer: PublicKey) -> u32 {
-        let all = self.running.iter().chain(&self.waiting);
-        let turn = all.filter(|p| p.buyer == buyer).count();
-        let at = self.waiting.partition_point(|p| p.turn <= turn);
-        self.waiting.insert(at, Place { award, buyer, turn });
+    pub fn squeeze_in(&mut self, award: EventId, buyer: PublicKey, price: u64) -> u32 {
+        let begins = self.clock_of(&buyer);
+        let ends = begins + self.turn(price);
+        let at = self.waiting.partition_point(|p| p.ends <= ends);
+        let place = Place {
+            award,
+            buyer,
+            price,
+            begins,
+            ends,
+        };
+        self.waiting.insert(at, place);
         self.ahead_of(at)
+    }
+
+    /// Where the last of a buyer's turns ends; one without any begins now.
+    fn clock_of(&self, buyer: &PublicKey) -> f64 {
+        let all = self.running.iter().chain(&self.waiting);
+        let theirs = all.filter(|p| p.buyer == *buyer);
+        theirs.map(|p| p.ends).fold(self.now, f64::max)
+    }
+
+    /// How long a turn at this price is, beside all others here.
+    fn turn(&self, price: u64) -> f64 {
+        let all = self.running.iter().chain(&self.waiting);
+        let highest = all.map(|p| p.price).fold(price, u64::max);
+        let standing = Standing { customer: 0, price };
+        1.0 / standing.weight(highest)
     }
 
     /// The next attempt to begin, if there is a slot for it; it runs from now on.
@@ -109,23 +143,26 @@ impl Queue {
             return None;
         }
         let place = self.waiting.remove(0);
+        self.now = self.now.max(place.begins);
         self.running.push(place);
         Some(place.award)
     }
 
-    /// An attempt has ended; what else its buyer has waiting moves up a turn.
+    /// An attempt has ended. If it had not begun, what its buyer has waiting behind it
+    /// moves up.
     pub fn leave(&mut self, award: &EventId) {
-        let all = self.running.iter().chain(&self.waiting);
-        let Some(buyer) = all.clone().find(|p| p.award == *award).map(|p| p.buyer) else {
+        self.running.retain(|p| p.award != *award);
+        let Some(at) = self.waiting.iter().position(|p| p.award == *award) else {
             return;
         };
-        self.running.retain(|p| p.award != *award);
-        self.waiting.retain(|p| p.award != *award);
-        for place in self.waiting.iter_mut().filter(|p| p.buyer == buyer) {
-            place.turn = place.turn.saturating_sub(1);
+        let left = self.waiting.remove(at);
+        let behind = self.waiting.iter_mut();
+        for place in behind.filter(|p| p.buyer == left.buyer && p.begins >= left.ends) {
+            place.begins -= left.ends - left.begins;
+            place.ends -= left.ends - left.begins;
         }
-        // Stable: those of one turn stay in the order of their arrival.
-        self.waiting.sort_by_key(|p| p.turn);
+        // Stable: equals stay in the order of their arrival.
+        self.waiting.sort_by(|a, b| a.ends.total_cmp(&b.ends));
     }
 
     /// Those who wait, each with how many run or wait before it.
@@ -164,9 +201,9 @@ mod tests {
     fn attempts_begin_in_the_order_they_came() {
         let (a, b) = (Keys::generate().public_key, Keys::generate().public_key);
         let mut queue = Queue::new(1, 4);
-        assert_eq!(queue.enter(award(1), a), Ok(0));
+        assert_eq!(queue.enter(award(1), a, 0), Ok(0));
         assert_eq!(queue.begin_next(), Some(award(1)));
-        assert_eq!(queue.enter(award(2), b), Ok(1));
+        assert_eq!(queue.enter(award(2), b, 0), Ok(1));
         assert_eq!(queue.begin_next(), None, "the slot is taken");
         queue.leave(&award(1));
         assert_eq!(order(&queue), [(award(2), 0)]);
@@ -179,11 +216,11 @@ mod tests {
         let (greedy, other) = (Keys::generate().public_key, Keys::generate().public_key);
         let mut queue = Queue::new(1, 8);
         for number in 1..=4 {
-            queue.enter(award(number), greedy).unwrap();
+            queue.enter(award(number), greedy, 0).unwrap();
             queue.begin_next();
         }
         assert_eq!(
-            queue.enter(award(5), other),
+            queue.enter(award(5), other, 0),
             Ok(1),
             "before the greedy one's second"
         );
@@ -192,18 +229,41 @@ mod tests {
     }
 
     #[test]
+    fn a_higher_price_goes_first_and_nobody_waits_forever() {
+        let free = Keys::generate().public_key;
+        let mut queue = Queue::new(1, 64);
+        queue.enter(award(1), free, 0).unwrap();
+        queue.begin_next();
+        let poor = Keys::generate().public_key;
+        queue.enter(award(2), poor, 0).unwrap();
+        let mut before = 0;
+        // Each is another buyer, and all pay.
+        for number in 10..100 {
+            let rich = Keys::generate().public_key;
+            queue.enter(award(number), rich, 1_000).unwrap();
+            let last = queue.running[0].award;
+            queue.leave(&last);
+            if queue.begin_next() == Some(award(2)) {
+                break;
+            }
+            before += 1;
+        }
+        assert!((1..=20).contains(&before), "{before} went before");
+    }
+
+    #[test]
     fn one_buyer_cannot_fill_the_queue() {
         let (greedy, other) = (Keys::generate().public_key, Keys::generate().public_key);
         let mut queue = Queue::new(1, 4);
-        queue.enter(award(1), greedy).unwrap();
+        queue.enter(award(1), greedy, 0).unwrap();
         queue.begin_next();
-        queue.enter(award(2), greedy).unwrap();
-        queue.enter(award(3), greedy).unwrap();
-        assert_eq!(queue.enter(award(4), greedy), Err(Full::OneBuyer));
-        queue.enter(award(5), other).unwrap();
-        queue.enter(award(6), other).unwrap();
+        queue.enter(award(2), greedy, 0).unwrap();
+        queue.enter(award(3), greedy, 0).unwrap();
+        assert_eq!(queue.enter(award(4), greedy, 0), Err(Full::OneBuyer));
+        queue.enter(award(5), other, 0).unwrap();
+        queue.enter(award(6), other, 0).unwrap();
         assert_eq!(
-            queue.enter(award(7), Keys::generate().public_key),
+            queue.enter(award(7), Keys::generate().public_key, 0),
             Err(Full::All)
         );
         assert!(queue.is_full());
@@ -214,9 +274,9 @@ mod tests {
         let buyer = Keys::generate().public_key;
         let mut queue = Queue::new(3, 0);
         for number in 1..=3 {
-            assert_eq!(queue.enter(award(number), buyer), Ok(0));
+            assert_eq!(queue.enter(award(number), buyer, 0), Ok(0));
         }
-        assert_eq!(queue.enter(award(4), buyer), Err(Full::All));
+        assert_eq!(queue.enter(award(4), buyer, 0), Err(Full::All));
         assert_eq!(std::iter::from_fn(|| queue.begin_next()).count(), 3);
     }
 
@@ -225,7 +285,7 @@ mod tests {
         let buyers: Vec<_> = (0..4).map(|_| Keys::generate().public_key).collect();
         let mut queue = Queue::new(1, 4);
         for (number, buyer) in (1..).zip(&buyers) {
-            queue.enter(award(number), *buyer).unwrap();
+            queue.enter(award(number), *buyer, 0).unwrap();
             queue.begin_next();
         }
         queue.leave(&award(3));

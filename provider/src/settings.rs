@@ -26,7 +26,7 @@ pub struct Settings {
     pub price_in: Option<u64>,
     /// Millisatoshis for a million tokens of output.
     pub price_out: Option<u64>,
-    /// Jobs side by side.
+    /// Jobs that are computed together.
     pub slots: Option<u32>,
     /// Jobs that may wait.
     pub queue: Option<u32>,
@@ -36,8 +36,12 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// What to compute on: auto, cpu or cuda.
     pub device: Option<Device>,
-    /// What to compute in: f32 or bf16.
+    /// What to compute in: f32, bf16, int8 or int4.
     pub dtype: Option<Dtype>,
+    /// MiB for the keys and values of each text model.
+    pub kv_cache_mib: Option<u64>,
+    /// Whether a prompt's beginning that one buyer has sent speeds up another's.
+    pub share_prefixes: Option<bool>,
     /// Whether awards may rest on the announcement alone.
     pub direct: Option<bool>,
     /// Whether to publish a profile.
@@ -100,6 +104,10 @@ pub enum Dtype {
     F32,
     /// bfloat16: faster where the machine supports it, and a little less exact
     Bf16,
+    /// Weights of 8 bits: faster still, and less exact; on a processor
+    Int8,
+    /// Weights of 4 bits: the fastest and the least exact; on a processor
+    Int4,
 }
 
 impl FromStr for Model {
@@ -142,6 +150,8 @@ impl Settings {
             threads: over.threads.or(self.threads),
             device: over.device.or(self.device),
             dtype: over.dtype.or(self.dtype),
+            kv_cache_mib: over.kv_cache_mib.or(self.kv_cache_mib),
+            share_prefixes: over.share_prefixes.or(self.share_prefixes),
             direct: over.direct.or(self.direct),
             profile: over.profile.or(self.profile),
             wallet: over.wallet.or(self.wallet),
@@ -197,8 +207,9 @@ pub const TEMPLATE: &str = r#"# Settings of an infernet provider. Flags and the 
 # The relays to sell on.
 #relays = ["ws://127.0.0.1:7777"]
 
-# Jobs side by side, and jobs that may wait.
-#slots = 1
+# Jobs that are computed together (without it: 8 on a processor, 64 on a GPU), and
+# jobs that may wait.
+#slots = 8
 #queue = 8
 
 # Millisatoshis for a million tokens. Anything but 0, which is free, needs a wallet.
@@ -225,11 +236,20 @@ pub const TEMPLATE: &str = r#"# Settings of an infernet provider. Flags and the 
 # Tokens a second that one job gets at most. Without it: all the machine can do.
 #max_speed = 20.0
 
-# What to compute on (auto, cpu, cuda) and in (f32, bf16), and with how many
-# processor threads for each model.
+# What to compute on (auto, cpu, cuda) and in (f32, bf16; on a processor also int8,
+# int4: faster and less exact), and with how many processor threads for each model.
 #device = "auto"
 #dtype = "f32"
 #threads = 2
+
+# MiB of memory for what running jobs have read and written (keys and values), for
+# each text model. Without it: what all slots can fill, within half of the free memory.
+#kv_cache_mib = 1024
+
+# Whether the beginning of a prompt that one buyer has sent speeds up the same of
+# another's. It saves work where many use one system prompt; but a buyer can then tell
+# by the clock whether somebody has sent a text before.
+#share_prefixes = false
 
 # Whether buyers may award jobs without asking for a bid first.
 #direct = true
@@ -267,7 +287,7 @@ mod tests {
         };
         let said: String = TEMPLATE.lines().map(line).collect();
         let settings: Settings = toml::from_str(&said).unwrap();
-        assert_eq!(settings.slots, Some(1));
+        assert_eq!(settings.slots, Some(8));
         assert_eq!(settings.models.len(), 1);
         assert_eq!(settings.device, Some(Device::Auto));
         assert!(settings.wallet.is_some());

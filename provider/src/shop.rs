@@ -1,15 +1,16 @@
 //! What every part of a running provider needs: its keys, its engine, its goods,
 //! its link to the market, its store.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use infernet_engine::Engine;
+use infernet_engine::{Engine, Standing};
 use infernet_node::clock;
 use infernet_node::link::Link;
 use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_REASON_BYTES};
 use infernet_protocol::event::{Body, Private};
 use infernet_protocol::kinds;
-use infernet_protocol::money::PaymentTerms;
+use infernet_protocol::money::{PaymentTerms, Price};
 use infernet_protocol::payload::{News, Payload, Progress};
 use infernet_protocol::seal::{self, Conversation};
 use infernet_protocol::tab::SignedTotals;
@@ -42,6 +43,8 @@ pub struct Shop {
     pub store: Store,
     /// Where money comes in; none where everything is free.
     pub till: Option<Till>,
+    /// Makes numbers of buyers.
+    pub customers: RandomState,
     /// Publications that must not be cut off by a graceful stop.
     pub publications: TaskTracker,
 }
@@ -96,6 +99,15 @@ impl Shop {
     /// An event of ours.
     pub fn sign_raw(&self, unsigned: UnsignedEvent) -> Event {
         signed(self.keys(), unsigned)
+    }
+
+    /// How a buyer's work stands in the engine. The number is made with a secret of
+    /// this process: nobody can look for a key that shares another's.
+    pub fn standing(&self, buyer: &PublicKey, price: Price) -> Standing {
+        Standing {
+            customer: self.customers.hash_one(buyer.as_bytes()),
+            price: price.output_msat,
+        }
     }
 
     /// The conditions of a tab, where there is a till.

@@ -63,8 +63,8 @@ pub struct Paced {
 }
 
 impl Running {
-    /// Gives work to the engine; tokens are read no faster than `max_speed` a
-    /// second.
+    /// Gives work to the engine, for whom `standing` says; tokens are read no faster
+    /// than `max_speed` a second.
     ///
     /// # Errors
     /// The engine's refusal.
@@ -73,6 +73,7 @@ impl Running {
         model: ModelId,
         work: &Work,
         max_speed: Option<f32>,
+        standing: Standing,
     ) -> Result<Self, EngineError> {
         match work {
             Work::TextGeneration(generate) => {
@@ -83,7 +84,7 @@ impl Running {
                     max_tokens: generate.max_tokens,
                     stop: generate.stop.clone(),
                     prefix: generate.prefix.clone(),
-                    standing: Standing::default(),
+                    standing,
                 })?;
                 Ok(Self::Generation(Paced::new(generation, max_speed)))
             }
@@ -149,10 +150,16 @@ impl Paced {
 
     async fn next(&mut self) -> News {
         sleep_until(self.due).await;
-        let step = match timeout_at(self.stuck_at, self.generation.next()).await {
-            Ok(Some(step)) => step,
-            Ok(None) => Step::Failed(EngineError::Stopped),
-            Err(_) => return News::Stuck,
+        let step = loop {
+            match timeout_at(self.stuck_at, self.generation.next()).await {
+                Ok(Some(step)) => break step,
+                Ok(None) => break Step::Failed(EngineError::Stopped),
+                // The engine works on others: the job's deadline counts alone.
+                Err(_) if self.generation.is_waiting() => {
+                    self.stuck_at = Instant::now() + FIRST_TOKEN_PATIENCE;
+                }
+                Err(_) => return News::Stuck,
+            }
         };
         if matches!(step, Step::Token { .. }) {
             self.schedule(Instant::now());

@@ -75,6 +75,7 @@ impl Blocks {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.entries.len()
     }
@@ -132,7 +133,9 @@ impl Blocks {
             tokens: tokens.into(),
         };
         if let Some(before) = before {
-            self.entry(before).successors += 1;
+            let before = self.entry(before);
+            debug_assert!(before.content.is_some(), "what comes before is not known");
+            before.successors += 1;
         }
         self.entry(block).content = Some(content.clone());
         self.known.insert(content, block);

@@ -9,7 +9,7 @@ use crate::cache::{Blocks, Realm};
 use crate::error::Error;
 use crate::models::decoder::BLOCK_TOKENS;
 
-use super::shares::{Shares, weight};
+use super::shares::Shares;
 use super::{Network, Sequence, Text};
 
 /// What one token of a prompt costs its customer's share, if one token of an answer
@@ -172,7 +172,7 @@ impl<N: Network> Scheduler<N> {
             (1, true) => ANSWER_COST,
             (tokens, _) => PROMPT_COST * tokens as f64,
         };
-        let weight = weight(sequence.standing.price, highest);
+        let weight = sequence.standing.weight(highest);
         self.shares
             .charge(sequence.standing.customer, cost / weight);
     }

@@ -51,16 +51,16 @@ impl Drop for Place {
 
 impl Server {
     /// Serves a model; `places` requests may wait. `prepare` runs on the thread that
-    /// computes, before anything else.
+    /// computes before anything else, and what it gives stays until the end.
     ///
     /// # Errors
     /// When the system gives no threads.
-    pub(crate) fn start<N: Network + 'static>(
+    pub(crate) fn start<N: Network + 'static, G>(
         network: N,
         text: Text,
         limits: Limits,
         places: usize,
-        prepare: impl FnOnce() + Send + 'static,
+        prepare: impl FnOnce() -> G + Send + 'static,
     ) -> Result<Self, LoadError> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (requests, incoming) = channel();
@@ -68,7 +68,7 @@ impl Server {
         let (reader, seen) = (text.clone(), Arc::clone(&stopping));
         let understands = move || understand(&reader, &incoming, &arrivals);
         let computes = move || {
-            prepare();
+            let _prepared = prepare();
             serve(Scheduler::new(network, text, limits), &arriving, &seen);
         };
         Ok(Self {

@@ -7,20 +7,6 @@
 
 use std::collections::HashMap;
 
-/// How much more of the computation goes to who pays the highest price of all that
-/// are served than to who pays nothing. A paying customer should hardly notice the
-/// others; one who pays nothing should still be served.
-const MAX_WEIGHT: f64 = 16.0;
-
-/// What a request's price is worth among others: from 1 for nothing up to
-/// [`MAX_WEIGHT`] for the highest price of all that are served.
-pub(crate) fn weight(price: u64, highest: u64) -> f64 {
-    match highest {
-        0 => 1.0,
-        _ => 1.0 + (MAX_WEIGHT - 1.0) * price.min(highest) as f64 / highest as f64,
-    }
-}
-
 /// The clocks of the customers.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
@@ -83,14 +69,6 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_higher_price_weighs_more_and_none_weighs_something() {
-        assert_eq!(weight(0, 0), 1.0);
-        assert_eq!(weight(0, 500), 1.0);
-        assert_eq!(weight(500, 500), MAX_WEIGHT);
-        assert!(weight(250, 500) > 8.0);
-    }
 
     #[test]
     fn who_comes_later_begins_where_the_others_are() {

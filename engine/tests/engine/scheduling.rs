@@ -90,7 +90,7 @@ fn dropping_a_generation_frees_its_slot() {
         return;
     };
     let engine = TorchEngine::load(Options {
-        slots: 1,
+        slots: Some(1),
         queue: 1,
         ..options(vec![ModelSource::new(folder)])
     })

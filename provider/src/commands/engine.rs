@@ -28,13 +28,14 @@ fn load_torch(settings: &Settings) -> anyhow::Result<Arc<dyn Engine>> {
     let dtype = match settings.dtype.unwrap_or_default() {
         settings::Dtype::F32 => Dtype::F32,
         settings::Dtype::Bf16 => Dtype::Bf16,
+        settings::Dtype::Int8 => Dtype::Int8,
+        settings::Dtype::Int4 => Dtype::Int4,
     };
     let models = settings.models.iter().map(|model| ModelSource {
         name: model.name.clone(),
         dtype,
         ..ModelSource::new(&model.path)
     });
-    let defaults = Options::default();
     let engine = TorchEngine::load(Options {
         models: models.collect(),
         device: match settings.device.unwrap_or_default() {
@@ -43,10 +44,10 @@ fn load_torch(settings: &Settings) -> anyhow::Result<Arc<dyn Engine>> {
             settings::Device::Cuda => DeviceChoice::Cuda,
         },
         threads: settings.threads,
-        slots: settings
-            .slots
-            .map_or(defaults.slots, |slots| slots as usize),
-        ..defaults
+        slots: settings.slots.map(|slots| slots as usize),
+        cache_mib: settings.kv_cache_mib,
+        shares_prefixes: settings.share_prefixes.unwrap_or(false),
+        ..Options::default()
     })?;
     Ok(Arc::new(engine))
 }

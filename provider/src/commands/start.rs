@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow};
 use infernet_engine::Engine;
 use infernet_node::shutdown::Shutdown;
 use infernet_protocol::event::Promise;
+use infernet_protocol::inference::Task;
 use infernet_provider::settings::{DEFAULT_RELAY, Settings};
 use infernet_provider::{Options, run};
 use nostr::{Keys, RelayUrl, ToBech32};
@@ -27,6 +28,9 @@ pub async fn start(home: &Path, config: Option<&Path>, start: Start) -> anyhow::
     });
     let (engine, promise) = loaded.await??;
     let mut options = options(home, identity.keys, &settings, &*engine)?;
+    if settings.slots.is_none() && promise.is_none() {
+        options.slots = slots(&*engine).unwrap_or(options.slots);
+    }
     options.promise = promise;
     options.wallet = super::money::wallet(&settings)?;
     options.tab = settings
@@ -47,6 +51,14 @@ pub async fn start(home: &Path, config: Option<&Path>, start: Start) -> anyhow::
     }
     provider.ended().await;
     Ok(())
+}
+
+/// As many jobs as the engine computes together; `None` if it has no text model.
+fn slots(engine: &dyn Engine) -> Option<u32> {
+    let text = engine.models().iter();
+    let text = text.filter(|model| model.task == Task::TextGeneration);
+    let capacities = text.filter_map(|model| engine.capacity(&model.id));
+    capacities.map(|capacity| capacity.slots).max()
 }
 
 /// A scripted engine knows its speed, and may be told to break: there is

@@ -91,6 +91,7 @@ impl Floor {
     async fn admit(&mut self, admitted: Admitted) {
         let award = &admitted.award;
         let (id, job, buyer) = (award.id(), award.job_id(), award.author());
+        let price = award.price.output_msat;
         if self.cancelled.contains(&(id, buyer)) || self.cancelled.contains(&(job, buyer)) {
             tracing::info!(%job, award = %id, "ignores an award that was cancelled");
             return self.close_to(award).await;
@@ -111,7 +112,7 @@ impl Floor {
         }
         match (admitted.award.terms, self.shop.till.clone()) {
             (PaymentKind::Tab, Some(till)) => self.receive(admitted, till).await,
-            _ => match self.queue.enter(id, buyer) {
+            _ => match self.queue.enter(id, buyer, price) {
                 Ok(ahead) => self.accept(admitted, None, ahead).await,
                 Err(full) => self.is_full(admitted, full).await,
             },
@@ -163,6 +164,7 @@ impl Floor {
         let (id, buyer) = (guest.admitted.award.id(), guest.admitted.award.author());
         let job = guest.admitted.award.job_id();
         let number = guest.admitted.award.attempt;
+        let price = guest.admitted.award.price.output_msat;
         match self.shop.store.newest_attempt(&buyer, &job).await {
             Ok(newest) if newest >= number => {
                 tracing::info!(%job, award = %id, newest, "leaves a superseded award");
@@ -183,8 +185,8 @@ impl Floor {
         }
         // Who has paid is served, whoever has come meanwhile.
         let entered = match guest.has_paid {
-            true => Ok(self.queue.squeeze_in(id, buyer)),
-            false => self.queue.enter(id, buyer),
+            true => Ok(self.queue.squeeze_in(id, buyer, price)),
+            false => self.queue.enter(id, buyer, price),
         };
         match entered {
             Ok(ahead) => {
