@@ -1,5 +1,6 @@
 //! What a running provider tells of itself.
 
+use infernet_engine::Capacity;
 use infernet_protocol::event::{AnnouncedModel, Load, Promise, Status as Announced};
 use infernet_protocol::inference::{Dtype, Task};
 use infernet_protocol::money::{Msat, Price};
@@ -85,20 +86,30 @@ pub struct Model {
     pub dtype: Dtype,
     /// Tokens of its context.
     pub context: u32,
+    /// Tokens that its cache holds for all jobs together; none where it needs no cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_tokens: Option<u64>,
+    /// What its cache takes, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_mib: Option<u64>,
     /// What it costs.
     pub price: Price,
     /// How fast it is promised to be.
     pub promise: Promise,
 }
 
-impl From<AnnouncedModel> for Model {
-    fn from(model: AnnouncedModel) -> Self {
+impl Model {
+    /// A model as it is announced, and how much the engine does with it at a time.
+    pub fn new(model: AnnouncedModel, capacity: Option<Capacity>) -> Self {
+        let capacity = capacity.filter(|capacity| capacity.cache_tokens > 0);
         Self {
             name: model.name,
             model: model.model.to_string(),
             task: model.task,
             dtype: model.dtype,
             context: model.context,
+            cache_tokens: capacity.map(|capacity| capacity.cache_tokens),
+            cache_mib: capacity.map(|capacity| capacity.cache_bytes >> 20),
             price: model.price,
             promise: model.promise,
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tch::Device;
 
 use crate::error::LoadError;
+use crate::kernels::InferenceMode;
 use crate::loader::on_device;
 use crate::memory;
 use crate::models::decoder::{BLOCK_TOKENS, Decoder};
@@ -78,7 +79,7 @@ pub(super) fn start(
     let prepare = move || {
         // OpenMP keeps this number for each thread that asks.
         tch::set_num_threads(threads);
-        tch::no_grad_guard()
+        InferenceMode::begin()
     };
     let network = serve::Loaded { decoder, store };
     let server = Server::start(network, text, limits, service.queue, prepare)?;

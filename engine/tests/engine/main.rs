@@ -14,4 +14,5 @@ mod refusals;
 mod sampling;
 mod scheduling;
 mod scripted;
+mod serving;
 mod streaming;

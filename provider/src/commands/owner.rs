@@ -154,8 +154,12 @@ fn attempt_line(attempt: &Attempt) -> String {
 }
 
 fn model_line(model: &Model) -> String {
+    let cache = match (model.cache_tokens, model.cache_mib) {
+        (Some(tokens), Some(mib)) => format!(", cache of {tokens} in {mib} MiB"),
+        _ => String::new(),
+    };
     format!(
-        "  {} ({}, {}, {} tokens of context): {}, first token in {} ms, {} tokens/s\n",
+        "  {} ({}, {}, {} tokens of context{cache}): {}, first token in {} ms, {} tokens/s\n",
         model.name,
         model.task,
         model.dtype,

@@ -5,6 +5,7 @@ use infernet_protocol::event::Status as Announced;
 use nostr::{EventId, Timestamp, ToBech32};
 
 use super::{Entry, Floor, Phase};
+use crate::catalogue::Item;
 use crate::status::{Attempt, Model, Relay, Status};
 use crate::till::Till;
 
@@ -49,9 +50,12 @@ impl Floor {
     }
 
     fn model_list(&self) -> Vec<Model> {
-        let (items, promises) = (self.shop.catalogue.items(), &self.shop.promises);
-        let announced = items.iter().map(|i| i.announced(promises.of(&i.model.id)));
-        announced.map(Model::from).collect()
+        let shop = &self.shop;
+        let model = |item: &Item| {
+            let announced = item.announced(shop.promises.of(&item.model.id));
+            Model::new(announced, shop.engine.capacity(&item.model.id))
+        };
+        shop.catalogue.items().iter().map(model).collect()
     }
 
     fn attempt_list(&self) -> Vec<Attempt> {
