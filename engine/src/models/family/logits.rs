@@ -154,3 +154,22 @@ fn bf16_is_as_near_as_transformers_own() {
         );
     }
 }
+
+/// Whose matrices lose by it what others' do; a file of four bits hardly any more.
+#[test]
+fn packed_weights_give_what_they_are_good_for() {
+    let reference = reference();
+    for (form, dtype) in [
+        ("llama2", Dtype::Int8),
+        ("qwen3", Dtype::Int8),
+        ("gemma3-multimodal", Dtype::Int8),
+        ("llama-q4_0.gguf", Dtype::Int4),
+        ("llama-q4_1.gguf", Dtype::Int4),
+    ] {
+        let mut models = reference.models.iter();
+        let model = models.find(|model| model.forms[0] == form).unwrap();
+        let found = differences(&decoder(form, dtype), &reference.prompts, &model.answers);
+        let mean = found.iter().sum::<f32>() / found.len() as f32;
+        assert!(mean < 4.0 * model.bf16, "{form} in {dtype}: {mean}");
+    }
+}
