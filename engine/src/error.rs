@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use infernet_protocol::inference::{ModelId, Task};
+use infernet_protocol::inference::{ModelId, Task, TokenId};
 
 /// Why a request was refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +57,9 @@ pub enum Error {
     /// The prefix cannot be the beginning of an answer to this request.
     #[error("invalid prefix: {0}")]
     InvalidPrefix(&'static str),
+    /// A text to score has a token that is none of the model's.
+    #[error("the model has no token {0}")]
+    UnknownToken(TokenId),
     /// The tensors are not what the module takes.
     #[error("invalid tensors: {0}")]
     InvalidTensors(String),

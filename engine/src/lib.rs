@@ -77,7 +77,7 @@ pub use manifest::{Digest, File, FileRole, Manifest};
 pub use port::{
     Capacity, Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate,
     Generation, Hardware, MAX_AHEAD, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS,
-    MAX_TENSOR_BYTES, MAX_TEXTS, ModelInfo, Standing, Step,
+    MAX_TENSOR_BYTES, MAX_TEXTS, ModelInfo, Score, Scoring, Standing, Step,
 };
 pub use scripted::{Fault, Script, ScriptedEngine};
 pub use torch::{Options, TorchEngine};

@@ -1,6 +1,7 @@
 //! The port between those who sell inference and what computes it.
 
 mod compute;
+mod score;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use infernet_protocol::tensor::Interface;
 use tokio::sync::{mpsc, oneshot};
 
 pub use compute::{Computation, Compute, MAX_TENSOR_BYTES};
+pub use score::{Score, Scoring};
 
 use crate::error::Error;
 use crate::sampling;

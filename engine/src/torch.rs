@@ -16,7 +16,7 @@ use crate::error::{Error, LoadError};
 use crate::load::{Loaded, ModelSource, Module, Network, Served, load};
 use crate::port::{
     Capacity, Computation, Compute, Embed, Embedding, Engine, Generate, Generation, Hardware,
-    ModelInfo, validate_prompt,
+    ModelInfo, Score, Scoring, validate_prompt,
 };
 use crate::serve::Server;
 use crate::threads;
@@ -149,6 +149,23 @@ impl TorchEngine {
         let mut text: String = bytes.map(|bytes| detokenizer.push(&bytes)).collect();
         text.push_str(&detokenizer.finish());
         Ok(text)
+    }
+
+    /// Takes a text into the queue, to say how probable the model finds it. Never
+    /// blocks.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`]. A token that the model does not have, or more tokens
+    /// than its context holds, come from [`Scoring::wait`].
+    pub fn score(&self, request: Score) -> Result<Scoring, Error> {
+        let service = self.service(&request.model)?;
+        let ModelWorker::Text(server, _) = &service.worker else {
+            return Err(service.wrong_task());
+        };
+        request.validate()?;
+        let (steps, result, scoring) = Scoring::channel();
+        server.score(request, result, steps)?;
+        Ok(scoring)
     }
 
     fn add(&mut self, service: Service) -> Result<(), LoadError> {

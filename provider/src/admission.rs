@@ -387,6 +387,7 @@ fn refusal(error: EngineError) -> No {
         | EngineError::InvalidSampling(_)
         | EngineError::InvalidStop(_)
         | EngineError::InvalidPrefix(_)
+        | EngineError::UnknownToken(_)
         | EngineError::InvalidTensors(_)
         | EngineError::NoChatTemplate
         | EngineError::ChatTemplate(_) => Decline::Input,

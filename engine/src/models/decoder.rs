@@ -13,6 +13,7 @@ mod fixed;
 mod layer;
 mod norm;
 mod rotary;
+mod score;
 mod store;
 
 use infernet_protocol::inference::TokenId;

@@ -17,6 +17,14 @@ pub(crate) trait Network: Send {
     /// When it fails. What these rows' tokens have in the cache is then undefined,
     /// and all else as it was, so that they can be computed again.
     fn forward(&mut self, rows: &[Row<'_>]) -> Result<Vec<Vec<f32>>, Error>;
+
+    /// Computes a row's tokens alone and keeps them as [`Network::forward`] does. Gives
+    /// the natural logarithm of how probable each of `next` is: `next[i]` after
+    /// `row.tokens[i]` and all before it.
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    fn score(&mut self, row: Row<'_>, next: &[TokenId]) -> Result<Vec<f32>, Error>;
 }
 
 /// A model on libtorch.
@@ -33,5 +41,9 @@ impl Network for Loaded {
 
     fn forward(&mut self, rows: &[Row<'_>]) -> Result<Vec<Vec<f32>>, Error> {
         Ok(self.decoder.forward(rows, &mut self.store)?)
+    }
+
+    fn score(&mut self, row: Row<'_>, next: &[TokenId]) -> Result<Vec<f32>, Error> {
+        Ok(self.decoder.score(row, next, &mut self.store)?)
     }
 }

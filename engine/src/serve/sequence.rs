@@ -1,5 +1,7 @@
 //! One request: its tokens, what of them is computed, and where its answer goes.
 
+mod scoring;
+
 use std::sync::Arc;
 
 use infernet_protocol::inference::{EndReason, Sampling, TokenId};
@@ -13,6 +15,7 @@ use crate::sampling;
 use crate::tokenizer::Tokenizer;
 
 use super::server::Place;
+use scoring::Scoring;
 
 /// What a model says of text.
 #[derive(Clone)]
@@ -45,6 +48,8 @@ pub(crate) struct Sequence {
     /// Why a prefix left nothing to do.
     ended: Option<EndReason>,
     has_started: bool,
+    /// Its tokens are scored, and none is drawn.
+    scoring: Option<Scoring>,
     /// Its place among those who wait for their first turn.
     place: Option<Place>,
     pub(super) steps: Steps,
@@ -77,6 +82,7 @@ impl Sequence {
             max_tokens: request.max_tokens as usize,
             ended: None,
             has_started: false,
+            scoring: None,
             place: None,
             steps,
         };
@@ -170,7 +176,8 @@ impl Sequence {
     /// Takes over what others have computed of its tokens. The last token is left to
     /// compute: its logits are in no cache.
     pub(super) fn reuse(&mut self, blocks: &mut Blocks) {
-        if self.computed != self.blocks.len() * BLOCK_TOKENS {
+        // What is in the cache has no scores.
+        if self.scoring.is_some() || self.computed != self.blocks.len() * BLOCK_TOKENS {
             return;
         }
         while self.computed + BLOCK_TOKENS < self.tokens.len() {
@@ -190,6 +197,9 @@ impl Sequence {
         blocks.release(&self.blocks);
         self.blocks.clear();
         (self.computed, self.known, self.piece) = (0, 0, 0);
+        if let Some(scoring) = &mut self.scoring {
+            scoring.begin_anew();
+        }
     }
 
     /// What is to be computed of it in this round.
@@ -198,7 +208,7 @@ impl Sequence {
             tokens: &self.tokens[self.computed..self.computed + self.piece],
             start: self.computed,
             blocks: &self.blocks,
-            draws: self.piece == self.pending(),
+            draws: self.scoring.is_none() && self.piece == self.pending(),
         }
     }
 

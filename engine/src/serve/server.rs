@@ -8,9 +8,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use infernet_protocol::inference::TokenId;
+use tokio::sync::oneshot;
 
 use crate::error::{Error, LoadError};
-use crate::port::{Generate, Step, Steps};
+use crate::port::{Generate, Score, Step, Steps};
 
 use super::{Limits, Network, Round, Scheduler, Sequence, Text};
 
@@ -29,14 +30,21 @@ pub(crate) struct Server {
 
 /// A request that came in, and where its answer goes.
 struct Request {
-    generate: Generate,
+    work: Work,
     steps: Steps,
     place: Place,
+}
+
+/// What is asked for.
+enum Work {
+    Generate(Generate),
+    Score(Score, oneshot::Sender<Vec<f32>>),
 }
 
 /// A request whose prompt was understood.
 struct Arrival {
     request: Request,
+    /// Empty where nothing is generated.
     prompt: Vec<TokenId>,
 }
 
@@ -88,16 +96,29 @@ impl Server {
     /// # Errors
     /// [`Error::Busy`] if too many wait.
     pub(crate) fn submit(&self, generate: Generate, steps: Steps) -> Result<(), Error> {
+        self.send(Work::Generate(generate), steps)
+    }
+
+    /// Takes a text in to be scored.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if too many wait.
+    pub(crate) fn score(
+        &self,
+        score: Score,
+        result: oneshot::Sender<Vec<f32>>,
+        steps: Steps,
+    ) -> Result<(), Error> {
+        self.send(Work::Score(score, result), steps)
+    }
+
+    fn send(&self, work: Work, steps: Steps) -> Result<(), Error> {
         let place = Place(Arc::clone(&self.waiting));
         if self.waiting.fetch_add(1, Ordering::SeqCst) >= self.places {
             return Err(Error::Busy); // dropping the place gives it back
         }
         let requests = self.requests.as_ref().ok_or(Error::Stopped)?;
-        let request = Request {
-            generate,
-            steps,
-            place,
-        };
+        let request = Request { work, steps, place };
         requests.send(request).map_err(|_| Error::Stopped)
     }
 }
@@ -126,7 +147,10 @@ fn understand(text: &Text, requests: &Receiver<Request>, arrivals: &Sender<Arriv
         if request.steps.is_abandoned() {
             continue;
         }
-        let encode = AssertUnwindSafe(|| text.tokenizer.encode_prompt(&request.generate.prompt));
+        let encode = AssertUnwindSafe(|| match &request.work {
+            Work::Generate(generate) => text.tokenizer.encode_prompt(&generate.prompt),
+            Work::Score(..) => Ok(Vec::new()),
+        });
         let prompt = catch_unwind(encode)
             .unwrap_or_else(|_| Err(Error::Computation("its tokens cannot be told".into())));
         match prompt {
@@ -169,12 +193,13 @@ fn serve<N: Network>(
 fn arrive<N: Network>(scheduler: &mut Scheduler<N>, arrival: Arrival) {
     let Arrival { request, prompt } = arrival;
     let has = |token| scheduler.network().has(token);
-    let Request {
-        generate,
-        steps,
-        place,
-    } = request;
-    match Sequence::new(scheduler.text(), has, generate, prompt, steps) {
+    let Request { work, steps, place } = request;
+    let text = scheduler.text();
+    let sequence = match work {
+        Work::Generate(generate) => Sequence::new(text, has, generate, prompt, steps),
+        Work::Score(score, result) => Sequence::to_score(text, has, score, result, steps),
+    };
+    match sequence {
         Ok(sequence) => scheduler.take(sequence.holding(place)),
         Err((steps, error)) => steps.send(Step::Failed(error)),
     }

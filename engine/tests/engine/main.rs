@@ -13,6 +13,7 @@ mod modules;
 mod refusals;
 mod sampling;
 mod scheduling;
+mod scoring;
 mod scripted;
 mod serving;
 mod streaming;

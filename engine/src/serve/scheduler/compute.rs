@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use infernet_protocol::inference::EndReason;
+
 use crate::error::Error;
 use crate::models::decoder::Row;
 use crate::serve::{Network, Sequence};
@@ -17,14 +19,24 @@ impl<N: Network> Scheduler<N> {
         let highest = self.highest_price();
         let rows: Vec<Row<'_>> = self.running.iter().filter_map(planned).collect();
         let mut outcomes = run(&mut self.network, &rows).into_iter();
+        let mut scores = score(&mut self.network, &self.running).into_iter();
         for sequence in std::mem::take(&mut self.running) {
             if sequence.piece == 0 {
                 self.running.push(sequence);
                 continue;
             }
             self.charge(&sequence, highest);
-            let missing = || Err(Error::Computation("a row has no outcome".into()));
-            self.settle(sequence, outcomes.next().unwrap_or_else(missing));
+            let missing = || Error::Computation("a row has no outcome".into());
+            match sequence.scored_next().is_some() {
+                true => {
+                    let scores = scores.next().unwrap_or_else(|| Err(missing()));
+                    self.settle_scored(sequence, scores);
+                }
+                false => {
+                    let outcome = outcomes.next().unwrap_or_else(|| Err(missing()));
+                    self.settle(sequence, outcome);
+                }
+            }
         }
     }
 
@@ -37,6 +49,16 @@ impl<N: Network> Scheduler<N> {
                 None => Ok(None),
             }
         });
+        self.go_on(sequence, ended);
+    }
+
+    /// What becomes of a text whose piece was scored.
+    fn settle_scored(&mut self, mut sequence: Sequence, scores: Result<Vec<f32>, Error>) {
+        let ended = scores.map(|scores| sequence.scored(&mut self.blocks, scores));
+        self.go_on(sequence, ended);
+    }
+
+    fn go_on(&mut self, sequence: Sequence, ended: Result<Option<EndReason>, Error>) {
         match ended {
             Ok(None) => self.running.push(sequence),
             Ok(Some(reason)) => self.dismiss(sequence).end(reason),
@@ -46,12 +68,24 @@ impl<N: Network> Scheduler<N> {
 }
 
 fn planned(sequence: &Sequence) -> Option<Row<'_>> {
-    (sequence.piece > 0).then(|| sequence.row())
+    (sequence.piece > 0 && sequence.scored_next().is_none()).then(|| sequence.row())
+}
+
+/// Scores the pieces of the texts that are scored, one after the other.
+fn score<N: Network>(network: &mut N, running: &[Sequence]) -> Vec<Result<Vec<f32>, Error>> {
+    let planned = running.iter().filter(|sequence| sequence.piece > 0);
+    let scored = planned.filter_map(|sequence| Some((sequence.row(), sequence.scored_next()?)));
+    scored
+        .map(|(row, next)| guarded(|| network.score(row, next)))
+        .collect()
 }
 
 /// Computes rows together; if that fails, one by one, so that only those fail that
 /// fail alone.
 fn run<N: Network>(network: &mut N, rows: &[Row<'_>]) -> Vec<Outcome> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
     match forward(network, rows) {
         Ok(outcomes) => outcomes,
         Err(error) if rows.len() == 1 => vec![Err(error)],

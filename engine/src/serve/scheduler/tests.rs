@@ -2,6 +2,8 @@
 //! tokens before it, which it reads back from the blocks: one wrong block and the
 //! answer is another.
 
+mod scoring;
+
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -56,23 +58,41 @@ impl Network for Fake {
                 .count(),
         });
         for row in rows {
-            for (at, &token) in row.tokens.iter().enumerate() {
-                let at = row.start + at;
-                let block = row.blocks[at / BLOCK_TOKENS] as usize;
-                self.store[block][at % BLOCK_TOKENS] = token;
-            }
+            self.keep(row);
         }
         let drawing = rows.iter().filter(|row| row.draws);
         Ok(drawing.map(|row| self.logits(row)).collect())
     }
+
+    fn score(&mut self, row: Row<'_>, next: &[TokenId]) -> Result<Vec<f32>, Error> {
+        assert_eq!(row.tokens.len(), next.len());
+        assert!(!row.draws && !row.tokens.contains(&POISON));
+        self.keep(&row);
+        let held = self.held(&row);
+        let before = |at: usize| &held[..=row.start + at];
+        let scores = next.iter().enumerate();
+        Ok(scores.map(|(at, &next)| likeness(before(at), next)).collect())
+    }
 }
 
 impl Fake {
-    fn logits(&self, row: &Row<'_>) -> Vec<f32> {
-        let end = row.start + row.tokens.len();
+    fn keep(&mut self, row: &Row<'_>) {
+        for (at, &token) in row.tokens.iter().enumerate() {
+            let at = row.start + at;
+            let block = row.blocks[at / BLOCK_TOKENS] as usize;
+            self.store[block][at % BLOCK_TOKENS] = token;
+        }
+    }
+
+    /// The sequence's tokens, as its blocks hold them.
+    fn held(&self, row: &Row<'_>) -> Vec<TokenId> {
         let held =
             |at: usize| self.store[row.blocks[at / BLOCK_TOKENS] as usize][at % BLOCK_TOKENS];
-        let tokens: Vec<TokenId> = (0..end).map(held).collect();
+        (0..row.start + row.tokens.len()).map(held).collect()
+    }
+
+    fn logits(&self, row: &Row<'_>) -> Vec<f32> {
+        let tokens = self.held(row);
         let mut logits = vec![0.0; VOCABULARY as usize];
         logits[next(&tokens) as usize] = match tokens.last() {
             Some(&MADNESS) => f32::NAN,
@@ -87,6 +107,11 @@ fn next(tokens: &[TokenId]) -> TokenId {
     let mut hasher = DefaultHasher::new();
     tokens.hash(&mut hasher);
     (hasher.finish() % 290) as TokenId + 1
+}
+
+/// How a token is scored after these tokens.
+fn likeness(tokens: &[TokenId], token: TokenId) -> f32 {
+    -((next(tokens) ^ token) as f32)
 }
 
 /// The answer to a prompt, computed alone.
