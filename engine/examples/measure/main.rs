@@ -4,6 +4,7 @@
 //! JSON. The peers under `scripts/peers` understand the same commands.
 
 mod answers;
+mod scoring;
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ enum Command {
         at: usize,
         tokens: usize,
     },
+    /// Say how probable a text is, read in windows of so many tokens.
+    Score { text: String, window: usize },
 }
 
 fn main() -> Result<(), Failure> {
@@ -66,6 +69,9 @@ fn serve(engine: &Arc<TorchEngine>) -> Result<(), Failure> {
         let reply = match serde_json::from_str(&line?)? {
             Command::Answer(requests) => {
                 json!(runtime.block_on(answers::answer(engine, requests))?)
+            }
+            Command::Score { text, window } => {
+                json!(runtime.block_on(scoring::score(engine, text, window))?)
             }
             Command::Cut { text, at, tokens } => json!(cut(engine, text, at, tokens)?),
         };
