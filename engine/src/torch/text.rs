@@ -18,8 +18,8 @@ use crate::tokenizer::Tokenizer;
 /// that comes or is cancelled waits for the round.
 const PROMPT_ALONE: usize = 512;
 
-/// Tokens of prompts in a round that answers wait for, on a processor: a pause of
-/// about half a second between two words with a small model.
+/// Tokens of prompts in a round that answers wait for, on a processor: a pause of about
+/// a quarter of a second between two words, with a small model on two cores.
 const PROMPT_BESIDE_CPU: usize = 128;
 
 /// The same on a GPU, which computes as many in a few milliseconds.
@@ -56,7 +56,8 @@ pub(super) fn start(
     };
     let free = memory::free(service.device);
     let free = free.map(|bytes| bytes.saturating_sub(service.reserved));
-    let blocks = serve::blocks(needs, service.cache_bytes, free);
+    let blocks = serve::blocks(needs, service.cache_bytes, free)
+        .map_err(|scarce| LoadError::Device(scarce.to_string()))?;
     let store = decoder.store(blocks as usize).map_err(on_device)?;
     let tokens = blocks as usize * BLOCK_TOKENS;
     let text = Text {
