@@ -18,9 +18,9 @@ use crate::formats::gguf::split;
 use crate::formats::unsupported;
 use crate::linear::Packing;
 use crate::manifest::Manifest;
-use crate::models::encoder::Encoder;
 use crate::models::Placement;
 use crate::models::decoder::{self, Decoder};
+use crate::models::encoder::Encoder;
 use crate::port::ModelInfo;
 use crate::tokenizer::Tokenizer;
 
