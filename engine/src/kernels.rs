@@ -4,11 +4,14 @@
 //! which the GPU takes and the tests compare with.
 
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::c_void;
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::models::decoder::Activation;
 use table::{Heads, Paged, kernels, vector_bits};
 
 pub(crate) use table::InferenceMode;
@@ -16,73 +19,84 @@ pub(crate) use table::InferenceMode;
 /// The widest head that the kernels take.
 pub(crate) const MAX_HEAD_WIDTH: i64 = 512;
 
-/// Can a model in this number format on this device be computed with these
+/// Can tensors in this number format on this device be computed with these
 /// kernels?
-pub(crate) fn serve(device: Device, kind: Kind) -> bool {
+pub(crate) fn serve_on(device: Device, kind: Kind) -> bool {
     device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16)
 }
 
-/// A gated feed-forward's activation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gate {
-    Silu,
-    GeluTanh,
+/// Can this one?
+pub(crate) fn serve(tensor: &Tensor) -> bool {
+    serve_on(tensor.device(), tensor.kind())
 }
 
 /// RMS norm of each row of `input` `[rows, width]`, times `weight` (f32
-/// `[width]`). What is `added` is added to `input` first, in place.
+/// `[width]`).
 ///
 /// # Errors
 /// When a tensor is of another shape or number format, or memory is short.
-pub(crate) fn rms_norm(
-    input: &mut Tensor,
+pub(crate) fn rms_norm(input: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor, TchError> {
+    // Without anything to add, it is only read.
+    norm(input, None, weight, epsilon)
+}
+
+/// Adds `more` to `sum`, in place, and gives the norm of that as [`rms_norm`]
+/// does.
+///
+/// # Errors
+/// As [`rms_norm`].
+pub(crate) fn add_and_norm(
+    sum: &mut Tensor,
+    more: &Tensor,
+    weight: &Tensor,
+    epsilon: f64,
+) -> Result<Tensor, TchError> {
+    norm(sum, Some(more), weight, epsilon)
+}
+
+fn norm(
+    input: &Tensor,
     added: Option<&Tensor>,
     weight: &Tensor,
     epsilon: f64,
 ) -> Result<Tensor, TchError> {
-    let kind = input.kind();
-    let (rows, width) = input.size2()?;
-    let out = like(&[rows, width], kind)?;
-    let into = plain(input, &[rows, width], kind)?;
-    let added = added.map(|added| plain(added, &[rows, width], kind));
-    let added = added.transpose()?.unwrap_or(std::ptr::null_mut());
-    let weight = plain(weight, &[width], Kind::Float)?;
+    let (half, shape) = (is_half(input)?, input.size2()?);
+    let (kind, shape) = (input.kind(), [shape.0, shape.1]);
+    let out = like(&shape, kind)?;
+    let input = plain(input, &shape, kind)?;
+    let added = added.map(|added| plain(added, &shape, kind)).transpose()?;
+    let weight = plain(weight, &shape[1..], Kind::Float)?;
     // SAFETY: all are of the shapes and number formats that the kernel takes.
     unsafe {
         (kernels().norm)(
-            is_half(kind),
-            into,
-            added,
+            half,
+            input,
+            added.unwrap_or(std::ptr::null_mut()),
             weight.cast(),
             out.data_ptr(),
-            rows,
-            width,
+            shape[0],
+            shape[1],
             epsilon as f32,
         );
     }
     Ok(out)
 }
 
-/// `[rows, 2 * width]`, gates before what they let through, to `[rows, width]`.
+/// The middle of a gated feed-forward: `[rows, 2 * width]`, gates before what they
+/// let through, to `[rows, width]`.
 ///
 /// # Errors
 /// As [`rms_norm`].
-pub(crate) fn gate(both: &Tensor, gate: Gate) -> Result<Tensor, TchError> {
-    let (kind, (rows, width)) = (both.kind(), both.size2()?);
-    let out = like(&[rows, width / 2], kind)?;
-    let both = plain(both, &[rows, width / 2 * 2], kind)?;
-    let by_gelu = gate == Gate::GeluTanh;
-    // SAFETY: as in `rms_norm`.
-    unsafe {
-        (kernels().gating)(
-            is_half(kind),
-            by_gelu,
-            both,
-            out.data_ptr(),
-            rows,
-            width / 2,
-        );
+pub(crate) fn gate(both: &Tensor, activation: Activation) -> Result<Tensor, TchError> {
+    let (half, kind, (rows, columns)) = (is_half(both)?, both.kind(), both.size2()?);
+    if columns % 2 != 0 {
+        return Err(unfit("gates"));
     }
+    let out = like(&[rows, columns / 2], kind)?;
+    let by_gelu = activation == Activation::GeluTanh;
+    let both = plain(both, &[rows, columns], kind)?;
+    // SAFETY: as in `norm`.
+    unsafe { (kernels().gating)(half, by_gelu, both, out.data_ptr(), rows, columns / 2) }
     Ok(out)
 }
 
@@ -112,7 +126,8 @@ pub(crate) fn rotate_and_keep(
     slots: &Tensor,
     [keys, values]: &mut Cache,
 ) -> Result<Tensor, TchError> {
-    let (kind, (tokens, all_heads, width)) = (all.kind(), all.size3()?);
+    let (half, kind) = (is_half(all)?, all.kind());
+    let (tokens, all_heads, width) = all.size3()?;
     let (blocks, kv_heads, block_tokens, _) = keys.size4()?;
     let heads = all_heads - 2 * kv_heads;
     let store = [blocks, kv_heads, block_tokens, width];
@@ -141,10 +156,10 @@ pub(crate) fn rotate_and_keep(
     }
     let queries = like(&[tokens, heads, width], kind)?;
     let angles = [tokens, width];
-    // SAFETY: as in `rms_norm`, and every slot is one of the store's.
+    // SAFETY: as in `norm`, and every slot is one of the store's.
     unsafe {
         (kernels().rotate)(
-            is_half(kind),
+            half,
             &shape,
             plain(all, &[tokens, all_heads, width], kind)?,
             plain(&cosines.f_view(angles)?, &angles, kind)?,
@@ -181,7 +196,8 @@ pub(crate) fn attend(
     window: Option<i64>,
     scale: f64,
 ) -> Result<Tensor, TchError> {
-    let (kind, (rows, heads, width)) = (queries.kind(), queries.size3()?);
+    let (half, kind) = (is_half(queries)?, queries.kind());
+    let (rows, heads, width) = queries.size3()?;
     let (blocks, kv_heads, block_tokens, _) = keys.size4()?;
     let store = [blocks, kv_heads, block_tokens, width];
     let shape = Paged {
@@ -200,11 +216,11 @@ pub(crate) fn attend(
         return Err(unfit("heads or block tables"));
     }
     let out = like(&[rows, heads * width], kind)?;
-    // SAFETY: as in `rms_norm`, and every block that is looked at is one of the
+    // SAFETY: as in `norm`, and every block that is looked at is one of the
     // store's.
     unsafe {
         (kernels().attention)(
-            is_half(kind),
+            half,
             &shape,
             plain(queries, &[rows, heads, width], kind)?,
             plain(keys, &store, kind)?,
@@ -250,7 +266,7 @@ pub(crate) fn unpack_four_bit(
     }
     let out = like(&[columns, rows], Kind::BFloat16)?;
     let (block_rows, halves) = packed_layout();
-    // SAFETY: as in `rms_norm`.
+    // SAFETY: as in `norm`.
     unsafe {
         (kernels().unpacking)(
             plain(packed, &[rows, half], Kind::Uint8)?.cast(),
@@ -276,8 +292,13 @@ fn packed_layout() -> (i64, bool) {
     }
 }
 
-fn is_half(kind: Kind) -> bool {
-    kind == Kind::BFloat16
+/// bf16 rather than f32?
+fn is_half(tensor: &Tensor) -> Result<bool, TchError> {
+    match tensor.kind() {
+        Kind::BFloat16 => Ok(true),
+        Kind::Float => Ok(false),
+        _ => Err(unfit("the number format")),
+    }
 }
 
 /// An empty tensor for what a kernel gives.

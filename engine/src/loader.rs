@@ -5,6 +5,7 @@ use tch::{TchError, Tensor};
 use crate::error::{LoadError, first_line};
 use crate::formats::Weights;
 use crate::formats::quantized::FourBit;
+use crate::kernels;
 use crate::linear::Packing;
 use crate::models::Placement;
 
@@ -32,6 +33,11 @@ impl<'a> Loader<'a> {
     /// How matrices are to be kept.
     pub(crate) fn packing(&self) -> Packing {
         self.placement.packing
+    }
+
+    /// Will our own kernels compute with what is loaded?
+    pub(crate) fn has_kernels(&self) -> bool {
+        kernels::serve_on(self.placement.device, self.placement.kind)
     }
 
     /// The tensor of this name and shape, in the model's number format. In the

@@ -2,11 +2,12 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use super::batch::{Batch, Row};
+use super::batch::{Batch, Part, Row};
 use super::norm::RmsNorm;
 use super::rotary::rotate;
 use super::{Config, LayerKind, store};
 use crate::error::LoadError;
+use crate::kernels::{self, HeadNorms};
 use crate::linear::Linear;
 use crate::loader::Loader;
 
@@ -76,6 +77,18 @@ impl Attention {
         let tokens = batch.tokens();
         let all = self.query_key_value.forward(input)?;
         let all = all.f_reshape([tokens, self.heads + 2 * self.kv_heads, self.head_width])?;
+        if batch.fixed.is_none() && self.by_kernels(&all) {
+            let norms = self.norms.as_ref().map(|[query, key]| HeadNorms {
+                query: &query.weight,
+                key: &key.weight,
+                epsilon: query.epsilon,
+            });
+            let angles = &batch.rotary[self.rope];
+            let queries =
+                kernels::rotate_and_keep(&all, angles, norms.as_ref(), &batch.slots, cache)?;
+            let attended = self.attend(&queries, batch, cache)?;
+            return self.output.forward(&attended);
+        }
         let rotated = self.rotated(&all, &batch.rotary[self.rope])?;
         let queries = rotated.f_narrow(1, 0, self.heads)?;
         let keys = rotated.f_narrow(1, self.heads, self.kv_heads)?;
@@ -90,6 +103,10 @@ impl Attention {
         self.output.forward(&attended)
     }
 
+    fn by_kernels(&self, input: &Tensor) -> bool {
+        kernels::serve(input) && self.head_width <= kernels::MAX_HEAD_WIDTH
+    }
+
     /// Queries and keys, `[tokens, heads + kv_heads, head_width]`, normed where
     /// the family does so, and rotated.
     fn rotated(&self, all: &Tensor, positions: &[Tensor; 2]) -> Result<Tensor, TchError> {
@@ -102,7 +119,7 @@ impl Attention {
         rotate(&Tensor::f_cat(&[queries, keys], 1)?, positions)
     }
 
-    /// What queries `[tokens, heads, head_width]` find, row by row: `[tokens,
+    /// What queries `[tokens, heads, head_width]` find, part by part: `[tokens,
     /// heads * head_width]`.
     fn attend(
         &self,
@@ -110,11 +127,19 @@ impl Attention {
         batch: &Batch<'_>,
         cache: &[Tensor; 2],
     ) -> Result<Tensor, TchError> {
-        let (mut begin, mut found) = (0, Vec::with_capacity(batch.rows.len()));
-        for (row, table) in batch.rows.iter().zip(&batch.tables) {
-            let tokens = row.tokens.len() as i64;
+        let (mut begin, mut found) = (0, Vec::with_capacity(batch.parts.len()));
+        for part in &batch.parts {
+            let tokens = match part {
+                Part::Alone(row, _) => row.tokens.len(),
+                Part::Singles(sight) => sight.lengths.len(),
+            } as i64;
             let own = queries.f_narrow(0, begin, tokens)?;
-            found.push(self.attend_row(&own, row, table, cache)?);
+            found.push(match part {
+                Part::Alone(row, table) => self.attend_row(&own, row, table, cache)?,
+                Part::Singles(sight) => {
+                    kernels::attend(&own, cache, sight, self.window, self.scale)?
+                }
+            });
             begin += tokens;
         }
         match found.len() {

@@ -4,6 +4,7 @@ use tch::{TchError, Tensor};
 
 use super::{Activation, Config};
 use crate::error::LoadError;
+use crate::kernels;
 use crate::linear::Linear;
 use crate::loader::Loader;
 
@@ -36,6 +37,9 @@ impl FeedForward {
     /// `[tokens, width]` to the same.
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
         let both = self.gate_up.forward(input)?;
+        if kernels::serve(&both) {
+            return self.down.forward(&kernels::gate(&both, self.activation)?);
+        }
         let gate = both.f_narrow(1, 0, self.inner)?;
         let gate = match self.activation {
             Activation::Silu => gate.f_silu()?,

@@ -262,7 +262,7 @@ impl Batch<'_> {
             rotary: rotary
                 .map(|rotary| rotary.at(&positions, kind))
                 .collect::<Result<_, _>>()?,
-            tables: Vec::new(),
+            parts: Vec::new(),
             fixed: Some(fixed),
         })
     }

@@ -59,7 +59,7 @@ impl Layer {
     /// are in `cache`.
     pub(super) fn forward(
         &self,
-        hidden: Tensor,
+        mut hidden: Tensor,
         batch: &Batch<'_>,
         cache: &mut [Tensor; 2],
     ) -> Result<Tensor, TchError> {
@@ -68,8 +68,7 @@ impl Layer {
         if let Some(norm) = &self.norm_behind_attention {
             attended = norm.forward(&attended)?;
         }
-        let hidden = hidden.f_add(&attended)?;
-        let normed = self.feed_forward_norm.forward(&hidden)?;
+        let normed = self.feed_forward_norm.forward_sum(&mut hidden, &attended)?;
         let mut fed = self.feed_forward.forward(&normed)?;
         if let Some(norm) = &self.norm_behind_feed_forward {
             fed = norm.forward(&fed)?;
