@@ -144,15 +144,16 @@ impl ConfigFile {
 
     /// The rotary positions of all layers.
     fn rope(&self) -> Result<Rope, Unfit> {
-        match &self.rope_parameters {
-            Some(RopeParameters::One(rope)) => rope.rope(self, self.rope_theta),
-            // Families that have several read them themselves.
-            Some(RopeParameters::Two { .. }) => Ok(Rope::plain(DEFAULT_THETA)),
-            None => match &self.rope_scaling {
-                Some(rope) => rope.rope(self, self.rope_theta),
-                None => Ok(Rope::plain(self.rope_theta.unwrap_or(DEFAULT_THETA))),
-            },
-        }
+        let rope = match (&self.rope_parameters, &self.rope_scaling) {
+            (Some(rope), _) if rope.full_attention.is_some() => {
+                let what = "rotary positions of its own for each type of layer";
+                return Err(Unfit::Unsupported(what.into()));
+            }
+            (Some(rope), _) => &rope.all,
+            (None, Some(rope)) => rope,
+            (None, None) => &RopeFile::default(),
+        };
+        rope.rope(self, self.rope_theta)
     }
 
     /// For each layer whether it sees a window only, where the file says so.

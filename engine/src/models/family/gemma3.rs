@@ -4,7 +4,7 @@
 //! than their weight; embeddings are multiplied by the root of the width.
 
 use super::config_file::scale_of;
-use super::rope::{RopeFile, RopeParameters};
+use super::rope::RopeFile;
 use super::{Architecture, ConfigFile, Family, InGguf, Metadata, Part, Unfit};
 use crate::formats::gguf::layout::{ATTENTION, DECODER, FEED_FORWARD, FOUR_NORMS, Layout};
 use crate::models::decoder::{Activation, Config, LayerKind, Rope};
@@ -90,7 +90,12 @@ fn from_folder(file: &ConfigFile) -> Result<Config, Unfit> {
     {
         return Err(Unfit::Unsupported("logits with a soft cap".into()));
     }
-    let mut config = gemma(file.decoder()?);
+    let without_ropes = ConfigFile {
+        rope_parameters: None,
+        rope_scaling: None,
+        ..file.clone()
+    };
+    let mut config = gemma(without_ropes.decoder()?);
     config.attention_bias = file.attention_bias;
     config.attention_output_bias = file.attention_bias;
     config.attention_scale = scale_of(file.query_pre_attn_scalar.unwrap_or(256.0));
@@ -130,21 +135,17 @@ fn with_defaults(file: &ConfigFile) -> ConfigFile {
 fn ropes(file: &ConfigFile) -> Result<Vec<Rope>, Unfit> {
     let theta = file.rope_theta.or(Some(DEFAULT_THETA));
     let local_theta = file.rope_local_base_freq.or(Some(DEFAULT_LOCAL_THETA));
-    let none = RopeFile::default();
-    let (global, local) = match (&file.rope_parameters, &file.rope_scaling) {
-        (
-            Some(RopeParameters::Two {
-                full_attention,
-                sliding_attention,
-            }),
-            _,
-        ) => (full_attention, sliding_attention),
-        (Some(RopeParameters::One(one)), _) => (one, &none),
-        (None, scaling) => (scaling.as_ref().unwrap_or(&none), &none),
+    let (global, local) = match &file.rope_parameters {
+        Some(rope) => (
+            rope.full_attention.as_ref().or(Some(&rope.all)),
+            rope.sliding_attention.as_ref(),
+        ),
+        None => (file.rope_scaling.as_ref(), None),
     };
+    let none = RopeFile::default();
     Ok(vec![
-        global.rope(file, theta)?,
-        local.rope(file, local_theta)?,
+        global.unwrap_or(&none).rope(file, theta)?,
+        local.unwrap_or(&none).rope(file, local_theta)?,
     ])
 }
 

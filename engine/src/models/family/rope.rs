@@ -6,15 +6,13 @@ use super::Unfit;
 use super::config_file::{ConfigFile, DEFAULT_THETA};
 use crate::models::decoder::{Rope, RopeScaling, Yarn};
 
-/// `rope_parameters`: one for all layers, or one for each type of layer.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(super) enum RopeParameters {
-    Two {
-        full_attention: RopeFile,
-        sliding_attention: RopeFile,
-    },
-    One(RopeFile),
+/// `rope_parameters`: for all layers, or for each type of layer.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct RopeParameters {
+    pub(super) full_attention: Option<RopeFile>,
+    pub(super) sliding_attention: Option<RopeFile>,
+    #[serde(flatten)]
+    pub(super) all: RopeFile,
 }
 
 /// `rope_scaling`, or `rope_parameters`, which holds theta too.

@@ -162,3 +162,16 @@ fn yarn_is_read_from_old_files_and_new() {
     };
     assert_eq!(yarn.amplitude, 1.0);
 }
+
+#[test]
+fn rotary_positions_by_type_of_layer_are_gemma_s_alone() {
+    let each = json!({"rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+    }});
+    let config = read("Gemma3ForCausalLM", small(each.clone())).unwrap();
+    assert_eq!(config.ropes[0].scaling, RopeScaling::Linear(4.0));
+    assert_eq!((config.ropes[0].theta, config.ropes[1].theta), (5e5, 2e4));
+    let refused = read("LlamaForCausalLM", small(each));
+    assert!(matches!(refused, Err(Unfit::Unsupported(_))), "{refused:?}");
+}
