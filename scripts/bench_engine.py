@@ -105,11 +105,15 @@ def start(dtypes, without):
     return ready
 
 
+def one_of_ours(contestants):
+    return next(one for name, one in contestants.items() if name.startswith("ours"))
+
+
 class Prompts:
     """Texts of a length in tokens that nobody has been asked yet, so that no cache helps."""
 
     def __init__(self, contestants):
-        self.cutter = next(one for name, one in contestants.items() if name.startswith("ours"))
+        self.cutter = one_of_ours(contestants)
         self.text, self.at = TEXT.read_text(), 0
 
     def cut(self, tokens):
@@ -180,14 +184,16 @@ def in_rounds(title, work, contestants, prompts, rounds):
 
 def perplexity(contestants):
     """Of a text of ours, in windows of WINDOW tokens."""
-    text, base = TEXT.read_text(), None
-    print(f"\nperplexity of {TEXT.relative_to(TREE)} in windows of {WINDOW}\n\n| | perplexity | over ours f32 |\n|---|---|---|")
+    tokens, base = one_of_ours(contestants).ask("encode", TEXT.read_text()), None
+    windows = [tokens[at:at + WINDOW] for at in range(0, len(tokens), WINDOW)]
+    print(f"\nperplexity of the {len(tokens)} tokens of {TEXT.relative_to(TREE)}, in windows of {WINDOW}\n")
+    print("| | perplexity | over ours f32 |\n|---|---|---|")
     for name, one in contestants.items():
-        scored = one.ask("score", {"text": text, "window": WINDOW})
+        scored = one.ask("score", windows)
         value = math.exp(-scored["log_probability"] / scored["tokens"])
         base = base or (value if name == "ours f32" else None)
         over = f"{100 * (value / base - 1):+.2f} %" if base else ""
-        print(f"| {name} | {value:.3f} ({scored['tokens']} tokens) | {over} |", flush=True)
+        print(f"| {name} | {value:.3f} | {over} |", flush=True)
 
 
 def main():

@@ -102,11 +102,9 @@ def answer(requests):
     return [{"prompt_tokens": len(prompt), "sent": 0.0, "tokens": times} for prompt in prompts]
 
 
-def score(text, window):
-    tokens = tokenize(text)
+def score(windows):
     total, count = 0.0, 0
-    for at in range(0, len(tokens), window):
-        piece = tokens[at:at + window]
+    for piece in windows:
         rows = [(token, position, 0, True) for position, token in enumerate(piece[:-1])]
         for logits, token in zip(batch.run(fresh(1), rows), piece[1:]):
             logits = logits.astype(numpy.float64)
@@ -118,5 +116,5 @@ def score(text, window):
 
 serve(
     f"llama.cpp (llama-cpp-python {llama_cpp.__version__})",
-    {"answer": answer, "score": lambda asked: score(**asked)},
+    {"answer": answer, "score": score},
 )

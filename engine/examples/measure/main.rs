@@ -10,7 +10,7 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 
 use infernet_engine::{Engine, ModelSource, Options, TorchEngine, threads};
-use infernet_protocol::inference::{Dtype, Prompt};
+use infernet_protocol::inference::{Dtype, Prompt, TokenId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,8 +28,10 @@ enum Command {
         at: usize,
         tokens: usize,
     },
-    /// Say how probable a text is, read in windows of so many tokens.
-    Score { text: String, window: usize },
+    /// Give a text's tokens.
+    Encode(String),
+    /// Say how probable these windows of a text are.
+    Score(Vec<Vec<TokenId>>),
 }
 
 fn main() -> Result<(), Failure> {
@@ -70,8 +72,11 @@ fn serve(engine: &Arc<TorchEngine>) -> Result<(), Failure> {
             Command::Answer(requests) => {
                 json!(runtime.block_on(answers::answer(engine, requests))?)
             }
-            Command::Score { text, window } => {
-                json!(runtime.block_on(scoring::score(engine, text, window))?)
+            Command::Encode(text) => {
+                json!(engine.encode(&engine.models()[0].id, &Prompt::Text(text))?)
+            }
+            Command::Score(windows) => {
+                json!(runtime.block_on(scoring::score(engine, windows))?)
             }
             Command::Cut { text, at, tokens } => json!(cut(engine, text, at, tokens)?),
         };

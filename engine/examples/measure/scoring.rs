@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use infernet_engine::{Engine, Score, Standing, TorchEngine};
-use infernet_protocol::inference::Prompt;
+use infernet_protocol::inference::TokenId;
 use serde::Serialize;
 
 use crate::Failure;
@@ -17,19 +17,16 @@ pub struct Scored {
     log_probability: f64,
 }
 
-/// Scores a text in windows of so many tokens, each for itself.
+/// Scores windows of a text, each for itself.
 pub async fn score(
     engine: &Arc<TorchEngine>,
-    text: String,
-    window: usize,
+    windows: Vec<Vec<TokenId>>,
 ) -> Result<Scored, Failure> {
-    let model = engine.models()[0].id;
-    let tokens = engine.encode(&model, &Prompt::Text(text))?;
     let mut scored = Scored::default();
-    for window in tokens.chunks(window).filter(|window| window.len() > 1) {
+    for tokens in windows {
         let scoring = engine.score(Score {
-            model,
-            tokens: window.to_vec(),
+            model: engine.models()[0].id,
+            tokens,
             standing: Standing::default(),
         })?;
         let scores = scoring.wait().await?;
