@@ -33,6 +33,8 @@ pub(crate) struct Limits {
     pub(crate) prompt_alone: usize,
     /// Tokens of prompts in a round that answers are waiting for.
     pub(crate) prompt_beside: usize,
+    /// Threads that draw tokens.
+    pub(crate) threads: usize,
     /// Whether a beginning is shared between customers.
     pub(crate) shares_prefixes: bool,
 }

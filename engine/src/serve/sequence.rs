@@ -25,6 +25,29 @@ pub(crate) struct Text {
     pub(crate) context: usize,
 }
 
+/// How a token is drawn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drawing {
+    pub(super) sampling: Sampling,
+    /// Where it stands in the answer.
+    pub(super) position: u32,
+}
+
+impl Drawing {
+    /// Whether chance has a part in it.
+    pub(super) fn is_noisy(&self) -> bool {
+        self.sampling.temperature > 0.0
+    }
+
+    /// The token.
+    ///
+    /// # Errors
+    /// Logits that are none.
+    pub(super) fn draw(&self, logits: &[f32]) -> Result<TokenId, Error> {
+        sampling::draw(logits, &self.sampling, self.position)
+    }
+}
+
 /// A prompt and as much of its answer as there is.
 pub(crate) struct Sequence {
     /// Counts requests as they come.
@@ -226,16 +249,19 @@ impl Sequence {
         }
     }
 
-    /// Draws the next token and sends it; why the answer has ended, if it has.
-    ///
-    /// # Errors
-    /// Logits that are none.
-    pub(super) fn draw(&mut self, text: &Text, logits: &[f32]) -> Result<Option<EndReason>, Error> {
-        let position = u32::try_from(self.answered()).unwrap_or(u32::MAX);
-        let id = sampling::draw(logits, &self.sampling, position)?;
+    /// What it takes to draw its next token.
+    pub(super) fn drawing(&self) -> Drawing {
+        Drawing {
+            sampling: self.sampling,
+            position: u32::try_from(self.answered()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Adds a token and sends it; why the answer has ended, if it has.
+    pub(super) fn say(&mut self, text: &Text, id: TokenId) -> Option<EndReason> {
         let (shown, ended) = self.append(text, id);
         self.steps.send(Step::Token { id, text: shown });
-        Ok(ended)
+        ended
     }
 
     /// Adds a token to the answer: the text that can be shown now, and why the

@@ -74,6 +74,7 @@ pub(super) fn start(
         blocks,
         prompt_alone: PROMPT_ALONE.max(beside(service.device)),
         prompt_beside: beside(service.device),
+        threads: service.threads as usize,
         shares_prefixes: service.shares_prefixes,
     };
     let threads = i32::try_from(service.threads).unwrap_or(i32::MAX);

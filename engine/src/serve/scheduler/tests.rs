@@ -71,7 +71,9 @@ impl Network for Fake {
         let held = self.held(&row);
         let before = |at: usize| &held[..=row.start + at];
         let scores = next.iter().enumerate();
-        Ok(scores.map(|(at, &next)| likeness(before(at), next)).collect())
+        Ok(scores
+            .map(|(at, &next)| likeness(before(at), next))
+            .collect())
     }
 }
 
@@ -181,6 +183,7 @@ fn limits(slots: usize, blocks: u32) -> Limits {
         blocks,
         prompt_alone: 128,
         prompt_beside: 64,
+        threads: 2,
         shares_prefixes: false,
     }
 }
