@@ -123,6 +123,10 @@ impl Promises {
             return Ok(());
         }
         for model in engine.models() {
+            let others = match model.task {
+                Task::TextGeneration => others,
+                Task::Embedding | Task::Tensors => 0,
+            };
             let pace = warm_up(engine, model, others).await?;
             tracing::info!(
                 model = model.name,
