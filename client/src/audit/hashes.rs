@@ -4,6 +4,7 @@ use infernet_protocol::event::{Award, JobResult, Signed};
 use infernet_protocol::inference::{EndReason, TokenId};
 use infernet_protocol::payload::{Input, Output, Payload, Product, Work};
 use infernet_protocol::seal::{Domain, Salt, Sealed, salted_hash};
+use infernet_protocol::tensor;
 use nostr::{Keys, PublicKey};
 
 use super::attempt::only_result;
@@ -163,9 +164,16 @@ fn misfit(input: &Input, output: &Output, result: &JobResult, answer: u64) -> Op
             let (texts, vectors) = (texts.len(), vectors.len());
             (texts != vectors).then(|| wrong(format!("{vectors} vectors for {texts} texts")))
         }
-        (Work::Tensors { .. }, Product::Tensors { outputs }) => outputs
-            .is_empty()
-            .then(|| wrong("there is no tensor in the product")),
+        (Work::Tensors { inputs }, Product::Tensors { outputs }) => {
+            let (said, counted) = (result.usage.input_tokens, tensor::tokens(inputs));
+            if said != counted {
+                return Some(wrong(format!(
+                    "the result counts {said} tokens of input, there are {counted}"
+                )));
+            }
+            let is_empty = outputs.is_empty();
+            is_empty.then(|| wrong("there is no tensor in the product"))
+        }
         (
             Work::TextGeneration(_) | Work::Embedding { .. } | Work::Tensors { .. },
             Product::TextGeneration { .. } | Product::Embedding { .. } | Product::Tensors { .. },

@@ -5,6 +5,7 @@ use infernet_protocol::inference::EndReason;
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{Output, Payload, Product, Progress, Vector, Work};
 use infernet_protocol::seal::{Conversation, Domain, overhear, salted_hash};
+use infernet_protocol::tensor::{Interface, arrange};
 use nostr::{Keys, PublicKey};
 
 /// What a result turned out to be.
@@ -47,9 +48,9 @@ fn product(
     if result.model != award.model {
         return Err("another model ran");
     }
-    if award.agreed().is_none_or(|word| word.dtype != result.dtype) {
-        return Err("it was computed in another number format than agreed");
-    }
+    let agreed = award.agreed();
+    let agreed = agreed.filter(|word| word.dtype == result.dtype);
+    let agreed = agreed.ok_or("it was computed in another number format than agreed")?;
     let due = award.price.cost(
         result
             .usage
@@ -78,12 +79,19 @@ fn product(
     if hash != result.output_hash {
         return Err("the output's hash is wrong");
     }
-    fits(&output.product, work, result.ended)?;
+    let module = agreed.interface.as_ref();
+    fits(&output.product, work, result.ended, module)?;
     Ok(output.product)
 }
 
-/// Whether a product is an answer to this work. What a failure leaves is not looked at.
-fn fits(product: &Product, work: &Work, ended: EndReason) -> Result<(), &'static str> {
+/// Whether a product is an answer to this work, by what a module was announced to give. What a failure leaves is not
+/// looked at.
+fn fits(
+    product: &Product,
+    work: &Work,
+    ended: EndReason,
+    module: Option<&Interface>,
+) -> Result<(), &'static str> {
     match (product, work) {
         (Product::TextGeneration { .. }, Work::TextGeneration(_)) => Ok(()),
         (Product::Embedding { .. }, Work::Embedding { .. })
@@ -98,9 +106,12 @@ fn fits(product: &Product, work: &Work, ended: EndReason) -> Result<(), &'static
                 false => Err("the vectors are not as many as the texts, or are none"),
             }
         }
-        (Product::Tensors { outputs }, Work::Tensors { .. }) => match outputs.is_empty() {
-            true => Err("there is no tensor in it"),
-            false => Ok(()),
+        (Product::Tensors { outputs }, Work::Tensors { .. }) => match module {
+            None if outputs.is_empty() => Err("there is no tensor in it"),
+            Some(module) if arrange(&module.outputs, outputs).is_err() => {
+                Err("the tensors are not what the module was announced to give")
+            }
+            None | Some(_) => Ok(()),
         },
         (
             Product::TextGeneration { .. } | Product::Embedding { .. } | Product::Tensors { .. },
@@ -163,6 +174,7 @@ mod tests {
     use infernet_protocol::inference::{Dtype, Prompt, Sampling};
     use infernet_protocol::payload::{Generate, News};
     use infernet_protocol::seal::{Digest, whisper};
+    use infernet_protocol::tensor::{Element, Slot, Tensor};
     use nostr::secp256k1::rand::rngs::OsRng;
 
     use super::*;
@@ -245,7 +257,7 @@ mod tests {
         };
         let judge = |vectors: &[&[f32]], ended| {
             let vectors = vectors.iter().map(|v| Vector(v.to_vec())).collect();
-            fits(&Product::Embedding { vectors }, &texts, ended).is_ok()
+            fits(&Product::Embedding { vectors }, &texts, ended, None).is_ok()
         };
         assert!(judge(&[&[0.1, 0.2], &[0.3, 0.4]], EndReason::Stop));
         assert!(judge(&[], EndReason::Failed));
@@ -262,7 +274,48 @@ mod tests {
             text: String::new(),
             tokens: vec![],
         };
-        assert!(fits(&text, &texts, EndReason::Stop).is_err());
+        assert!(fits(&text, &texts, EndReason::Stop, None).is_err());
+    }
+
+    #[test]
+    fn tensors_must_be_those_that_were_announced() {
+        let slot = |name: &str, shape: &[i64]| Slot {
+            name: name.into(),
+            dtype: Element::U8,
+            shape: shape.to_vec(),
+        };
+        let module = Interface {
+            label: "sum".into(),
+            inputs: vec![slot("numbers", &[-1])],
+            outputs: vec![slot("sum", &[2])],
+        };
+        let tensor = |name: &str, bytes: &[u8]| Tensor {
+            name: name.into(),
+            dtype: Element::U8,
+            shape: vec![bytes.len() as u64],
+            data: bytes.to_vec(),
+        };
+        let work = Work::Tensors {
+            inputs: vec![tensor("numbers", &[1])],
+        };
+        let judge = |outputs: &[Tensor], ended, module| {
+            let outputs = outputs.to_vec();
+            fits(&Product::Tensors { outputs }, &work, ended, module).is_ok()
+        };
+        let good = tensor("sum", &[1, 2]);
+        let stop = EndReason::Stop;
+        assert!(judge(&[good.clone()], stop, Some(&module)));
+        assert!(judge(&[good.clone()], stop, None));
+        assert!(judge(&[], EndReason::Failed, Some(&module)));
+        assert!(!judge(&[], stop, None));
+        for wrong in [
+            vec![],
+            vec![tensor("sum", &[1])],
+            vec![tensor("product", &[1, 2])],
+            vec![good.clone(), good],
+        ] {
+            assert!(!judge(&wrong, stop, Some(&module)), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::inference::{Dtype, ModelId, Task};
 use crate::kinds;
 use crate::money::{Msat, PaymentKind, Price};
 use crate::seal::{Digest, Sealed};
+use crate::tensor::Interface;
 
 /// One attempt of a job, given to one provider.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,6 +99,7 @@ impl Signed<Award> {
                 Some(Agreed {
                     dtype: bid.dtype,
                     context: bid.context,
+                    interface: None,
                 })
             }
             Basis::Direct { .. } => {
@@ -106,6 +108,7 @@ impl Signed<Award> {
                 Some(Agreed {
                     dtype: model.dtype,
                     context: model.context,
+                    interface: model.interface.clone(),
                 })
             }
         }
@@ -113,12 +116,14 @@ impl Signed<Award> {
 }
 
 /// What a provider's word says of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agreed {
     /// The number format it is computed in.
     pub dtype: Dtype,
     /// Tokens of its context, input and output together.
     pub context: u32,
+    /// What a module takes and gives, if its announcement was the word.
+    pub interface: Option<Interface>,
 }
 
 impl Award {

@@ -10,6 +10,7 @@ mod house;
 mod jobs;
 mod killed;
 mod models;
+mod modules;
 mod odd;
 mod paid;
 mod paying;
