@@ -175,6 +175,8 @@ class Ours:
         answers = self.answer(texts, tokens)
         begin = max(answer["tokens"][0] for answer in answers)
         end = min(answer["tokens"][-1] for answer in answers)
+        if end <= begin:  # Not all fit into one batch.
+            begin, end = 0, max(answer["tokens"][-1] for answer in answers)
         drawn = sum(sum(begin < at <= end for at in answer["tokens"]) for answer in answers)
         return drawn / (end - begin)
 
@@ -213,7 +215,7 @@ class Transformers:
     def rate(self, texts, tokens):
         """Without the prompt: what more tokens take."""
         self.seconds(texts, 8)
-        few, many = self.seconds(texts, 8), self.seconds(texts, 8 + tokens)
+        few, many = (min(self.seconds(texts, count) for _ in range(3)) for count in (8, 8 + tokens))
         return len(texts) * tokens / (many - few)
 
 
