@@ -86,7 +86,7 @@ struct Service {
 
 enum ModelWorker {
     Text(Server, Capacity),
-    Embedding(Worker<EmbeddingRequest>),
+    Embedding(Worker<EmbeddingRequest>, Capacity),
     Module(Worker<ModuleRequest>),
 }
 
@@ -239,7 +239,7 @@ impl Service {
             Network::Embedding(encoder) => {
                 let model = EmbeddingModel::new(encoder, Arc::clone(&tokenizer), context);
                 let worker = Worker::start::<EmbeddingJob>("infernet-embed", plan.schedule, model)?;
-                ModelWorker::Embedding(worker)
+                ModelWorker::Embedding(worker, uncached(plan.schedule.slots))
             }
         };
         Ok(Self {
@@ -283,12 +283,8 @@ impl Service {
 
     fn capacity(&self) -> Capacity {
         match &self.worker {
-            ModelWorker::Text(_, capacity) => *capacity,
-            ModelWorker::Embedding(_) | ModelWorker::Module(_) => Capacity {
-                slots: 1,
-                cache_tokens: 0,
-                cache_bytes: 0,
-            },
+            ModelWorker::Text(_, capacity) | ModelWorker::Embedding(_, capacity) => *capacity,
+            ModelWorker::Module(_) => uncached(1),
         }
     }
 
@@ -297,6 +293,15 @@ impl Service {
             model: self.info.id,
             task: self.info.task,
         }
+    }
+}
+
+/// Of a model that keeps nothing between steps.
+fn uncached(slots: usize) -> Capacity {
+    Capacity {
+        slots: u32::try_from(slots).unwrap_or(u32::MAX),
+        cache_tokens: 0,
+        cache_bytes: 0,
     }
 }
 
@@ -335,7 +340,7 @@ impl Engine for TorchEngine {
 
     fn embed(&self, request: Embed) -> Result<Embedding, Error> {
         let service = self.service(&request.model)?;
-        let ModelWorker::Embedding(worker) = &service.worker else {
+        let ModelWorker::Embedding(worker, _) = &service.worker else {
             return Err(service.wrong_task());
         };
         request.validate()?;

@@ -169,17 +169,22 @@ fn texts_have_the_same_vectors_together_and_alone() {
 }
 
 #[test]
-fn bf16_is_near_f32() {
-    for case in tiny() {
-        let engine = load(reference_folder().join(&case.folder), Dtype::Bf16);
-        let vectors = embedded(&engine, texts_of(&case.texts));
-        for (vector, case) in vectors.iter().zip(&case.texts) {
-            let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-            let lengths = product(vector, vector) * product(&case.vector, &case.vector);
-            let cosine = product(vector, &case.vector) / lengths.sqrt();
-            assert!(cosine > 0.995, "{:?}: {cosine}", case.text);
+fn other_number_formats_are_near_f32() {
+    for (dtype, least) in [(Dtype::Bf16, 0.995), (Dtype::Int8, 0.98)] {
+        for case in tiny() {
+            let engine = load(reference_folder().join(&case.folder), dtype);
+            let vectors = embedded(&engine, texts_of(&case.texts));
+            for (vector, case) in vectors.iter().zip(&case.texts) {
+                let cosine = cosine(vector, &case.vector);
+                assert!(cosine > least, "{dtype}: {:?}: {cosine}", case.text);
+            }
         }
     }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    product(a, b) / (product(a, a) * product(b, b)).sqrt()
 }
 
 #[test]

@@ -6,7 +6,6 @@ use anyhow::{Context, anyhow};
 use infernet_engine::Engine;
 use infernet_node::shutdown::Shutdown;
 use infernet_protocol::event::Promise;
-use infernet_protocol::inference::Task;
 use infernet_provider::settings::{DEFAULT_RELAY, Settings};
 use infernet_provider::{Options, run};
 use nostr::{Keys, RelayUrl, ToBech32};
@@ -53,12 +52,12 @@ pub async fn start(home: &Path, config: Option<&Path>, start: Start) -> anyhow::
     Ok(())
 }
 
-/// As many jobs as the engine computes together; `None` if it has no text model.
+/// As many jobs as the engine computes together; `None` if it computes each alone.
 fn slots(engine: &dyn Engine) -> Option<u32> {
-    let text = engine.models().iter();
-    let text = text.filter(|model| model.task == Task::TextGeneration);
-    let capacities = text.filter_map(|model| engine.capacity(&model.id));
-    capacities.map(|capacity| capacity.slots).max()
+    let models = engine.models().iter();
+    let capacities = models.filter_map(|model| engine.capacity(&model.id));
+    let slots = capacities.map(|capacity| capacity.slots).max();
+    slots.filter(|slots| *slots > 1)
 }
 
 /// A scripted engine knows its speed, and may be told to break: there is

@@ -1,5 +1,6 @@
 //! A real model answers through the real market.
 
+use infernet_protocol::tensor::Tensor;
 use infernet_tests::Market;
 
 use crate::{MINILM, SMOLLM2, model};
@@ -93,6 +94,85 @@ fn audit_finds_nothing_wrong(buyer: &infernet_tests::Client, job: &str, kinds: &
     assert!(audit.status.success(), "{}", audit.stdout);
     assert!(audit.stdout.contains(" 0 wrong"), "{}", audit.stdout);
     assert!(audit.stdout.contains("output hash"), "{}", audit.stdout);
+}
+
+/// What libtorch's Python gives for the same tensors.
+#[test]
+fn a_module_gives_what_python_gives() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/reference/");
+    let market = Market::open().unwrap();
+    let module = format!("{folder}tiny-classifier");
+    let _provider = market
+        .provider("alpha", &["--model", &module, "--threads", "1"])
+        .unwrap();
+    let reference = std::fs::read(format!("{folder}tiny-classifier.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_slice(&reference).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let buyer = market.client("buyer");
+    for case in reference["cases"].as_array().unwrap() {
+        let inputs: Vec<Tensor> = serde_json::from_value(case["inputs"].clone()).unwrap();
+        let expected: Vec<Tensor> = serde_json::from_value(case["outputs"].clone()).unwrap();
+        let [images, temperature] = &inputs[..] else {
+            panic!("{inputs:?}");
+        };
+        let file = files.path().join("images.npy");
+        std::fs::write(&file, npy("|u1", images)).unwrap();
+        let images = format!("images={}", file.display());
+        let file = files.path().join("temperature.json");
+        let number: [u8; 4] = temperature.data[..].try_into().unwrap();
+        std::fs::write(&file, f32::from_le_bytes(number).to_string()).unwrap();
+        let temperature = format!("temperature={}", file.display());
+        let folder = files.path().join("outputs");
+        let arguments = [
+            "run",
+            "--json",
+            "-m",
+            "tiny-classifier",
+            "-i",
+            &images,
+            "-i",
+            &temperature,
+            "-o",
+            folder.to_str().unwrap(),
+        ];
+        let done = buyer.json(&arguments).unwrap();
+        let tensors: Vec<Tensor> = serde_json::from_value(done["tensors"].clone()).unwrap();
+        let class = std::fs::read(folder.join("class.npy")).unwrap();
+        assert!(class.ends_with(&expected[1].data));
+        assert_eq!(tensors[1], expected[1]);
+        assert_eq!(tensors[0].shape, expected[0].shape);
+        let pairs = floats(&tensors[0]).zip(floats(&expected[0]));
+        for (got, expected) in pairs {
+            assert!((got - expected).abs() < 1e-5, "{got} {expected}");
+        }
+        let job = done["job"].as_str().unwrap();
+        audit_finds_nothing_wrong(&buyer, job, &["award", "result", "attestation"]);
+    }
+    let wrong = format!("images={}", files.path().join("temperature.json").display());
+    let ran = buyer
+        .run(&["run", "-m", "tiny-classifier", "-i", &wrong])
+        .unwrap();
+    assert!(!ran.status.success());
+    assert!(ran.stderr.contains("images, temperature"), "{}", ran.stderr);
+}
+
+/// A tensor as numpy.save writes it.
+fn npy(format: &str, tensor: &Tensor) -> Vec<u8> {
+    let shape: String = tensor.shape.iter().map(|n| format!("{n}, ")).collect();
+    let mut header =
+        format!("{{'descr': '{format}', 'fortran_order': False, 'shape': ({shape}), }}");
+    header.push_str(&" ".repeat(117 - header.len()));
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.push(b'\n');
+    bytes.extend(&tensor.data);
+    bytes
+}
+
+fn floats(tensor: &Tensor) -> impl Iterator<Item = f32> {
+    let (floats, rest) = tensor.data.as_chunks();
+    assert!(rest.is_empty());
+    floats.iter().map(|bytes| f32::from_le_bytes(*bytes))
 }
 
 #[test]
