@@ -1,7 +1,7 @@
 """Measures the engine beside transformers and llama.cpp, in turns, in one run.
 
-usage: bench_engine.py [decode|batch|prefill|perplexity]... [f32|bf16|int8|int4]... [--rounds N]
-                       [--without transformers|llama]
+bench_engine.py [decode|batch|prefill|perplexity]... [f32|bf16|int8|int4]... [--rounds N]
+                [--without transformers|llama]
 
 Without names, everything. `bench_engine.py decode bf16` is the quick look: ours in
 bf16 beside transformers in bf16. In a round each contestant does the same work once,
@@ -198,10 +198,12 @@ def perplexity(contestants):
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *PARTS, *DTYPES], default=[])
+    parser.add_argument("names", nargs="*")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--without", action="append", default=[], choices=["transformers", "llama"])
     asked = parser.parse_args()
+    if unknown := set(asked.names) - {*PARTS, *DTYPES}:
+        parser.error(f"there is no {' or '.join(sorted(unknown))}")
     parts = [part for part in PARTS if part in asked.names] or PARTS
     dtypes = [dtype for dtype in DTYPES if dtype in asked.names] or DTYPES
     contestants = start(dtypes, asked.without)
@@ -211,12 +213,17 @@ def main():
     warm_up = requests([prompts.cut(PROMPT)], 8)
     for one in contestants.values():
         one.ask("answer", warm_up)
-    if "decode" in parts:
-        in_rounds(f"decode, {PROMPT} tokens of prompt, {ANSWER} of answer", decode, contestants, prompts, asked.rounds)
-    if "batch" in parts:
-        in_rounds(f"{BATCH} requests at a time, {PROMPT} tokens of prompt, {BATCH_ANSWER} of answer", batch, contestants, prompts, asked.rounds)
-    for tokens in PREFILLS if "prefill" in parts else ():
-        in_rounds(f"prefill, {tokens} tokens of prompt, until the first token", prefill_of(tokens), contestants, prompts, asked.rounds)
+    works = {
+        "decode": [(f"decode, {PROMPT} tokens of prompt, {ANSWER} of answer", decode)],
+        "batch": [(f"{BATCH} requests at a time, {PROMPT} tokens of prompt, {BATCH_ANSWER} of answer", batch)],
+        "prefill": [
+            (f"prefill, {tokens} tokens of prompt, until the first token", prefill_of(tokens))
+            for tokens in PREFILLS
+        ],
+    }
+    for part in parts:
+        for title, work in works.get(part, []):
+            in_rounds(title, work, contestants, prompts, asked.rounds)
     if "perplexity" in parts:
         perplexity(contestants)
     for one in contestants.values():

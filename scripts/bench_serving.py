@@ -1,6 +1,6 @@
 """Measures how the engine serves many requests over time.
 
-usage: bench_serving.py [f32|bf16|int8|int4] [--rounds N]
+bench_serving.py [f32|bf16|int8|int4] [--rounds N]
 
 Bare of peers: what is compared are the same requests with and without a long prompt
 among them, and prompts whose beginning was seen with prompts that were not. bf16
