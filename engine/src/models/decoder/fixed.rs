@@ -173,7 +173,7 @@ impl Step {
                 *into = i64::from(*block);
             }
         }
-        let numbers = Tensor::f_from_slice(&numbers)?.f_view_(&self.numbers.size())?;
+        let numbers = Tensor::f_from_slice(&numbers)?.f_reshape(self.numbers.size())?;
         self.numbers.f_copy_(&numbers)
     }
 
@@ -362,4 +362,5 @@ pub(super) fn finite(new: &Tensor) -> Result<Tensor, TchError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
