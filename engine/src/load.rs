@@ -7,6 +7,7 @@ mod module;
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use infernet_protocol::inference::Dtype;
 use tch::{Device, Kind};
@@ -62,7 +63,7 @@ pub(crate) struct Loaded {
 pub(crate) enum Served {
     /// A network on tokens.
     Network {
-        tokenizer: Tokenizer,
+        tokenizer: Arc<Tokenizer>,
         network: Network,
     },
     /// Any other computation.
@@ -120,7 +121,7 @@ fn load_unguarded(source: &ModelSource, device: Device) -> Result<Loaded, LoadEr
     Ok(Loaded {
         info,
         served: Served::Network {
-            tokenizer: parts.tokenizer,
+            tokenizer: Arc::new(parts.tokenizer),
             network: parts.network,
         },
     })

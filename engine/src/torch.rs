@@ -223,7 +223,7 @@ impl Service {
     fn start(loaded: Loaded, plan: &mut Plan) -> Result<Self, LoadError> {
         let Loaded { mut info, served } = loaded;
         let (tokenizer, network) = match served {
-            Served::Network { tokenizer, network } => (Arc::new(tokenizer), network),
+            Served::Network { tokenizer, network } => (tokenizer, network),
             Served::Module(module) => return Self::start_module(info, *module, plan.schedule),
         };
         let context = info.context as usize;

@@ -304,8 +304,8 @@ mod tests {
         };
         let good = tensor("sum", &[1, 2]);
         let stop = EndReason::Stop;
-        assert!(judge(&[good.clone()], stop, Some(&module)));
-        assert!(judge(&[good.clone()], stop, None));
+        assert!(judge(std::slice::from_ref(&good), stop, Some(&module)));
+        assert!(judge(std::slice::from_ref(&good), stop, None));
         assert!(judge(&[], EndReason::Failed, Some(&module)));
         assert!(!judge(&[], stop, None));
         for wrong in [

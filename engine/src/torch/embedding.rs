@@ -255,7 +255,7 @@ mod tests {
         else {
             panic!("it is an encoder");
         };
-        EmbeddingModel::new(encoder, Arc::new(tokenizer), 96)
+        EmbeddingModel::new(encoder, tokenizer, 96)
     }
 
     fn begin(model: &EmbeddingModel, texts: usize) -> (EmbeddingJob, Embedding) {
