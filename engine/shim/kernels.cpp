@@ -14,6 +14,7 @@ namespace {
 #include "kernels/number.h"
 #include "kernels/attention.h"
 #include "kernels/gate.h"
+#include "kernels/multiply.h"
 #include "kernels/norm.h"
 #include "kernels/rotate.h"
 #include "kernels/unpack.h"
@@ -29,8 +30,9 @@ struct Kernels {
   decltype(&attend) attention;
   decltype(&gate) gating;
   decltype(&unpack_four_bit) unpacking;
+  decltype(&multiply) product;
 };
 
 extern "C" const Kernels NAMED(LEVEL) = {
-    rms_norm, rotate_and_keep, attend, gate, unpack_four_bit,
+    rms_norm, rotate_and_keep, attend, gate, unpack_four_bit, multiply,
 };

@@ -249,6 +249,53 @@ impl Sight {
     }
 }
 
+/// Are these rows (`[rows, in]`) so few that [`multiply`] is faster than libtorch?
+pub(crate) fn are_few(input: &Tensor) -> bool {
+    // Measured; with more, libtorch makes more of its vectors.
+    let most = match input.kind() {
+        Kind::Float => 8,
+        _ => 4,
+    };
+    serve(input) && input.dim() == 2 && (1..=most).contains(&input.size()[0])
+}
+
+/// The product of few rows `[rows, in]` with a matrix `[out, in]`, and a bias `[out]`
+/// added: `[rows, out]`.
+///
+/// # Errors
+/// As [`rms_norm`]; also for more than eight rows.
+pub(crate) fn multiply(
+    input: &Tensor,
+    weights: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor, TchError> {
+    /// As in shim/kernels/multiply.h.
+    const MAX_ROWS: i64 = 8;
+    let (half, kind) = (is_half(input)?, input.kind());
+    let ((rows, inputs), (outputs, _)) = (input.size2()?, weights.size2()?);
+    if !(1..=MAX_ROWS).contains(&rows) {
+        return Err(unfit("the number of rows"));
+    }
+    let out = like(&[rows, outputs], kind)?;
+    let input = plain(input, &[rows, inputs], kind)?;
+    let weights = plain(weights, &[outputs, inputs], kind)?;
+    let bias = bias.map(|bias| plain(bias, &[outputs], kind)).transpose()?;
+    // SAFETY: as in `norm`.
+    unsafe {
+        (kernels().product)(
+            half,
+            input,
+            weights,
+            bias.unwrap_or(std::ptr::null_mut()),
+            out.data_ptr(),
+            rows,
+            outputs,
+            inputs,
+        );
+    }
+    Ok(out)
+}
+
 /// Four-bit weights out of libtorch's packed form (uint8 `[rows, columns / 2]`,
 /// with bf16 scales and zeros `[columns / group, rows, 2]`) as bf16 `[columns,
 /// rows]`: the matrix on its side.

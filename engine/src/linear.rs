@@ -7,6 +7,7 @@ mod int8;
 use tch::{TchError, Tensor};
 
 use crate::error::LoadError;
+use crate::kernels;
 use crate::loader::{Loader, on_device};
 use int4::Int4;
 use int8::Int8;
@@ -108,6 +109,10 @@ impl Linear {
     /// What libtorch says.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
         let product = match &self.matrix {
+            Matrix::Dense(weight) if kernels::are_few(input) => {
+                let input = input.f_contiguous()?;
+                return kernels::multiply(&input, weight, self.bias.as_ref());
+            }
             Matrix::Dense(weight) => return input.f_linear(weight, self.bias.as_ref()),
             Matrix::Int8(packed) => by_rows(input, |rows| packed.forward(rows))?,
             Matrix::Int4(packed) => by_rows(input, |rows| packed.forward(rows))?,

@@ -5,9 +5,9 @@ mod gguf;
 mod module;
 
 use std::ffi::OsStr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use infernet_protocol::inference::Dtype;
 use tch::{Device, Kind};
@@ -87,9 +87,16 @@ struct Parts {
 
 /// Loads a model. A file that makes a library panic is a damaged file.
 pub(crate) fn load(source: &ModelSource, device: Device) -> Result<Loaded, LoadError> {
-    let _no_grad = tch::no_grad_guard();
-    let caught = catch_unwind(AssertUnwindSafe(|| load_unguarded(source, device)));
-    caught.unwrap_or_else(|_| {
+    // On a thread that ends. libgomp keeps threads for each one that computes, and
+    // when all together are more than cores it has them sleep at every turn.
+    let loaded = thread::scope(|scope| {
+        let load = || {
+            let _no_grad = tch::no_grad_guard();
+            load_unguarded(source, device)
+        };
+        scope.spawn(load).join()
+    });
+    loaded.unwrap_or_else(|_| {
         Err(LoadError::Damaged {
             path: source.path.clone(),
             reason: "reading it failed in a way that nobody foresaw".into(),

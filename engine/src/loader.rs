@@ -1,12 +1,13 @@
 //! Puts a model's weights where it is computed.
 
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::error::{LoadError, first_line};
 use crate::formats::Weights;
 use crate::formats::quantized::FourBit;
 use crate::kernels;
 use crate::linear::Packing;
+use crate::memory;
 use crate::models::Placement;
 
 /// Puts the weights of one model in their place and counts them.
@@ -78,6 +79,33 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// Refuses weights that the device has no room for, before any is read.
+///
+/// # Errors
+/// What they need, what there is, and what would need less.
+pub(crate) fn require(bytes: u64, placement: Placement) -> Result<(), LoadError> {
+    match memory::free(placement.device) {
+        Some(free) if free < bytes => Err(no_room(bytes, free, placement)),
+        _ => Ok(()),
+    }
+}
+
+fn no_room(bytes: u64, free: u64, placement: Placement) -> LoadError {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let less = match (placement.device, placement.packing, placement.kind) {
+        (Device::Cpu, Packing::None, Kind::Float) => "take bf16, int8 or int4",
+        (Device::Cpu, Packing::None, _) => "take int8 or int4",
+        (_, _, Kind::Float) => "take bf16",
+        (_, Packing::Int8, _) => "take int4",
+        _ => "take a smaller model",
+    };
+    LoadError::Device(format!(
+        "the model needs {:.1} GiB of memory and {:.1} GiB are free; {less}",
+        gib(bytes),
+        gib(free)
+    ))
+}
+
 /// What the device refuses while a model is put on it.
 pub(crate) fn on_device(error: TchError) -> LoadError {
     LoadError::Device(first_line(&error.to_string()))
@@ -147,6 +175,32 @@ pub(crate) mod testing {
 
         fn files(&self) -> Vec<MappedFile> {
             Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_without_room_are_refused_with_what_would_fit() {
+        for (kind, packing, expected) in [
+            (Kind::Float, Packing::None, "take bf16, int8 or int4"),
+            (Kind::BFloat16, Packing::None, "take int8 or int4"),
+            (Kind::BFloat16, Packing::Int8, "take int4"),
+            (Kind::BFloat16, Packing::Int4, "take a smaller model"),
+        ] {
+            let placement = Placement {
+                device: Device::Cpu,
+                kind,
+                packing,
+            };
+            assert!(require(1, placement).is_ok());
+            let refused = no_room(15 << 30, 3 << 29, placement).to_string();
+            let needs = "the model needs 15.0 GiB of memory and 1.5 GiB are free; ";
+            assert_eq!(refused, format!("{needs}{expected}"));
+            assert!(require(u64::MAX, placement).is_err());
         }
     }
 }

@@ -3,6 +3,7 @@
 //! (`nips/sampling.md`).
 
 use std::cmp::Ordering;
+use std::sync::OnceLock;
 
 use infernet_protocol::inference::{Sampling, TokenId};
 
@@ -44,11 +45,17 @@ pub fn draw(logits: &[f32], sampling: &Sampling, position: u32) -> Result<TokenI
     let kept = keep(logits, sampling, max);
     let temperature = f64::from(sampling.temperature);
     let mut noise = Noise::new(sampling.seed, position);
-    let mut drawn = (f64::NEG_INFINITY, best);
-    // From the lowest token on: of equal scores the lowest token wins.
+    let score = |token: TokenId| f64::from(logits[token as usize]) / temperature;
+    let mut drawn = (score(best) + noise.gumbel(best), best);
     for token in kept {
-        let score = f64::from(logits[token as usize]) / temperature + noise.gumbel(token);
-        if score > drawn.0 {
+        let plain = score(token);
+        // Most tokens are too unlikely for any noise, or for noise like theirs.
+        if plain + MOST_NOISE < drawn.0 || plain + noise.bound(token) < drawn.0 {
+            continue;
+        }
+        let score = plain + noise.gumbel(token);
+        // Of equal scores the lowest token wins.
+        if score > drawn.0 || (score == drawn.0 && token < drawn.1) {
             drawn = (score, token);
         }
     }
@@ -57,18 +64,29 @@ pub fn draw(logits: &[f32], sampling: &Sampling, position: u32) -> Result<TokenI
 
 /// The lowest token with the greatest logit.
 fn argmax(logits: &[f32]) -> Result<TokenId, Error> {
-    let mut best = None::<(f32, usize)>;
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() || logit == f32::INFINITY {
-            return Err(Error::Computation("a logit is not finite".into()));
+    /// Looked at together, by vector instructions.
+    const LANES: usize = 16;
+    let (mut greatest, mut sound) = ([f32::NEG_INFINITY; LANES], [true; LANES]);
+    let mut look = |lane: usize, logit: f32| {
+        if logit > greatest[lane] {
+            greatest[lane] = logit;
         }
-        if logit > best.map_or(f32::NEG_INFINITY, |(greatest, _)| greatest) {
-            best = Some((logit, token));
+        sound[lane] &= logit < f32::INFINITY; // which no NaN is
+    };
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &logit) in chunk.iter().enumerate() {
+            look(lane, logit);
         }
     }
-    match best {
-        Some((_, token)) => Ok(token as TokenId),
-        None => Err(Error::Computation("no logit is finite".into())),
+    rest.iter().for_each(|&logit| look(0, logit));
+    if sound.contains(&false) {
+        return Err(Error::Computation("a logit is not finite".into()));
+    }
+    let greatest = greatest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    match logits.iter().position(|&logit| logit == greatest) {
+        Some(token) if greatest.is_finite() => Ok(token as TokenId),
+        _ => Err(Error::Computation("no logit is finite".into())),
     }
 }
 
@@ -157,6 +175,15 @@ impl Noise {
 
     /// Gumbel noise of a token.
     fn gumbel(&mut self, token: TokenId) -> f64 {
+        gumbel_of(self.word(token))
+    }
+
+    /// What the noise of a token is not above, found faster.
+    fn bound(&mut self, token: TokenId) -> f64 {
+        bounds()[(self.word(token) >> BOUND_SHIFT) as usize]
+    }
+
+    fn word(&mut self, token: TokenId) -> u32 {
         let number = token / 4;
         let words = match self.block {
             Some((cached, words)) if cached == number => words,
@@ -166,9 +193,30 @@ impl Noise {
                 words
             }
         };
-        let uniform = (f64::from(words[(token % 4) as usize]) + 0.5) / 4_294_967_296.0;
-        -(-uniform.ln()).ln()
+        words[(token % 4) as usize]
     }
+}
+
+/// Above what the greatest word gives.
+const MOST_NOISE: f64 = 23.0;
+/// Words that share a bound differ in so many bits.
+const BOUND_SHIFT: u32 = 22;
+
+/// Gumbel noise of a word of the generator; the greater the word, the greater it is.
+fn gumbel_of(word: u32) -> f64 {
+    let uniform = (f64::from(word) + 0.5) / 4_294_967_296.0;
+    -(-uniform.ln()).ln()
+}
+
+/// Bounds of the noise, by a word's first bits.
+fn bounds() -> &'static [f64] {
+    static BOUNDS: OnceLock<Vec<f64>> = OnceLock::new();
+    BOUNDS.get_or_init(|| {
+        let firsts = 0..=u32::MAX >> BOUND_SHIFT;
+        let greatest = firsts.map(|first| (first << BOUND_SHIFT) | ((1 << BOUND_SHIFT) - 1));
+        // More than logarithms are rounded by.
+        greatest.map(|word| gumbel_of(word) + 1e-9).collect()
+    })
 }
 
 /// The Gumbel noise of one token at one position, for checkers.
@@ -186,4 +234,67 @@ pub fn candidates(logits: &[f32], sampling: &Sampling) -> Result<Vec<TokenId>, E
         return Ok(vec![best]);
     }
     Ok(keep(logits, sampling, logits[best as usize]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same by the definition, without any haste.
+    fn drawn_plainly(logits: &[f32], sampling: &Sampling, position: u32) -> TokenId {
+        let temperature = f64::from(sampling.temperature);
+        let mut drawn = (f64::NEG_INFINITY, 0);
+        for token in candidates(logits, sampling).unwrap() {
+            let noise = gumbel(sampling.seed, position, token);
+            let score = f64::from(logits[token as usize]) / temperature + noise;
+            if score > drawn.0 {
+                drawn = (score, token);
+            }
+        }
+        drawn.1
+    }
+
+    #[test]
+    fn haste_changes_no_draw() {
+        for position in 0..200 {
+            let wide = |token: u32| (gumbel(1, position, token) * 3.0) as f32;
+            let logits: Vec<f32> = (0..3_001).map(wide).collect();
+            for temperature in [0.1, 0.7, 1.0, 2.0] {
+                let sampling = Sampling {
+                    temperature,
+                    seed: u64::from(position) << 33 | 5,
+                    ..Sampling::default()
+                };
+                let expected = drawn_plainly(&logits, &sampling, position);
+                assert_eq!(draw(&logits, &sampling, position).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn no_noise_is_above_its_bound() {
+        for word in (0..=u32::MAX).step_by(4_093).chain([u32::MAX]) {
+            let noise = gumbel_of(word);
+            assert!(noise <= bounds()[(word >> BOUND_SHIFT) as usize]);
+            assert!(noise < MOST_NOISE);
+        }
+    }
+
+    #[test]
+    fn the_lowest_of_the_greatest_is_the_best() {
+        let mut logits = vec![-1.0; 100];
+        (logits[37], logits[90], logits[99]) = (2.0, 2.0, 1.0);
+        assert_eq!(argmax(&logits).unwrap(), 37);
+        logits[99] = 3.0; // beyond the last whole chunk
+        assert_eq!(argmax(&logits).unwrap(), 99);
+        for bad in [f32::NAN, f32::INFINITY] {
+            for place in [3, 99] {
+                let mut logits = logits.clone();
+                logits[place] = bad;
+                assert!(argmax(&logits).is_err());
+            }
+        }
+        assert!(argmax(&[f32::NEG_INFINITY; 20]).is_err());
+        assert!(argmax(&[]).is_err());
+    }
 }

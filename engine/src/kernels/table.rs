@@ -83,6 +83,16 @@ pub(super) struct Kernels {
         block_rows: i64,
         halves: bool,
     ),
+    pub(super) product: unsafe extern "C" fn(
+        half: bool,
+        input: *const c_void,
+        weights: *const c_void,
+        bias: *const c_void,
+        out: *mut c_void,
+        rows: i64,
+        outputs: i64,
+        inputs: i64,
+    ),
 }
 
 unsafe extern "C" {

@@ -74,6 +74,25 @@ fn gates_bear_large_and_bad_numbers() {
     }
 }
 
+#[test]
+fn products_of_few_rows_are_libtorchs() {
+    for kind in KINDS {
+        for (rows, width) in (1..=8).flat_map(|rows| [(rows, 64), (rows, 75)]) {
+            let input = random(&[rows, width], kind);
+            let weights = random(&[33, width], kind);
+            let bias = random(&[33], kind);
+            for bias in [None, Some(&bias)] {
+                let wide_bias = bias.map(wide);
+                let expected = wide(&input).linear(&wide(&weights), wide_bias.as_ref());
+                check(&multiply(&input, &weights, bias).unwrap(), &expected);
+            }
+        }
+    }
+    let weights = random(&[4, 8], Kind::Float);
+    assert!(multiply(&random(&[9, 8], Kind::Float), &weights, None).is_err());
+    assert!(multiply(&random(&[1, 7], Kind::Float), &weights, None).is_err());
+}
+
 fn store(kv_heads: i64, width: i64, kind: Kind) -> Cache {
     let shape = [BLOCKS, kv_heads, BLOCK_TOKENS, width];
     [random(&shape, kind), random(&shape, kind)]

@@ -14,6 +14,7 @@ mod layer;
 mod norm;
 mod rotary;
 mod score;
+mod size;
 mod store;
 
 use infernet_protocol::inference::TokenId;
@@ -23,7 +24,7 @@ use super::Placement;
 use crate::error::LoadError;
 use crate::formats::{MappedFile, Weights};
 use crate::linear::{Embedding, Linear};
-use crate::loader::{Loader, on_device};
+use crate::loader::{self, Loader, on_device};
 use batch::Batch;
 use layer::Layer;
 use norm::RmsNorm;
@@ -58,6 +59,7 @@ impl Decoder {
         weights: &dyn Weights,
         placement: Placement,
     ) -> Result<(Self, u64), LoadError> {
+        loader::require(size::bytes(&config, placement), placement)?;
         let mut loader = Loader::new(weights, placement);
         let shape = [config.vocabulary, config.width];
         let embedding = Embedding::load(&mut loader, "model.embed_tokens", shape)?;
