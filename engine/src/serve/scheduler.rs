@@ -158,13 +158,11 @@ impl<N: Network> Scheduler<N> {
         self.waiting.push(sequence);
     }
 
-    /// Orders by claim: who comes first is served first.
+    /// Orders by claim: by their customers' clocks, else as they came. Price has its say
+    /// in the clocks; here it would let those who pay go before others forever.
     fn by_claim(&self, a: &Sequence, b: &Sequence) -> Ordering {
         let clock = |sequence: &Sequence| self.shares.clock(sequence.standing.customer);
-        clock(a)
-            .total_cmp(&clock(b))
-            .then(b.standing.price.cmp(&a.standing.price))
-            .then(a.number.cmp(&b.number))
+        clock(a).total_cmp(&clock(b)).then(a.number.cmp(&b.number))
     }
 
     /// Charges a request's customer for a piece that is computed.

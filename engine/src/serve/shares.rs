@@ -2,8 +2,9 @@
 //!
 //! This is weighted fair queueing by virtual time: what is computed for a customer
 //! moves its clock on, the slower the more it pays, and the clock that is furthest
-//! behind is next. One who comes begins at the clock of those who are there, so that
-//! nobody saves up for later by staying away.
+//! behind is next. A common clock moves on as those of all do on average, and one who
+//! comes begins there. So nobody saves up for later by staying away; and however many
+//! come, those who wait have the earlier clock before long.
 
 use std::collections::HashMap;
 
@@ -11,6 +12,8 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     customers: HashMap<u64, Customer>,
+    /// The common clock.
+    now: f64,
 }
 
 #[derive(Debug, Default)]
@@ -23,26 +26,25 @@ struct Customer {
 impl Shares {
     /// A request of this customer's has come.
     pub(crate) fn enter(&mut self, customer: u64) {
-        let now = self.now().unwrap_or(0.0);
         let entry = self.customers.entry(customer).or_default();
         if entry.requests == 0 {
-            entry.clock = entry.clock.max(now);
+            entry.clock = entry.clock.max(self.now);
         }
         entry.requests += 1;
     }
 
     /// A request of this customer's has gone. Customers without any are remembered
-    /// while they are ahead of the others: going and coming back gains nothing.
+    /// while they are ahead of the common clock: going and coming back gains nothing.
     pub(crate) fn leave(&mut self, customer: u64) {
         if let Some(entry) = self.customers.get_mut(&customer) {
             entry.requests = entry.requests.saturating_sub(1);
         }
-        match self.now() {
-            Some(now) => self
-                .customers
-                .retain(|_, entry| entry.requests > 0 || entry.clock > now),
-            None => self.customers.clear(),
+        if self.present().next().is_none() {
+            *self = Self::default();
         }
+        let now = self.now;
+        self.customers
+            .retain(|_, entry| entry.requests > 0 || entry.clock > now);
     }
 
     /// Something was computed for a customer.
@@ -50,6 +52,13 @@ impl Shares {
         if let Some(entry) = self.customers.get_mut(&customer) {
             entry.clock += cost;
         }
+        let present = self.present().count().max(1);
+        let earliest = self.present().fold(f64::INFINITY, f64::min);
+        let on_average = self.now + cost / present as f64;
+        self.now = match earliest.is_finite() {
+            true => on_average.max(earliest),
+            false => on_average,
+        };
     }
 
     /// A customer's clock: the lowest is next.
@@ -59,10 +68,11 @@ impl Shares {
             .map_or(0.0, |entry| entry.clock)
     }
 
-    /// The clock of whoever is furthest behind.
-    fn now(&self) -> Option<f64> {
-        let present = self.customers.values().filter(|entry| entry.requests > 0);
-        present.map(|entry| entry.clock).min_by(f64::total_cmp)
+    /// The clocks of those who have requests here.
+    fn present(&self) -> impl Iterator<Item = f64> {
+        let customers = self.customers.values();
+        let present = customers.filter(|entry| entry.requests > 0);
+        present.map(|entry| entry.clock)
     }
 }
 
@@ -89,6 +99,24 @@ mod tests {
         shares.charge(2, 10.0);
         shares.enter(1);
         assert_eq!((shares.clock(1), shares.clock(2)), (100.0, 10.0));
+    }
+
+    #[test]
+    fn however_many_come_who_waits_is_before_them() {
+        let mut shares = Shares::default();
+        shares.enter(1);
+        shares.charge(1, 1_000.0);
+        shares.enter(2);
+        shares.charge(1, 1_000.0);
+        for newcomer in 3..10_000 {
+            shares.enter(newcomer);
+            if shares.clock(newcomer) > shares.clock(1) {
+                return;
+            }
+            shares.charge(newcomer, 10.0);
+            shares.leave(newcomer);
+        }
+        panic!("newcomers are served forever");
     }
 
     #[test]

@@ -278,11 +278,8 @@ impl Bench {
         let limits = &scheduler.limits;
         for batch in self.batches.borrow().iter() {
             assert!(batch.rows <= limits.slots);
-            let prompts = batch.tokens - batch.answers;
-            match batch.answers {
-                0 => assert!(prompts <= limits.prompt_alone),
-                _ => assert!(prompts <= limits.prompt_beside),
-            }
+            let beside = limits.prompt_beside + batch.rows;
+            assert!(batch.tokens <= limits.prompt_alone.max(beside));
         }
     }
 }
@@ -326,6 +323,8 @@ fn a_long_prompt_holds_nobody_up() {
         bench.round();
         let after = bench.readers[quick].got.len();
         assert!(after == before + 1 || after == whole);
+        let last = bench.batches.borrow().last().cloned().unwrap();
+        assert!(last.tokens <= bench.scheduler.limits.prompt_beside + 1);
     }
     bench.finish();
     bench.check();
@@ -446,6 +445,32 @@ fn who_pays_more_is_given_more_and_nobody_nothing() {
     );
     let ratio = most as f64 / none as f64;
     assert!((5.0..40.0).contains(&ratio), "{most} to {none}");
+}
+
+#[test]
+fn who_pays_nothing_is_served_however_many_come_who_pay() {
+    let mut bench = Bench::new(limits(1, 64));
+    let poor = bench.ask(customer(0), &prompt(1, 200), 100);
+    let mut newcomer = 0;
+    for round in 0.. {
+        assert!(round < 10_000, "it starves");
+        // Three are always there, each another customer.
+        let there = bench.readers.iter().filter(|r| r.end.is_none()).count();
+        for _ in there..4 {
+            newcomer += 1;
+            let standing = Standing {
+                customer: newcomer,
+                price: 1_000,
+            };
+            bench.ask(standing, &prompt(newcomer as u32, 100), 10);
+        }
+        bench.round();
+        if bench.readers[poor].end.is_some() {
+            break;
+        }
+    }
+    bench.finish();
+    bench.check();
 }
 
 #[test]
