@@ -93,11 +93,6 @@ impl Decoder {
         Ok((decoder, parameters))
     }
 
-    /// Its shapes.
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// Can this token be computed?
     pub(crate) fn has(&self, token: TokenId) -> bool {
         i64::from(token) < self.config.vocabulary
