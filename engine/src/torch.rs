@@ -231,7 +231,10 @@ impl Service {
             Network::Text(decoder) => {
                 let tokenizer = Arc::clone(&tokenizer);
                 let (server, capacity) = text::start(decoder, tokenizer, context, plan.text)?;
-                plan.text.reserved += capacity.cache_bytes;
+                // A GPU's memory is taken at once, a machine's when it is written to.
+                if plan.text.device == tch::Device::Cpu {
+                    plan.text.reserved += capacity.cache_bytes;
+                }
                 let room = u32::try_from(capacity.cache_tokens).unwrap_or(u32::MAX);
                 info.context = info.context.min(room);
                 ModelWorker::Text(server, capacity)
