@@ -1,13 +1,12 @@
 //! The scheduler in virtual time, over a network whose next token is a hash of all
 //! tokens before it, which it reads back from the blocks: one wrong block and the
 //! answer is another.
+#![allow(clippy::unwrap_used)]
 
 mod scoring;
 
-use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use infernet_protocol::inference::{EndReason, ModelId, Prompt, Sampling, TokenId};
 use proptest::prelude::*;
@@ -36,11 +35,8 @@ struct Batch {
 struct Fake {
     /// The token that each place of each block holds.
     store: Vec<[TokenId; BLOCK_TOKENS]>,
-    batches: Rc<RefCell<Vec<Batch>>>,
+    batches: Arc<Mutex<Vec<Batch>>>,
 }
-
-// SAFETY: the tests have one thread.
-unsafe impl Send for Fake {}
 
 impl Network for Fake {
     fn has(&self, token: TokenId) -> bool {
@@ -49,7 +45,7 @@ impl Network for Fake {
 
     fn forward(&mut self, rows: &[Row<'_>]) -> Result<Vec<Vec<f32>>, Error> {
         assert!(!rows.iter().any(|row| row.tokens.contains(&POISON)));
-        self.batches.borrow_mut().push(Batch {
+        self.batches.lock().unwrap().push(Batch {
             rows: rows.len(),
             tokens: rows.iter().map(|row| row.tokens.len()).sum(),
             answers: rows
@@ -141,7 +137,7 @@ fn tokenizer() -> Arc<Tokenizer> {
 /// A scheduler and those who read its answers.
 struct Bench {
     scheduler: Scheduler<Fake>,
-    batches: Rc<RefCell<Vec<Batch>>>,
+    batches: Arc<Mutex<Vec<Batch>>>,
     readers: Vec<Reader>,
 }
 
@@ -190,10 +186,10 @@ fn limits(slots: usize, blocks: u32) -> Limits {
 
 impl Bench {
     fn new(limits: Limits) -> Self {
-        let batches = Rc::<RefCell<Vec<Batch>>>::default();
+        let batches = Arc::<Mutex<Vec<Batch>>>::default();
         let fake = Fake {
             store: vec![[TokenId::MAX; BLOCK_TOKENS]; limits.blocks as usize],
-            batches: Rc::clone(&batches),
+            batches: Arc::clone(&batches),
         };
         let text = Text {
             tokenizer: tokenizer(),
@@ -254,7 +250,12 @@ impl Bench {
     }
 
     fn computed(&self) -> usize {
-        self.batches.borrow().iter().map(|batch| batch.tokens).sum()
+        self.batches
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|batch| batch.tokens)
+            .sum()
     }
 
     /// Every answer is the one that its request is given alone, and nothing is left.
@@ -276,7 +277,7 @@ impl Bench {
         let scheduler = &self.scheduler;
         assert_eq!(scheduler.blocks.available(), scheduler.blocks.count());
         let limits = &scheduler.limits;
-        for batch in self.batches.borrow().iter() {
+        for batch in self.batches.lock().unwrap().iter() {
             assert!(batch.rows <= limits.slots);
             let beside = limits.prompt_beside + batch.rows;
             assert!(batch.tokens <= limits.prompt_alone.max(beside));
@@ -304,7 +305,8 @@ fn requests_are_computed_together() {
     bench.check();
     let together = bench
         .batches
-        .borrow()
+        .lock()
+        .unwrap()
         .iter()
         .filter(|b| b.answers == 4)
         .count();
@@ -323,7 +325,7 @@ fn a_long_prompt_holds_nobody_up() {
         bench.round();
         let after = bench.readers[quick].got.len();
         assert!(after == before + 1 || after == whole);
-        let last = bench.batches.borrow().last().cloned().unwrap();
+        let last = bench.batches.lock().unwrap().last().cloned().unwrap();
         assert!(last.tokens <= bench.scheduler.limits.prompt_beside + 1);
     }
     bench.finish();
