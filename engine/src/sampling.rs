@@ -237,6 +237,7 @@ pub fn candidates(logits: &[f32], sampling: &Sampling) -> Result<Vec<TokenId>, E
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -13,7 +13,7 @@
 //! as long as nobody needs the room, and is computed again where not. No request is
 //! taken that could not be answered alone.
 //!
-//! **Order.** Customers share the computation ([`Shares`]): whoever has been given
+//! **Order.** Customers share the computation ([`shares::Shares`]): whoever has been given
 //! the least, measured by what it pays, is next. Nobody starves, whatever others pay.
 //!
 //! **Readers** pay as they read: an answer goes no further than

@@ -1,5 +1,7 @@
 //! The kernels beside libtorch's own functions.
 
+#![allow(clippy::unwrap_used)]
+
 use tch::{Device, IndexOp, Kind, Tensor};
 
 use super::*;

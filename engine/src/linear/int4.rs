@@ -143,6 +143,7 @@ fn pairs(scales: &Tensor, zeros: &Tensor) -> Result<Tensor, TchError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::linear::Packing;

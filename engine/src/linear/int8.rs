@@ -83,6 +83,7 @@ fn quantise(weights: &Tensor) -> Result<(Tensor, Tensor), TchError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::linear::Packing;
