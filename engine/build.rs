@@ -39,6 +39,8 @@ fn compile_kernels(level: &str) {
         .flag("-fno-math-errno")
         .flag("-fno-trapping-math")
         .flag("-fno-exceptions")
+        // No vector is handed from one object file to another.
+        .flag("-Wno-psabi")
         .opt_level(3)
         .compile(&format!("infernet_kernels_{level}"));
 }

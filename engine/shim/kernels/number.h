@@ -50,12 +50,46 @@ inline float exponential(float x) {
   return sum * power;
 }
 
+// Numbers taken together; the compiler makes of them what vectors there are.
+constexpr int64_t LANES = 16;
+typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
+
+inline Lanes load(const float* numbers) {
+  Lanes out;
+  __builtin_memcpy(&out, numbers, sizeof out);
+  return out;
+}
+
+inline Lanes load(const bf16* numbers) {
+  typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+  typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
+  Halves halves;
+  __builtin_memcpy(&halves, numbers, sizeof halves);
+  return reinterpret_cast<Lanes>(__builtin_convertvector(halves, Words) << 16);
+}
+
+// By halves: one by one, as reductions are compiled, takes longer than the products
+// of a head.
+inline float total(const Lanes& lanes) {
+  typedef float Half __attribute__((vector_size(LANES * sizeof(float) / 2)));
+  typedef float Quarter __attribute__((vector_size(LANES * sizeof(float) / 4)));
+  Half halves[2];
+  __builtin_memcpy(halves, &lanes, sizeof halves);
+  const Half half = halves[0] + halves[1];
+  Quarter quarters[2];
+  __builtin_memcpy(quarters, &half, sizeof quarters);
+  const Quarter quarter = quarters[0] + quarters[1];
+  return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}
+
 // The sum of products.
-template <typename A, typename B>
-inline float dot(const A* left, const B* right, int64_t width) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < width; i++) sum += wide(left[i]) * wide(right[i]);
+template <typename T>
+inline float dot(const T* left, const T* right, int64_t width) {
+  const int64_t whole = width / LANES * LANES;
+  Lanes sums = {};
+  for (int64_t i = 0; i < whole; i += LANES) sums += load(left + i) * load(right + i);
+  float sum = total(sums);
+  for (int64_t i = whole; i < width; i++) sum += wide(left[i]) * wide(right[i]);
   return sum;
 }
 
