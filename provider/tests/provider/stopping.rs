@@ -82,7 +82,8 @@ async fn the_owner_asks_over_the_socket_and_stops_it() {
     let mut visitor = Visitor::connect(&path).await.unwrap();
     let status = visitor.status().await.unwrap();
     assert_eq!(status.status, Status::Online);
-    assert_eq!(status.models.len(), 2);
+    // The scripted engine answers, embeds and adds up.
+    assert_eq!(status.models.len(), 3);
     assert!(status.relays[0].connected);
     assert_eq!(
         visitor.status().await.unwrap().pid,

@@ -39,7 +39,8 @@ async fn profile_handler_and_heartbeat_come_with_the_announcement() {
         (word.name.as_str(), word.status),
         ("Ada's machine", Status::Online)
     );
-    assert_eq!(word.models.len(), 2);
+    // The scripted engine answers, embeds and adds up.
+    assert_eq!(word.models.len(), 3);
     assert!(word.engine.contains("scripted"));
     let stands_s = word.expires_at.as_secs() - word.created_at().as_secs();
     assert_eq!(stands_s, 90);
