@@ -74,7 +74,14 @@ impl Run {
         if let Some(folder) = &self.output_dir {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;
-            return outputs.iter().try_for_each(|output| write(folder, output));
+            for output in outputs {
+                let path = write(folder, output)?;
+                // The JSON stands alone.
+                if !self.terms.json {
+                    print(&format!("{}\n", path.display()))?;
+                }
+            }
+            return Ok(());
         }
         if self.terms.json {
             return Ok(());
@@ -86,12 +93,13 @@ impl Run {
     }
 }
 
-/// A tensor's name has been checked to be good as a file's.
-fn write(folder: &Path, output: &Tensor) -> anyhow::Result<()> {
+/// Writes a tensor into a folder, and says where. Its name has been checked to be good
+/// as a file's.
+fn write(folder: &Path, output: &Tensor) -> anyhow::Result<PathBuf> {
     let path = folder.join(format!("{}.npy", output.name));
     let written = fs::write(&path, npy::to_bytes(output));
     written.with_context(|| format!("cannot write {}", path.display()))?;
-    print(&format!("{}\n", path.display()))
+    Ok(path)
 }
 
 /// The tensor that `NAME=FILE` means.
