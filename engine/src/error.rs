@@ -57,7 +57,7 @@ pub enum Error {
     /// The prefix cannot be the beginning of an answer to this request.
     #[error("invalid prefix: {0}")]
     InvalidPrefix(&'static str),
-    /// A text to score has a token that is none of the model's.
+    /// A text has a token that is none of the model's.
     #[error("the model has no token {0}")]
     UnknownToken(TokenId),
     /// The tensors are not what the module takes.

@@ -242,11 +242,7 @@ fn decoder(
 ) -> Result<Parts, LoadError> {
     let damaged = |reason: String| crate::formats::damaged(path, reason);
     config.validate().map_err(damaged)?;
-    if i64::from(tokenizer.vocabulary_size()) > config.vocabulary {
-        return Err(damaged(
-            "its tokenizer has more tokens than its weights".into(),
-        ));
-    }
+    let tokenizer = tokenizer.within(config.vocabulary).map_err(damaged)?;
     let (network, parameters) = Decoder::load(config, weights, placement)?;
     Ok(Parts {
         manifest,

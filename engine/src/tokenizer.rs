@@ -20,6 +20,8 @@ pub(crate) struct Tokenizer {
     template: Option<ChatTemplate>,
     /// Any of these ends an answer.
     end_tokens: Vec<TokenId>,
+    /// The model has no token from this one on.
+    limit: TokenId,
 }
 
 /// How a vocabulary writes bytes that are no printable text.
@@ -57,6 +59,7 @@ impl Tokenizer {
             model,
             template: None,
             end_tokens: Vec::new(),
+            limit: TokenId::MAX,
         })
     }
 
@@ -80,6 +83,23 @@ impl Tokenizer {
         }
         self.template = template;
         self.end_tokens = end_tokens;
+        Ok(self)
+    }
+
+    /// Makes it the tokenizer of a model that has weights for so many tokens. Some
+    /// tokenizers were given a few more, as Gemma 3's one for images: texts with
+    /// these are refused.
+    ///
+    /// # Errors
+    /// When it has more tokens of its own: it is another model's.
+    pub(crate) fn within(mut self, vocabulary: i64) -> Result<Self, String> {
+        let added = self.model.get_added_vocabulary().get_added_tokens_decoder();
+        let is_missing =
+            |token: TokenId| i64::from(token) >= vocabulary && !added.contains_key(&token);
+        if self.model.get_vocab(true).into_values().any(is_missing) {
+            return Err("its tokenizer has more tokens than its weights".into());
+        }
+        self.limit = TokenId::try_from(vocabulary).unwrap_or(TokenId::MAX);
         Ok(self)
     }
 
@@ -129,11 +149,15 @@ impl Tokenizer {
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<TokenId>, Error> {
         // Damaged tokenizer files are known to make the library panic.
         let encode = || self.model.encode_fast(text, add_special_tokens);
-        catch_unwind(AssertUnwindSafe(encode))
+        let tokens = catch_unwind(AssertUnwindSafe(encode))
             .ok()
             .and_then(Result::ok)
             .map(|encoding| encoding.get_ids().to_vec())
-            .ok_or_else(|| Error::Computation("the tokenizer failed on this prompt".into()))
+            .ok_or_else(|| Error::Computation("the tokenizer failed on this prompt".into()))?;
+        match tokens.iter().find(|&&token| token >= self.limit) {
+            Some(&unknown) => Err(Error::UnknownToken(unknown)),
+            None => Ok(tokens),
+        }
     }
 
     /// The texts that become special tokens wherever they stand.
@@ -237,7 +261,25 @@ fn byte_of(character: char) -> Option<u8> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tokenizers::AddedToken;
+
     use super::*;
+
+    #[test]
+    fn a_text_with_a_token_beyond_the_weights_is_refused() {
+        let json = include_bytes!("../tests/reference/tiny-llama/tokenizer.json");
+        let with_image = || {
+            let mut model = Model::from_bytes(json).unwrap();
+            model.add_special_tokens(&[AddedToken::from("<image>", true)]);
+            Tokenizer::from_model(model).unwrap()
+        };
+        let own = with_image().vocabulary_size() - 1;
+        let tokenizer = with_image().within(own.into()).unwrap();
+        assert!(tokenizer.encode_text("an image").is_ok());
+        let refused = tokenizer.encode_text("an <image>");
+        assert_eq!(refused, Err(Error::UnknownToken(own)));
+        assert!(with_image().within(i64::from(own) / 2).is_err());
+    }
 
     #[test]
     fn every_byte_has_one_character() {

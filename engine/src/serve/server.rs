@@ -195,9 +195,14 @@ fn arrive<N: Network>(scheduler: &mut Scheduler<N>, arrival: Arrival) {
     let has = |token| scheduler.network().has(token);
     let Request { work, steps, place } = request;
     let text = scheduler.text();
-    let sequence = match work {
+    let begin = AssertUnwindSafe(|| match work {
         Work::Generate(generate) => Sequence::new(text, has, generate, prompt, steps),
         Work::Score(score, result) => Sequence::to_score(text, has, score, result, steps),
+    });
+    // One that makes a library panic must not end the others; its reader hears that the
+    // engine has stopped.
+    let Ok(sequence) = catch_unwind(begin) else {
+        return;
     };
     match sequence {
         Ok(sequence) => scheduler.take(sequence.holding(place)),

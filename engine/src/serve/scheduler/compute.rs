@@ -1,7 +1,7 @@
 //! One batch through the network, and what becomes of it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 
 use infernet_protocol::inference::{EndReason, TokenId};
 
@@ -52,9 +52,12 @@ impl<N: Network> Scheduler<N> {
 
     /// What becomes of a request whose piece was computed.
     fn settle(&mut self, mut sequence: Sequence, drawn: Drawn) {
-        let ended = drawn.map(|drawn| {
+        let ended = drawn.and_then(|drawn| {
             sequence.computed(&mut self.blocks);
-            drawn.and_then(|id| sequence.say(&self.text, id))
+            match drawn {
+                Some(id) => guarded(|| Ok(sequence.say(&self.text, id))),
+                None => Ok(None),
+            }
         });
         self.go_on(sequence, ended);
     }
@@ -85,15 +88,22 @@ fn draw_all(drawings: &[(Drawing, Outcome)], threads: usize) -> Vec<Drawn> {
         return drawings.iter().map(draw).collect();
     }
     let share = drawings.len().div_ceil(threads);
-    thread::scope(|scope| {
-        let shares = drawings.chunks(share);
-        let draws = |share: &'_ [(Drawing, Outcome)]| share.iter().map(draw).collect::<Vec<_>>();
-        let workers = shares.map(|share| scope.spawn(move || draws(share)));
-        let workers: Vec<_> = workers.collect();
-        // None panics: each draw is guarded.
-        let drawn = workers.into_iter().map(ScopedJoinHandle::join);
-        drawn.flat_map(Result::unwrap_or_default).collect()
-    })
+    let drawn = guarded(|| {
+        thread::scope(|scope| {
+            let draws = |share: &'_ [(Drawing, Outcome)]| -> Vec<Drawn> {
+                share.iter().map(draw).collect()
+            };
+            let shares = drawings.chunks(share);
+            let workers: Vec<_> = shares
+                .map(|share| scope.spawn(move || draws(share)))
+                .collect();
+            let failed = |_| Error::Computation("a thread panicked".into());
+            let drawn = workers.into_iter().map(|w| w.join().map_err(failed));
+            Ok(drawn.collect::<Result<Vec<_>, Error>>()?.concat())
+        })
+    });
+    // The system may give no more threads.
+    drawn.unwrap_or_else(|_| drawings.iter().map(draw).collect())
 }
 
 fn draw((drawing, outcome): &(Drawing, Outcome)) -> Drawn {
