@@ -147,12 +147,15 @@ pub(crate) fn rotate_and_keep(
         key_norm: norm(norms.map(|norms| norms.key))?,
         epsilon: norms.map_or(0.0, |norms| norms.epsilon as f32),
     };
+    if tokens < 1 || heads < 1 || kv_heads < 1 || width > MAX_HEAD_WIDTH {
+        return Err(unfit("heads"));
+    }
     let slots_at = plain(slots, &[tokens], Kind::Int64)?.cast::<i64>();
     // SAFETY: `plain` says that so many lie there.
     let numbers = unsafe { std::slice::from_raw_parts(slots_at, tokens as usize) };
     let room = 0..blocks * block_tokens;
-    if heads < 1 || width > MAX_HEAD_WIDTH || numbers.iter().any(|slot| !room.contains(slot)) {
-        return Err(unfit("heads or slots"));
+    if numbers.iter().any(|slot| !room.contains(slot)) {
+        return Err(unfit("slots"));
     }
     let queries = like(&[tokens, heads, width], kind)?;
     let angles = [tokens, width];
@@ -212,7 +215,8 @@ pub(crate) fn attend(
         window: window.unwrap_or(0),
         scale: scale as f32,
     };
-    if heads % kv_heads.max(1) != 0 || !sight.is_within(&shape, blocks) {
+    let share = heads >= 1 && kv_heads >= 1 && heads % kv_heads == 0;
+    if !share || !sight.is_within(&shape, blocks) {
         return Err(unfit("heads or block tables"));
     }
     let out = like(&[rows, heads * width], kind)?;

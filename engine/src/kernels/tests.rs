@@ -152,6 +152,24 @@ fn slots_beyond_the_store_are_refused() {
     }
 }
 
+/// The kernels divide by them.
+#[test]
+fn heads_that_are_none_are_refused() {
+    let sight = sight(1);
+    for (heads, kv_heads) in [(0, 1), (1, 0), (0, 0), (3, 2)] {
+        let queries = random(&[1, heads, 8], Kind::Float);
+        let cache = store(kv_heads, 8, Kind::Float);
+        assert!(attend(&queries, &cache, &sight, None, 1.0).is_err());
+    }
+    let angles = [(); 2].map(|()| random(&[0, 1, 8], Kind::Float));
+    let (all, slots) = (
+        random(&[0, 3, 8], Kind::Float),
+        Tensor::zeros([0], (Kind::Int64, Device::Cpu)),
+    );
+    let mut cache = store(1, 8, Kind::Float);
+    assert!(rotate_and_keep(&all, &angles, None, &slots, &mut cache).is_err());
+}
+
 /// Rows of different lengths, whose blocks lie anywhere.
 fn sight(rows: usize) -> Sight {
     let blocks_each = 5;

@@ -151,7 +151,7 @@ impl Config {
         if !(positive(self.attention_scale) && (0.0..1.0).contains(&self.norm_epsilon)) {
             return Err("its attention scale or norm epsilon is no such number".into());
         }
-        if let Some(window) = self.layers.iter().find_map(|layer| layer.window) {
+        for window in self.layers.iter().filter_map(|layer| layer.window) {
             validate_sizes(&[("sliding window", window)])?;
         }
         if self
