@@ -16,10 +16,10 @@ use tch::{Device, Kind, TchError, Tensor};
 pub(crate) use config::{Config, ConfigFile};
 pub(crate) use pooling::{Pooling, Summary};
 
-use super::Placement;
+use super::{Placement, bytes, wide};
 use crate::error::LoadError;
 use crate::formats::{MappedFile, Weights};
-use crate::loader::{Loader, on_device};
+use crate::loader::{self, Loader, on_device};
 use layer::{Layer, LayerNorm};
 
 /// All families there are.
@@ -76,6 +76,7 @@ impl Encoder {
         weights: &dyn Weights,
         placement: Placement,
     ) -> Result<(Self, u64), LoadError> {
+        loader::require(weights_bytes(config, placement), placement)?;
         let mut loader = Loader::new(weights, placement);
         let rooted = format!("{}embeddings.word_embeddings.weight", family.root);
         let root = match weights.contains(&rooted) {
@@ -157,6 +158,15 @@ impl Encoder {
         let mask = places.f_lt_tensor(&lengths)?.f_to_device(self.device)?;
         Ok(Some(mask))
     }
+}
+
+/// The memory that the weights take, in bytes, but for norms and biases, which are
+/// next to nothing.
+fn weights_bytes(config: &Config, placement: Placement) -> u64 {
+    let width = wide(config.width);
+    let layer = width * (4 * width + 2 * wide(config.feed_forward));
+    let tables = width * (wide(config.vocabulary) + wide(config.positions));
+    bytes(wide(config.layers) * layer * placement.bits_of_weights() + tables * placement.bits())
 }
 
 /// The rows of a matrix of f32.

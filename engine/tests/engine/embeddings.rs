@@ -247,6 +247,12 @@ fn an_encoder_that_cannot_be_run_as_it_is_meant_is_refused() {
             "heads",
         ),
         (
+            "config.json",
+            "\"num_hidden_layers\": 2",
+            "\"num_hidden_layers\": 16777216",
+            "GiB of memory",
+        ),
+        (
             "modules.json",
             "models.Normalize",
             "models.Dense",

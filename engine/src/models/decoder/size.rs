@@ -2,25 +2,20 @@
 
 use super::Config;
 use crate::linear::Packing;
-use crate::models::Placement;
+use crate::models::{self, Placement, wide};
 
 /// The memory that the weights take, in bytes, but for norms and biases, which are
 /// next to nothing.
 pub(super) fn bytes(config: &Config, placement: Placement) -> u64 {
-    let heads = config.heads * config.head_width;
-    let both = 2 * config.kv_heads * config.head_width;
-    let attention = config.width * (2 * heads + both);
-    let feed_forward = 3 * config.width * config.feed_forward;
-    let layers = config.layers.len() as u64 * (attention + feed_forward) as u64;
+    let (width, head_width) = (wide(config.width), wide(config.head_width));
+    let attention = 2 * (wide(config.heads) + wide(config.kv_heads)) * head_width;
+    let layer = width * (attention + 3 * wide(config.feed_forward));
+    let layers = config.layers.len() as u128 * layer;
     let tables = if config.tied { 1 } else { 2 };
-    let tables = tables * (config.vocabulary * config.width) as u64;
-    let plain = 8 * placement.kind.elt_size_in_bytes() as u64;
-    let (bits, bits_of_tables) = match placement.packing {
-        Packing::None => (plain, plain),
-        Packing::Int8 => (8, 8),
-        // And a scale and a zero of 16 bits for each 32 weights.
-        Packing::Int4 => (5, 8),
+    let tables = tables * wide(config.vocabulary) * width;
+    let bits_of_tables = match placement.packing {
+        Packing::None => placement.bits(),
+        Packing::Int8 | Packing::Int4 => 8,
     };
-    // In another order it could overflow.
-    layers / 8 * bits + tables / 8 * bits_of_tables
+    models::bytes(layers * placement.bits_of_weights() + tables * bits_of_tables)
 }
