@@ -5,7 +5,7 @@ mod score;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Prompt, Sampling, Task, TokenId};
 use infernet_protocol::tensor::Interface;
@@ -282,6 +282,8 @@ struct Flags {
     cancelled: AtomicBool,
     /// The engine has it wait for others.
     waiting: AtomicBool,
+    /// What the engine has done for it.
+    progress: AtomicU64,
 }
 
 /// A generation that is queued or runs. Dropping it stops it before its next
@@ -344,6 +346,13 @@ impl Generation {
     pub fn is_waiting(&self) -> bool {
         self.flags.waiting.load(Ordering::Relaxed)
     }
+
+    /// Counts what the engine has done for it: places given, pieces of its prompt read,
+    /// tokens computed. While that grows, the engine is at work, though it may have
+    /// nothing to say.
+    pub fn progress(&self) -> u64 {
+        self.flags.progress.load(Ordering::Relaxed)
+    }
 }
 
 /// The engine's end of a generation.
@@ -383,6 +392,11 @@ impl Steps {
     /// Says whether it waits for others.
     pub(crate) fn set_waiting(&self, waiting: bool) {
         self.flags.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Counts something that was done for it.
+    pub(crate) fn advance(&self) {
+        self.flags.progress.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Has the reader gone?

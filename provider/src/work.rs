@@ -60,6 +60,8 @@ pub struct Paced {
     due: Instant,
     /// When the engine counts as stuck.
     stuck_at: Instant,
+    /// What the engine had done for it when that was looked at last.
+    progress: u64,
 }
 
 impl Running {
@@ -145,6 +147,7 @@ impl Paced {
             interval,
             due: now,
             stuck_at: now + FIRST_TOKEN_PATIENCE,
+            progress: 0,
         }
     }
 
@@ -154,17 +157,24 @@ impl Paced {
             match timeout_at(self.stuck_at, self.generation.next()).await {
                 Ok(Some(step)) => break step,
                 Ok(None) => break Step::Failed(EngineError::Stopped),
-                // The engine works on others: the job's deadline counts alone.
-                Err(_) if self.generation.is_waiting() => {
+                // The engine works on others, or reads: the job's deadline counts alone.
+                Err(_) if self.generation.is_waiting() || self.has_advanced() => {
                     self.stuck_at = Instant::now() + FIRST_TOKEN_PATIENCE;
                 }
                 Err(_) => return News::Stuck,
             }
         };
         if matches!(step, Step::Token { .. }) {
+            self.has_advanced();
             self.schedule(Instant::now());
         }
         News::Step(step)
+    }
+
+    /// Whether the engine has done anything for it since this was asked last.
+    fn has_advanced(&mut self) -> bool {
+        let progress = self.generation.progress();
+        progress != std::mem::replace(&mut self.progress, progress)
     }
 
     /// A token was read: sets when the next may be.

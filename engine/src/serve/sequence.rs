@@ -239,6 +239,7 @@ impl Sequence {
     pub(super) fn computed(&mut self, blocks: &mut Blocks) {
         self.computed += self.piece;
         self.piece = 0;
+        self.steps.advance();
         while (self.known + 1) * BLOCK_TOKENS <= self.computed {
             let start = self.known * BLOCK_TOKENS;
             let before = self.known.checked_sub(1).map(|at| self.blocks[at]);

@@ -21,6 +21,7 @@ impl<N: Network> Scheduler<N> {
                 return;
             }
             sequence.steps.set_waiting(false);
+            sequence.steps.advance();
             sequence.start();
             self.running.push(sequence);
         }

@@ -333,6 +333,24 @@ fn a_long_prompt_holds_nobody_up() {
 }
 
 #[test]
+fn who_waits_and_who_is_worked_for_can_be_told() {
+    let mut bench = Bench::new(limits(1, 64));
+    let long = bench.ask(customer(1), &prompt(1, 1_000), 2);
+    let other = bench.ask(customer(2), &prompt(2, 5), 2);
+    let mut before = 0;
+    for _ in 0..3 {
+        bench.round();
+        let generation = |at: usize| bench.readers[at].generation.as_ref().unwrap();
+        assert!(generation(other).is_waiting() && !generation(long).is_waiting());
+        let progress = generation(long).progress();
+        assert!(progress > before && bench.readers[long].got.is_empty());
+        before = progress;
+    }
+    bench.finish();
+    bench.check();
+}
+
+#[test]
 fn a_beginning_that_was_computed_is_not_computed_again() {
     let mut bench = Bench::new(limits(2, 64));
     let system = prompt(3, 320);
