@@ -134,7 +134,9 @@ fn probabilities_are_those_of_transformers() {
             let found = differences(&decoder, &reference.prompts, &model.answers);
             assert_eq!(found.len(), reference.prompts.len() * 48);
             let worst = found.iter().copied().fold(0.0, f32::max);
-            assert!(worst < 1e-3, "{form}: {worst}");
+            // One by one: the greatest hides what is no number.
+            let near = found.iter().all(|difference| *difference < 1e-3);
+            assert!(near, "{form}: {worst}");
         }
     }
 }
