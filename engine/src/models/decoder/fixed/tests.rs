@@ -181,6 +181,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
     let size = a.iter().fold(0_f32, |size, number| size.max(number.abs()));
     let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs());
     assert!(size > 0.1, "logits of nothing");
+    assert!(a.iter().chain(b).all(|number| number.is_finite()));
     apart.fold(0_f32, f32::max) / size
 }
 
