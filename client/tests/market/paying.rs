@@ -257,9 +257,8 @@ async fn is_killed_at(point: &'static str) {
     let is_under_way = match point {
         "payment-under-way" => true,
         // The next top-up may have been on its way beside them.
-        "piece-counted" | "acknowledged" | "result-heard" | "charged" | "receipt-signed" => {
-            !differences.is_empty()
-        }
+        "wallet-told" | "payment-booked" | "piece-counted" | "acknowledged" | "result-heard"
+        | "charged" | "receipt-signed" => !differences.is_empty(),
         _ => false,
     };
     assert_eq!(

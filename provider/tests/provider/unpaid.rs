@@ -258,7 +258,9 @@ async fn what_runs_dry_without_the_wallet_ends_with_the_reason() {
     let (result, _) = market.buyer.result(&award).await;
     assert_eq!(result.ended, EndReason::Failed);
     let error = result.error.clone().unwrap();
-    assert!(error.contains("wallet"), "{error}");
+    // The next invoice may have been made before the wallet was gone: nobody pays that.
+    let named = ["wallet", "nobody paid in time"].map(|reason| error.contains(reason));
+    assert!(named.contains(&true), "{error}");
     assert!(result.usage.output_tokens >= 10);
 }
 
