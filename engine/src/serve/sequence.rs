@@ -17,6 +17,10 @@ use crate::tokenizer::Tokenizer;
 use super::server::Place;
 use scoring::Scoring;
 
+/// Tokens of its answer that a request gets once it has a place and is read: what it
+/// takes to read it again is then not for nothing.
+const TURN: usize = 25;
+
 /// What a model says of text.
 #[derive(Clone)]
 pub(crate) struct Text {
@@ -65,6 +69,8 @@ pub(crate) struct Sequence {
     known: usize,
     /// Tokens that run in this round.
     pub(super) piece: usize,
+    /// Tokens that were computed, and those that were drawn, since it has its place.
+    turn: (usize, usize),
     detokenizer: Detokenizer,
     sampling: Sampling,
     max_tokens: usize,
@@ -100,6 +106,7 @@ impl Sequence {
             blocks: Vec::new(),
             known: 0,
             piece: 0,
+            turn: (0, 0),
             detokenizer: Detokenizer::new(request.stop, text.tokenizer.adds_first_space()),
             sampling: request.sampling,
             max_tokens: request.max_tokens as usize,
@@ -220,6 +227,7 @@ impl Sequence {
         blocks.release(&self.blocks);
         self.blocks.clear();
         (self.computed, self.known, self.piece) = (0, 0, 0);
+        self.turn = (0, 0);
         if let Some(scoring) = &mut self.scoring {
             scoring.begin_anew();
         }
@@ -238,6 +246,7 @@ impl Sequence {
     /// Its piece was computed: the blocks that are full now can be found by others.
     pub(super) fn computed(&mut self, blocks: &mut Blocks) {
         self.computed += self.piece;
+        self.turn.0 += self.piece;
         self.piece = 0;
         self.steps.advance();
         while (self.known + 1) * BLOCK_TOKENS <= self.computed {
@@ -248,6 +257,12 @@ impl Sequence {
             self.blocks[self.known] = block;
             self.known += 1;
         }
+    }
+
+    /// Whether it has got something of its place, or nothing was done for it there.
+    pub(super) fn had_its_turn(&self) -> bool {
+        let (computed, drawn) = self.turn;
+        computed == 0 || drawn >= TURN
     }
 
     /// What it takes to draw its next token.
@@ -261,6 +276,7 @@ impl Sequence {
     /// Adds a token and sends it; why the answer has ended, if it has.
     pub(super) fn say(&mut self, text: &Text, id: TokenId) -> Option<EndReason> {
         let (shown, ended) = self.append(text, id);
+        self.turn.1 += 1;
         self.steps.send(Step::Token { id, text: shown });
         ended
     }

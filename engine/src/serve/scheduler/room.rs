@@ -56,20 +56,27 @@ impl<N: Network> Scheduler<N> {
     }
 
     /// Who gives up its place to one that waits: one whose reader is behind, else
-    /// one whose customer was given much more than that one's.
+    /// one whose customer was given much more than that one's, and that has got
+    /// something of its place. Else those whose prompts have no room beside each
+    /// other would forever take each other's blocks before any has an answer.
     fn who_yields_to(&self, waiting: &Sequence) -> Option<usize> {
-        let last = self.last_in_line()?;
-        let running = &self.running[last];
         let clock = |sequence: &Sequence| self.shares.clock(sequence.standing.customer);
-        let yields = running.steps.is_ahead() || clock(running) > clock(waiting) + PATIENCE;
-        yields.then_some(last)
+        let limit = clock(waiting) + PATIENCE;
+        self.last_of(|running| {
+            running.steps.is_ahead() || (running.had_its_turn() && clock(running) > limit)
+        })
     }
 
-    /// Who of those who run has the least claim: first those whose readers are
-    /// behind.
+    /// Who of those who run has the least claim.
     fn last_in_line(&self) -> Option<usize> {
+        self.last_of(|_| true)
+    }
+
+    /// Who of some that run has the least claim: first those whose readers are behind.
+    fn last_of(&self, counts: impl Fn(&Sequence) -> bool) -> Option<usize> {
         let running = self.running.iter().enumerate();
         running
+            .filter(|(_, sequence)| counts(sequence))
             .max_by(|(_, a), (_, b)| {
                 let behind = a.steps.is_ahead().cmp(&b.steps.is_ahead());
                 behind.then_with(|| self.by_claim(a, b))

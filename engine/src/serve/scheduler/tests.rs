@@ -520,6 +520,27 @@ fn without_room_for_all_the_answers_still_come() {
 }
 
 #[test]
+fn long_prompts_that_do_not_fit_together_are_answered_one_after_the_other() {
+    for (slots, length) in [(1, 2_000), (2, 2_500), (2, 3_500)] {
+        let mut bench = Bench::new(limits(slots, 128));
+        for who in 0..3 {
+            bench.ask(customer(who), &distinct(who as u32, length), 60);
+        }
+        bench.finish();
+        bench.check();
+        // Each may be read once for each of its three turns.
+        assert!(bench.computed() < 10 * length, "{}", bench.computed());
+    }
+}
+
+/// A prompt of which no two blocks are alike.
+fn distinct(kind: u32, length: usize) -> Vec<TokenId> {
+    (0..length as u32)
+        .map(|at| 10 + (kind * 7 + at * at / 13) % 200)
+        .collect()
+}
+
+#[test]
 fn what_is_cancelled_is_free_at_once() {
     let mut bench = Bench::new(limits(1, 16));
     let first = bench.ask(customer(1), &prompt(1, 300), 50);
