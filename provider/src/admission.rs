@@ -371,6 +371,13 @@ fn check_tensors(award: &Award, item: &Item, inputs: &[Tensor]) -> Result<u32, N
     let slots = item.model.interface.as_ref().map(|module| &*module.inputs);
     arrange(slots.unwrap_or_default(), inputs)
         .map_err(|misfit| no(Decline::Input, misfit.to_string()))?;
+    // It would cost nothing, and is nothing to compute with.
+    if let Some(empty) = inputs.iter().find(|input| input.data.is_empty()) {
+        return Err(no(
+            Decline::Input,
+            format!("{} has no elements", empty.name),
+        ));
+    }
     let read = u32::try_from(tensor::tokens(inputs)).unwrap_or(u32::MAX);
     check_cost(award, read, 0)?;
     Ok(read)

@@ -52,8 +52,10 @@ struct InterfaceFile {
 
 /// Does a path mean a module: a folder with a `module.json`, or a TorchScript
 /// file?
+///
+/// Only one without a `config.json`: what looks like plain weights runs no code.
 pub(super) fn is_module(path: &Path) -> bool {
-    is_script(path) || path.join(INTERFACE_FILE).exists()
+    is_script(path) || (path.join(INTERFACE_FILE).exists() && !path.join("config.json").exists())
 }
 
 fn is_script(path: &Path) -> bool {
@@ -79,7 +81,8 @@ pub(super) fn load(path: &Path, device: Device) -> Result<Found, LoadError> {
     interface
         .validate()
         .map_err(|error| damaged(&interface_path, refused(error)))?;
-    // What is hashed is what is loaded: the file is read once.
+    // Nobody writes into a file that is loaded (`MappedFile`): what is hashed is what
+    // is loaded.
     let bytes = map(&script_path)?;
     let script = load_script(&bytes, device).map_err(|reason| damaged(&script_path, reason))?;
     let (dtype, parameters) = weights(&script, &script_path)?;

@@ -134,6 +134,10 @@ fn what_is_no_module_is_refused_when_it_is_loaded() {
         let said = refusal(&folder);
         assert!(said.contains(word), "{to}: {said}");
     }
+    // Among plain weights, no code is run.
+    let folder = copy();
+    fs::write(folder.path().join("config.json"), "{}").unwrap();
+    assert!(refusal(&folder).contains("architecture"));
     let folder = copy();
     let script = folder.path().join("classifier.pt");
     let bytes = fs::read(&script).unwrap();

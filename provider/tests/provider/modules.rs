@@ -60,6 +60,7 @@ async fn tensors_that_the_module_does_not_take_are_declined() {
     let word = buyer.online(provider.handle.public_key()).await;
     let good = numbers(&[1, 2]);
     for wrong in [
+        numbers(&[]),
         Tensor {
             name: "letters".into(),
             ..good.clone()
