@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_SAFE_INTEGER};
-use infernet_protocol::event::Limits;
+use infernet_protocol::event::{Checkers, JobResult, Limits};
 use infernet_protocol::inference::{Message, Prompt, Role, Sampling, Task};
 use infernet_protocol::money::{Msat, Price};
-use infernet_protocol::payload::{Generate, Input, Payload, Work};
+use infernet_protocol::payload::{Check, Generate, Input, Payload, Work};
 use infernet_protocol::seal::Salt;
 use infernet_protocol::tensor::{self, Tensor};
 
@@ -68,6 +68,10 @@ pub struct Request {
     pub deadline: Duration,
     /// How to find a provider.
     pub route: Route,
+    /// Whether the result is to carry proofs of how it was computed, for a checker.
+    pub prove: bool,
+    /// Who may see the work to check it.
+    pub checkers: Checkers,
 }
 
 impl Request {
@@ -128,6 +132,8 @@ impl Request {
             max_cost: None,
             deadline: DEFAULT_DEADLINE,
             route: Route::Direct,
+            prove: false,
+            checkers: Checkers::Nobody,
         }
     }
 
@@ -213,6 +219,7 @@ impl Request {
         let input = Input {
             salt: Salt::from_bytes([0; 32]),
             work: self.work.clone(),
+            prove: self.prove,
         };
         let invalid = |reason: &str| Err(Error::Invalid(reason.to_owned()));
         if self.deadline.is_zero() || self.deadline > MAX_DEADLINE {
@@ -234,7 +241,10 @@ impl Request {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             input_tokens: guess_tokens(&self.work),
-            output_tokens: self.max_output(),
+            output_tokens: match &self.work {
+                Work::Shard { requests } => drawn_at_most(requests),
+                _ => self.max_output(),
+            },
         }
     }
 
@@ -242,29 +252,34 @@ impl Request {
     pub(crate) const fn max_output(&self) -> u32 {
         match &self.work {
             Work::TextGeneration(generate) => generate.max_tokens,
-            Work::Embedding { .. } | Work::Tensors { .. } => 0,
+            Work::Embedding { .. }
+            | Work::Tensors { .. }
+            | Work::Shard { .. }
+            | Work::Verify { .. } => 0,
         }
     }
 }
 
+/// Tokens that the answers of a shard may have.
+fn drawn_at_most(requests: &[Generate]) -> u32 {
+    let most = requests.iter().map(|request| u64::from(request.max_tokens));
+    u32::try_from(most.sum::<u64>()).unwrap_or(u32::MAX)
+}
+
 fn guess_tokens(work: &Work) -> u32 {
-    let of = |text: &str| text.len().div_ceil(BYTES_PER_TOKEN);
     let tokens = match work {
-        Work::TextGeneration(Generate {
-            prompt: Prompt::Chat(messages),
-            ..
-        }) => {
-            let messages = messages.iter();
-            let of_all = messages.map(|message| of(&message.content) + TOKENS_AROUND_MESSAGE);
-            TOKENS_AROUND_CHAT + of_all.sum::<usize>()
+        Work::TextGeneration(generate) => guess_prompt(&generate.prompt),
+        Work::Shard { requests } => {
+            let prompts = requests.iter().map(|request| &request.prompt);
+            prompts.map(guess_prompt).sum()
         }
-        Work::TextGeneration(Generate {
-            prompt: Prompt::Text(text),
-            ..
-        }) => of(text) + TOKENS_AROUND_TEXT,
+        // What a checker reads again: as many tokens as the results say.
+        Work::Verify { checks, .. } => return tokens_to_check(checks),
         Work::Embedding { texts } => {
             let texts = texts.iter();
-            texts.map(|text| of(text) + TOKENS_AROUND_TEXT).sum()
+            texts
+                .map(|text| guess_text(text) + TOKENS_AROUND_TEXT)
+                .sum()
         }
         // No guess: this is how they are counted.
         Work::Tensors { inputs } => {
@@ -272,6 +287,30 @@ fn guess_tokens(work: &Work) -> u32 {
         }
     };
     u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+fn guess_prompt(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Chat(messages) => {
+            let of_all = messages.iter().map(|message| guess_text(&message.content));
+            TOKENS_AROUND_CHAT + of_all.map(|of| of + TOKENS_AROUND_MESSAGE).sum::<usize>()
+        }
+        Prompt::Text(text) => guess_text(text) + TOKENS_AROUND_TEXT,
+    }
+}
+
+const fn guess_text(text: &str) -> usize {
+    text.len().div_ceil(BYTES_PER_TOKEN)
+}
+
+fn tokens_to_check(checks: &[Check]) -> u32 {
+    let results = checks.iter().map(|check| &check.result.content);
+    let usage = results.filter_map(|text| serde_json::from_str::<JobResult>(text).ok());
+    let tokens = usage.map(|result| {
+        let usage = result.usage;
+        usage.input_tokens.saturating_add(usage.output_tokens)
+    });
+    u32::try_from(tokens.fold(0_u64, u64::saturating_add)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -312,6 +351,7 @@ mod tests {
         let around = Input {
             salt: Salt::from_bytes([0; 32]),
             work: empty.work,
+            prove: false,
         };
         // The seed is the only part whose length varies.
         let room = MAX_PAYLOAD_BYTES - around.to_bytes().len();
@@ -333,7 +373,7 @@ mod tests {
     fn every_request_has_a_seed_of_its_own() {
         let seed = |request: Request| match request.work {
             Work::TextGeneration(generate) => generate.sampling.seed,
-            Work::Embedding { .. } | Work::Tensors { .. } => unreachable!("it is a chat"),
+            _ => unreachable!("it is a chat"),
         };
         let first = seed(Request::chat("m", "Hello"));
         assert_ne!(first, seed(Request::chat("m", "Hello")));

@@ -69,6 +69,38 @@ pub const MAX_STOP_BYTES: usize = 256;
 /// Texts of one embedding request.
 pub const MAX_TEXTS: usize = 256;
 
+/// Generations of one shard, which are awarded together: enough to fill any
+/// provider's batch, few enough that losing a shard costs little.
+pub const MAX_REQUESTS: usize = 256;
+
+/// Results that one job of checking looks at.
+pub const MAX_CHECKS: usize = 16;
+
+/// Rejected awards that one payout lists.
+pub const MAX_REJECTED: usize = 64;
+
+/// Bytes of the proof of one answer ([`crate::verification`]): 258 for each 32
+/// tokens begun, of an answer of [`MAX_OUTPUT_TOKENS`].
+pub const MAX_PROOF_BYTES: usize = 258 * (MAX_OUTPUT_TOKENS as usize).div_ceil(32);
+
+/// Lines of one group of a batch, which are paid for together.
+pub const MAX_GROUP_LINES: u32 = 4_096;
+
+/// Groups of one batch.
+pub const MAX_GROUPS: u32 = 65_536;
+
+/// Results that a settlement lists.
+pub const MAX_GROUP_RESULTS: usize = 128;
+
+/// Bytes of a blob. Its reader holds it in memory.
+pub const MAX_BLOB_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Blob servers that are named at a place.
+pub const MAX_BLOB_SERVERS: usize = 4;
+
+/// The most that an aggregator's fee may be, in millionths of the accepted work: 2 %.
+pub const MAX_FEE_PPM: u32 = 20_000;
+
 /// Tensors that a module takes or gives.
 pub const MAX_TENSORS: usize = 16;
 

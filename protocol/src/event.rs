@@ -5,15 +5,20 @@
 //! the event it came in, and exists only if every check passed: inner code never
 //! checks again.
 
+mod aggregator;
 mod announcement;
 mod attestation;
 mod award;
 mod bid;
 mod cancel;
 mod offer;
+mod order;
 mod private;
+mod quote;
 mod receipt;
 mod result;
+mod settlement;
+mod talk;
 mod verdict;
 mod version;
 
@@ -21,6 +26,8 @@ use nostr::{Event, EventId, Kind, PublicKey, Tag, Tags, Timestamp, UnsignedEvent
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use aggregator::Aggregator;
+pub(crate) use announcement::validate_name;
 pub use announcement::{
     AnnouncedModel, Announcement, Capacity, DeviceKind, Hardware, Load, Promise, Status,
 };
@@ -29,9 +36,13 @@ pub use award::{Agreed, Award, Basis};
 pub use bid::Bid;
 pub use cancel::{Cancel, CancelReason};
 pub use offer::{Accepts, Checkers, Limits, Offer};
+pub use order::Order;
 pub use private::Private;
+pub use quote::{Checking, Quote};
 pub use receipt::{Receipt, ReceiptSide, TabTotals};
 pub use result::{JobResult, Timing, Usage};
+pub use settlement::{CheckedResult, SettledGroup, Settlement};
+pub use talk::Talk;
 pub use verdict::{Judgement, Verdict};
 pub use version::V1;
 
@@ -261,6 +272,11 @@ pub fn check(event: &Event) -> Result<(), Refusal> {
         kinds::ATTESTATION => parse::<Attestation>(event).map(drop),
         kinds::CANCEL => parse::<Cancel>(event).map(drop),
         kinds::PROGRESS | kinds::CONTROL => Private::parse(event).map(drop),
+        kinds::AGGREGATOR => parse::<Aggregator>(event).map(drop),
+        kinds::QUOTE => parse::<Quote>(event).map(drop),
+        kinds::ORDER => parse::<Order>(event).map(drop),
+        kinds::SETTLEMENT => parse::<Settlement>(event).map(drop),
+        kinds::TALK => Talk::parse(event).map(drop),
         other => Err(Refusal::Kind(other)),
     }
 }

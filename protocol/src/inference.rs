@@ -27,6 +27,8 @@ pub enum Task {
     Embedding,
     /// Run a module: tensors in, tensors out.
     Tensors,
+    /// Check others' results by computing them again.
+    Verify,
 }
 
 impl Task {
@@ -36,6 +38,7 @@ impl Task {
             Self::TextGeneration => "text-generation",
             Self::Embedding => "embedding",
             Self::Tensors => "tensors",
+            Self::Verify => "verify",
         }
     }
 }

@@ -23,8 +23,21 @@ pub const PROGRESS: u16 = 24600;
 /// From buyer to provider while an attempt runs. Ephemeral, encrypted.
 pub const CONTROL: u16 = 24601;
 
+/// What an aggregator offers. Addressable.
+pub const AGGREGATOR: u16 = 38501;
+/// The thresholds by which a checker judges a model's work. Addressable.
+pub const THRESHOLDS: u16 = 38502;
+/// What an aggregator would do a batch for.
+pub const QUOTE: u16 = 8608;
+/// A buyer takes a quote.
+pub const ORDER: u16 = 8609;
+/// What came of a group of a batch's lines.
+pub const SETTLEMENT: u16 = 8610;
+/// Between buyer and aggregator. Ephemeral, encrypted.
+pub const TALK: u16 = 24602;
+
 /// All of them.
-pub const ALL: [u16; 11] = [
+pub const ALL: [u16; 17] = [
     ANNOUNCEMENT,
     OFFER,
     BID,
@@ -36,6 +49,12 @@ pub const ALL: [u16; 11] = [
     CANCEL,
     PROGRESS,
     CONTROL,
+    AGGREGATOR,
+    THRESHOLDS,
+    QUOTE,
+    ORDER,
+    SETTLEMENT,
+    TALK,
 ];
 
 /// Whether a kind is the market's.
@@ -45,5 +64,8 @@ pub fn is_market(kind: u16) -> bool {
 
 /// Whether a kind is evidence, which must outlast everybody's wish to delete it.
 pub const fn is_evidence(kind: u16) -> bool {
-    matches!(kind, AWARD | RESULT | RECEIPT | VERDICT | ATTESTATION)
+    matches!(
+        kind,
+        AWARD | RESULT | RECEIPT | VERDICT | ATTESTATION | ORDER | SETTLEMENT
+    )
 }

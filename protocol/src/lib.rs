@@ -4,6 +4,7 @@
 //! Nothing here reads a clock, draws randomness, touches a file or a socket:
 //! instants, salts and sources of randomness are parameters.
 
+pub mod batch;
 pub mod bounds;
 pub mod event;
 mod hex32;
@@ -17,5 +18,6 @@ pub mod seal;
 pub mod selection;
 pub mod tab;
 pub mod tensor;
+pub mod verification;
 
 pub use hex32::InvalidHex;

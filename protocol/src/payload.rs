@@ -4,21 +4,24 @@
 use std::fmt;
 
 use base64::Engine as _;
-use nostr::EventId;
+use nostr::{Event, EventId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::bounds::{
-    MAX_INVOICE_BYTES, MAX_MESSAGES, MAX_OUTPUT_TOKENS, MAX_REASON_BYTES, MAX_SAFE_INTEGER,
-    MAX_STOP_BYTES, MAX_STOP_STRINGS, MAX_TEXTS, at_most, count, text,
+    MAX_CHECKS, MAX_INVOICE_BYTES, MAX_MESSAGES, MAX_OUTPUT_TOKENS, MAX_PROOF_BYTES,
+    MAX_REASON_BYTES, MAX_REJECTED, MAX_REQUESTS, MAX_SAFE_INTEGER, MAX_STOP_BYTES,
+    MAX_STOP_STRINGS, MAX_TEXTS, at_most, count, text,
 };
 use crate::event::Refusal;
-use crate::inference::{Prompt, Sampling, Task, TokenId};
+use crate::hex32::hex32;
+use crate::inference::{EndReason, Prompt, Sampling, Task, TokenId};
 use crate::money::Msat;
 use crate::seal::{Digest, Error, Salt};
 use crate::tab::SignedTotals;
 use crate::tensor::{self, Tensor};
+use crate::verification::Thresholds;
 
 /// A payload that knows how to check itself after parsing.
 pub trait Payload: Serialize + DeserializeOwned {
@@ -65,6 +68,9 @@ pub struct Input {
     pub salt: Salt,
     /// The work.
     pub work: Work,
+    /// Whether the output is to carry proofs of how it was computed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prove: bool,
 }
 
 /// One piece of work.
@@ -83,13 +89,60 @@ pub enum Work {
         /// What it takes, by name.
         inputs: Vec<Tensor>,
     },
+    /// Generate several texts: a shard of a batch. They are not streamed, have no
+    /// prefixes, and are paid after the fact or not at all.
+    Shard {
+        /// The texts to generate.
+        requests: Vec<Generate>,
+    },
+    /// Check others' results.
+    Verify {
+        /// The results, with what it takes to read them.
+        checks: Vec<Check>,
+        /// What to judge by.
+        thresholds: Thresholds,
+    },
+}
+
+/// A result to be checked, and what it takes to read it. The checker is given the
+/// keys of these two payloads and no other.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// The award, signed.
+    pub award: Box<Event>,
+    /// The result, signed.
+    pub result: Box<Event>,
+    /// Key of the award's input.
+    pub input_key: PayloadKey,
+    /// Key of the result's output.
+    pub output_key: PayloadKey,
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Check({})", self.result.id)
+    }
+}
+
+hex32!(
+    /// A payload's own key ([`crate::seal::Sealed::unwrap_key`]). Whoever has it can
+    /// read the payload.
+    PayloadKey
+);
+
+impl fmt::Debug for PayloadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PayloadKey(…)")
+    }
 }
 
 impl Work {
     /// Which task this work is.
     pub const fn task(&self) -> Task {
         match self {
-            Self::TextGeneration(_) => Task::TextGeneration,
+            Self::TextGeneration(_) | Self::Shard { .. } => Task::TextGeneration,
+            Self::Verify { .. } => Task::Verify,
             Self::Embedding { .. } => Task::Embedding,
             Self::Tensors { .. } => Task::Tensors,
         }
@@ -183,8 +236,25 @@ impl Payload for Input {
                 Err(Refusal::Invalid("there is no tensor"))
             }
             Work::Tensors { inputs } => tensor::validate(inputs),
+            Work::Shard { requests } => validate_shard(requests),
+            Work::Verify { checks, thresholds } => {
+                count("checks", checks.len(), MAX_CHECKS)?;
+                thresholds.validate()?;
+                match checks.is_empty() {
+                    true => Err(Refusal::Invalid("there is nothing to check")),
+                    false => Ok(()),
+                }
+            }
         }
     }
+}
+
+fn validate_shard(requests: &[Generate]) -> Result<(), Refusal> {
+    count("requests", requests.len(), MAX_REQUESTS)?;
+    if requests.is_empty() || requests.iter().any(|request| !request.prefix.is_empty()) {
+        return Err(Refusal::Invalid("a shard is empty, or has a prefix"));
+    }
+    requests.iter().try_for_each(validate_generate)
 }
 
 /// What a provider made.
@@ -195,6 +265,35 @@ pub struct Output {
     pub salt: Salt,
     /// The product.
     pub product: Product,
+    /// How each text was computed, in their order, where that was asked for
+    /// ([`Input::prove`]) and the provider can say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proofs: Vec<Proof>,
+}
+
+/// How an answer was computed: a commitment to the model's last hidden states, of
+/// every 32 tokens 258 bytes (TOPLOC, arXiv 2501.16007; `nips/verification.md`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proof(pub Vec<u8>);
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proof({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Proof {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Proof {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text);
+        bytes.map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// The product of one attempt.
@@ -218,18 +317,68 @@ pub enum Product {
         /// Its outputs, by name.
         outputs: Vec<Tensor>,
     },
+    /// One text for each request of a shard, in their order.
+    Shard {
+        /// The texts.
+        answers: Vec<Generated>,
+    },
+    /// What a checker found.
+    Verify {
+        /// Its verdicts (kind 8605), signed by it, in the order of the checks.
+        verdicts: Vec<Event>,
+    },
+}
+
+/// A whole text, generated in one go.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generated {
+    /// The text.
+    pub text: String,
+    /// The tokens drawn, an end token included.
+    pub tokens: Vec<TokenId>,
+    /// Tokens of the prompt.
+    pub input_tokens: u32,
+    /// Why it ended.
+    pub ended: EndReason,
+    /// What went wrong, if it failed; nothing is charged for it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl fmt::Debug for Generated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Generated({} tokens)", self.tokens.len())
+    }
+}
+
+impl Generated {
+    fn validate(&self) -> Result<(), Refusal> {
+        count("tokens", self.tokens.len(), MAX_OUTPUT_TOKENS as usize)?;
+        if let Some(error) = &self.error {
+            text("error", error, MAX_REASON_BYTES)?;
+        }
+        match self.error.is_some() == (self.ended == EndReason::Failed) {
+            true => Ok(()),
+            false => Err(Refusal::Invalid(
+                "an error goes with a failure, and only with one",
+            )),
+        }
+    }
 }
 
 impl Product {
-    /// A product with nothing in it.
-    pub const fn empty(task: Task) -> Self {
-        match task {
-            Task::TextGeneration => Self::TextGeneration {
+    /// The product of this work with nothing in it.
+    pub const fn empty(work: &Work) -> Self {
+        match work {
+            Work::TextGeneration(_) => Self::TextGeneration {
                 text: String::new(),
                 tokens: vec![],
             },
-            Task::Embedding => Self::Embedding { vectors: vec![] },
-            Task::Tensors => Self::Tensors { outputs: vec![] },
+            Work::Embedding { .. } => Self::Embedding { vectors: vec![] },
+            Work::Tensors { .. } => Self::Tensors { outputs: vec![] },
+            Work::Shard { .. } => Self::Shard { answers: vec![] },
+            Work::Verify { .. } => Self::Verify { verdicts: vec![] },
         }
     }
 
@@ -237,7 +386,10 @@ impl Product {
     pub fn tokens(&self) -> &[TokenId] {
         match self {
             Self::TextGeneration { tokens, .. } => tokens,
-            Self::Embedding { .. } | Self::Tensors { .. } => &[],
+            Self::Embedding { .. }
+            | Self::Tensors { .. }
+            | Self::Shard { .. }
+            | Self::Verify { .. } => &[],
         }
     }
 }
@@ -260,18 +412,31 @@ impl fmt::Debug for Product {
             Self::Tensors { outputs } => {
                 write!(f, "Product::Tensors({} tensors)", outputs.len())
             }
+            Self::Shard { answers } => write!(f, "Product::Shard({} texts)", answers.len()),
+            Self::Verify { verdicts } => {
+                write!(f, "Product::Verify({} verdicts)", verdicts.len())
+            }
         }
     }
 }
 
 impl Payload for Output {
     fn validate(&self) -> Result<(), Refusal> {
+        count("proofs", self.proofs.len(), MAX_REQUESTS)?;
+        for proof in &self.proofs {
+            count("a proof's bytes", proof.0.len(), MAX_PROOF_BYTES)?;
+        }
         match &self.product {
             Product::TextGeneration { tokens, .. } => {
                 count("tokens", tokens.len(), MAX_OUTPUT_TOKENS as usize)
             }
             Product::Embedding { vectors } => count("vectors", vectors.len(), MAX_TEXTS),
             Product::Tensors { outputs } => tensor::validate(outputs),
+            Product::Shard { answers } => {
+                count("texts", answers.len(), MAX_REQUESTS)?;
+                answers.iter().try_for_each(Generated::validate)
+            }
+            Product::Verify { verdicts } => count("verdicts", verdicts.len(), MAX_CHECKS),
         }
     }
 }
@@ -355,6 +520,11 @@ pub enum News {
     },
     /// A refund that was wished for is being paid.
     Refunding,
+    /// What to pay for accepted work: the answer to [`Wish::Payout`].
+    Payable {
+        /// A BOLT-11 invoice for exactly that.
+        invoice: String,
+    },
     /// A refund that was wished for is not paid.
     RefundRefused {
         /// Why, in the provider's words.
@@ -373,6 +543,8 @@ impl fmt::Debug for News {
             Self::Due { invoice: Some(_) } => f.write_str("Due(…)"),
             Self::Due { invoice: None } => f.write_str("Due"),
             Self::Refunding => f.write_str("Refunding"),
+            // An invoice shows who is paid.
+            Self::Payable { .. } => f.write_str("Payable(…)"),
             Self::RefundRefused { detail } => write!(f, "RefundRefused({detail})"),
         }
     }
@@ -490,6 +662,7 @@ impl Payload for Progress {
                 Some(invoice) => text("invoice", invoice, MAX_INVOICE_BYTES),
                 None => Ok(()),
             },
+            News::Payable { invoice } => text("invoice", invoice, MAX_INVOICE_BYTES),
             News::Accepted { .. } | News::Alive { .. } | News::Refunding => Ok(()),
         }
     }
@@ -529,8 +702,52 @@ pub enum Wish {
         /// A BOLT-11 invoice of the buyer's for what is to be paid back.
         invoice: String,
     },
+    /// An aggregator says what it makes of work in escrow, and asks for an invoice for
+    /// what it pays now. The award is the latest of these.
+    Payout(Payout),
     /// Stop working.
     Stop,
+}
+
+/// What an aggregator makes of a provider's work in escrow. All amounts are running
+/// totals between the two, so that one said twice changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payout {
+    /// Work that was rejected since the last time that an amount was paid: its awards.
+    pub rejected: Vec<EventId>,
+    /// What all accepted work has come to.
+    pub accepted_msat: Msat,
+    /// What is held back of that as the provider's bond.
+    pub bond_msat: Msat,
+    /// What was forfeited of the bond.
+    pub forfeited_msat: Msat,
+    /// What was paid before.
+    pub paid_msat: Msat,
+    /// What is to be paid now: accepted, less bond, forfeited and paid.
+    pub pay_msat: Msat,
+}
+
+impl Payout {
+    fn validate(&self) -> Result<(), Refusal> {
+        count("rejected", self.rejected.len(), MAX_REJECTED)?;
+        for (what, amount) in [
+            ("accepted_msat", self.accepted_msat),
+            ("bond_msat", self.bond_msat),
+            ("forfeited_msat", self.forfeited_msat),
+            ("paid_msat", self.paid_msat),
+            ("pay_msat", self.pay_msat),
+        ] {
+            at_most(what, amount.0, Msat::MAX.0)?;
+        }
+        // Sums of four amounts below 2^53 do not overflow.
+        let spoken_for =
+            self.bond_msat.0 + self.forfeited_msat.0 + self.paid_msat.0 + self.pay_msat.0;
+        match spoken_for == self.accepted_msat.0 {
+            true => Ok(()),
+            false => Err(Refusal::Invalid("the payout does not add up")),
+        }
+    }
 }
 
 impl fmt::Debug for Wish {
@@ -541,6 +758,7 @@ impl fmt::Debug for Wish {
             Self::Invoice { most_msat } => write!(f, "Invoice(at most {most_msat})"),
             // An invoice shows who is paid.
             Self::Refund { .. } => f.write_str("Refund(…)"),
+            Self::Payout(payout) => payout.fmt(f),
             Self::Stop => f.write_str("Stop"),
         }
     }
@@ -552,6 +770,7 @@ impl Payload for Control {
             Wish::Acknowledge { tab } => tab.totals.validate(),
             Wish::Invoice { most_msat } => at_most("most_msat", most_msat.0, Msat::MAX.0),
             Wish::Refund { invoice } => text("invoice", invoice, MAX_INVOICE_BYTES),
+            Wish::Payout(payout) => payout.validate(),
             Wish::Resend { .. } | Wish::Stop => Ok(()),
         }
     }

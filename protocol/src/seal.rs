@@ -11,6 +11,7 @@ use nostr::{EventId, PublicKey, SecretKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::batch::Blob;
 use crate::bounds::MAX_PAYLOAD_BYTES;
 use crate::hex32::{hex32, hex32_shown};
 
@@ -57,8 +58,13 @@ pub struct Sealed {
     /// The payload's key as hex, encrypted by NIP-44 between author and reader.
     pub key: String,
     /// The payload, encrypted by NIP-44 version 2 with that key as its
-    /// conversation key.
+    /// conversation key. Empty where it is in a blob.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
+    /// Where the payload is, if it does not fit in an event: a blob encrypted under
+    /// that key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<Blob>,
 }
 
 /// Characters of a wrapped key (65 hex-and-padding bytes in a NIP-44 envelope).
@@ -91,6 +97,7 @@ impl Sealed {
         Ok(Self {
             key,
             body: base64_encode(&body),
+            blob: None,
         })
     }
 
@@ -129,7 +136,15 @@ impl Sealed {
 
     /// Whether the envelope is of a size that [`Sealed::close`] can have made.
     pub(crate) fn is_bounded(&self) -> bool {
-        self.key.len() <= MAX_WRAPPED_KEY_CHARS && self.body.len() <= MAX_BODY_CHARS
+        let is_one = self.body.is_empty() == self.blob.is_some();
+        let is_blob_bounded = self
+            .blob
+            .as_ref()
+            .is_none_or(|blob| blob.validate().is_ok());
+        self.key.len() <= MAX_WRAPPED_KEY_CHARS
+            && self.body.len() <= MAX_BODY_CHARS
+            && is_one
+            && is_blob_bounded
     }
 }
 

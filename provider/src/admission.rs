@@ -54,7 +54,10 @@ impl Admitted {
     pub fn to_draw(&self) -> u32 {
         match &self.work {
             Work::TextGeneration(generate) => to_draw(generate),
-            Work::Embedding { .. } | Work::Tensors { .. } => 0,
+            Work::Embedding { .. }
+            | Work::Tensors { .. }
+            | Work::Shard { .. }
+            | Work::Verify { .. } => 0,
         }
     }
 
@@ -62,7 +65,10 @@ impl Admitted {
     pub fn ticket(&self, opened_at: Timestamp) -> Ticket {
         let prefix = match &self.work {
             Work::TextGeneration(generate) => generate.prefix.len(),
-            Work::Embedding { .. } | Work::Tensors { .. } => 0,
+            Work::Embedding { .. }
+            | Work::Tensors { .. }
+            | Work::Shard { .. }
+            | Work::Verify { .. } => 0,
         };
         Ticket {
             award: self.award.id(),
@@ -167,7 +173,7 @@ pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
     }
     address.job = award.job_id();
     match admit(shop, &award, now) {
-        Ok((item, Input { salt, work }, input_tokens)) => Verdict::Admit(Box::new(Admitted {
+        Ok((item, Input { salt, work, .. }, input_tokens)) => Verdict::Admit(Box::new(Admitted {
             award,
             work,
             item,
@@ -202,6 +208,12 @@ fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<(Item, Input
         Work::TextGeneration(generate) => check_generate(shop, award, item, generate)?,
         Work::Embedding { texts } => check_embedding(shop, award, item, texts)?,
         Work::Tensors { inputs } => check_tensors(award, item, inputs)?,
+        Work::Shard { .. } | Work::Verify { .. } => {
+            return Err(no(
+                Decline::Model,
+                "this provider takes no shards and no checks yet",
+            ));
+        }
     };
     Ok((item.clone(), input, input_tokens))
 }

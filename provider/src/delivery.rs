@@ -41,7 +41,7 @@ impl Goods {
 /// Seals a product. One that does not fit in an event is left out, and the
 /// attempt has failed.
 pub fn seal(shop: &Shop, admitted: &Admitted, product: Product) -> Goods {
-    let empty = Product::empty(admitted.work.task());
+    let empty = Product::empty(&admitted.work);
     seal_product(shop, admitted, product).unwrap_or_else(|error| Goods {
         error: Some(error.to_string()),
         ..unfailing(seal_product(shop, admitted, empty))
@@ -59,7 +59,12 @@ fn unfailing(sealed: Result<Goods, seal::Error>) -> Goods {
 fn seal_product(shop: &Shop, admitted: &Admitted, product: Product) -> Result<Goods, seal::Error> {
     let award = &admitted.award;
     let salt = fresh_salt();
-    let bytes = Output { salt, product }.to_bytes();
+    let bytes = Output {
+        salt,
+        product,
+        proofs: vec![],
+    }
+    .to_bytes();
     let (author, secret) = (shop.public_key(), shop.keys().secret_key());
     Ok(Goods {
         sealed: Sealed::close(&bytes, secret, &award.author(), &mut OsRng)?,

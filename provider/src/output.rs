@@ -48,6 +48,7 @@ mod tests {
         Output {
             salt: SALT,
             product,
+            proofs: vec![],
         }
         .to_bytes()
         .len()

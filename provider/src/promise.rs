@@ -125,7 +125,7 @@ impl Promises {
         for model in engine.models() {
             let others = match model.task {
                 Task::TextGeneration => others,
-                Task::Embedding | Task::Tensors => 0,
+                Task::Embedding | Task::Tensors | Task::Verify => 0,
             };
             let pace = warm_up(engine, model, others).await?;
             tracing::info!(
@@ -206,6 +206,8 @@ async fn warm_up(engine: &dyn Engine, model: &ModelInfo, others: u32) -> Result<
         Task::TextGeneration => generate_beside(engine, model, others).await,
         Task::Embedding => embed(engine, model).await,
         Task::Tensors => compute(engine, model).await,
+        // No model does that of itself: it is done with one that writes or embeds.
+        Task::Verify => Err("the engine has no model for checks".to_owned()),
     };
     outcome.map_err(|reason| Error::Broken {
         model: model.name.clone(),

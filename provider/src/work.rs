@@ -102,6 +102,8 @@ impl Running {
                     })
                 })))
             }
+            // Admission takes none of these yet.
+            Work::Shard { .. } | Work::Verify { .. } => Err(EngineError::Stopped),
             Work::Tensors { inputs } => {
                 let input_tokens = u32::try_from(tokens(inputs)).unwrap_or(u32::MAX);
                 let inputs = inputs.clone();

@@ -156,6 +156,8 @@ fn misfit(input: &Input, output: &Output, result: &JobResult, answer: u64) -> Op
         }
         (Work::Embedding { .. }, Product::Embedding { .. })
         | (Work::Tensors { .. }, Product::Tensors { .. })
+        | (Work::Shard { .. }, Product::Shard { .. })
+        | (Work::Verify { .. }, Product::Verify { .. })
             if result.ended == EndReason::Failed =>
         {
             None
@@ -174,9 +176,25 @@ fn misfit(input: &Input, output: &Output, result: &JobResult, answer: u64) -> Op
             let is_empty = outputs.is_empty();
             is_empty.then(|| wrong("there is no tensor in the product"))
         }
+        (Work::Shard { requests }, Product::Shard { answers }) => {
+            let (requests, answers) = (requests.len(), answers.len());
+            (requests != answers).then(|| wrong(format!("{answers} texts for {requests} requests")))
+        }
+        (Work::Verify { checks, .. }, Product::Verify { verdicts }) => {
+            let (checks, verdicts) = (checks.len(), verdicts.len());
+            (checks != verdicts).then(|| wrong(format!("{verdicts} verdicts for {checks} checks")))
+        }
         (
-            Work::TextGeneration(_) | Work::Embedding { .. } | Work::Tensors { .. },
-            Product::TextGeneration { .. } | Product::Embedding { .. } | Product::Tensors { .. },
+            Work::TextGeneration(_)
+            | Work::Embedding { .. }
+            | Work::Tensors { .. }
+            | Work::Shard { .. }
+            | Work::Verify { .. },
+            Product::TextGeneration { .. }
+            | Product::Embedding { .. }
+            | Product::Tensors { .. }
+            | Product::Shard { .. }
+            | Product::Verify { .. },
         ) => Some(wrong("the product is for another kind of work")),
     }
 }
@@ -248,6 +266,9 @@ fn output(
 fn prefix(input: &Input) -> &[TokenId] {
     match &input.work {
         Work::TextGeneration(generate) => &generate.prefix,
-        Work::Embedding { .. } | Work::Tensors { .. } => &[],
+        Work::Embedding { .. }
+        | Work::Tensors { .. }
+        | Work::Shard { .. }
+        | Work::Verify { .. } => &[],
     }
 }

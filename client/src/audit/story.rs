@@ -197,6 +197,7 @@ fn award(
             stop: vec![],
             prefix: prefix.to_vec(),
         }),
+        prove: false,
     };
     let bytes = input.to_bytes();
     let about = basis.word().id;
@@ -245,6 +246,7 @@ pub fn result(
             text: "words".into(),
             tokens: tokens.to_vec(),
         },
+        proofs: vec![],
     };
     let bytes = output.to_bytes();
     let own = provider.public_key();

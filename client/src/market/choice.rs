@@ -6,7 +6,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use infernet_protocol::event::{
-    Accepts, AnnouncedModel, Announcement, Bid, Limits, Promise, Signed, Status,
+    Accepts, AnnouncedModel, Announcement, Bid, Checkers, Limits, Promise, Signed, Status,
 };
 use infernet_protocol::inference::{ModelId, Task};
 use infernet_protocol::job::Millis;
@@ -36,6 +36,8 @@ pub(crate) struct Order {
     pub means: Option<Means>,
     /// Who is asked first, whatever its rank.
     pub chosen: Option<Chosen>,
+    /// Who may see the work to check it.
+    pub checkers: Checkers,
 }
 
 /// A provider that the user has chosen.
@@ -99,6 +101,7 @@ pub(crate) fn resolve(
         max_price: request.max_price,
         means,
         chosen: None,
+        checkers: request.checkers,
     };
     if let Work::Tensors { inputs } = &request.work {
         are_taken(market, &order, inputs, now)?;
@@ -243,7 +246,7 @@ pub(crate) fn on_bid(
     let meant = match &order.accepts {
         Accepts::Model(id) => *id == bid.model,
         Accepts::Name(name) => {
-            let announced = announced.and_then(|a| a.model(name));
+            let announced = announced.and_then(|a| a.model(name, order.task));
             bid.name.eq_ignore_ascii_case(name) || announced.is_some_and(|m| m.model == bid.model)
         }
     };

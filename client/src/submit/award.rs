@@ -4,7 +4,7 @@ use infernet_protocol::bounds::{
     MAX_EVENT_BYTES, MAX_RELAY_URL_BYTES, MAX_RELAYS, MAX_SAFE_INTEGER,
 };
 use infernet_protocol::event::{
-    Attestation, Award, Basis, Body, Cancel, CancelReason, Checkers, Offer, Signed, V1, encoded_len,
+    Attestation, Award, Basis, Body, Cancel, CancelReason, Offer, Signed, V1, encoded_len,
 };
 use infernet_protocol::inference::TokenId;
 use infernet_protocol::job::buyer::Account;
@@ -40,6 +40,8 @@ pub(super) enum Error {
 pub(super) struct Placing<'a> {
     pub order: &'a Order,
     pub work: &'a Work,
+    /// Whether the result is to carry proofs.
+    pub prove: bool,
     pub word: &'a Word,
     pub offer: Option<&'a Event>,
     pub job: Option<EventId>,
@@ -72,6 +74,7 @@ impl Placing<'_> {
         let input = Input {
             salt,
             work: self.remaining_work(),
+            prove: self.prove,
         };
         let bytes = input.to_bytes();
         let buyer = keys.public_key();
@@ -97,7 +100,7 @@ impl Placing<'_> {
             budget_msat,
             terms: self.word.terms.kind(),
             limits,
-            checkers: Checkers::Nobody,
+            checkers: self.order.checkers,
             deadline: self.deadline,
             relays: nameable(self.relays),
         })
@@ -164,7 +167,7 @@ pub(super) fn offer(
         max_price: price,
         budget_msat: left.map_or(cost, |left| left.min(cost)),
         terms: order.payable(),
-        checkers: Checkers::Nobody,
+        checkers: order.checkers,
         bids_until,
         deadline,
         relays: nameable(relays),

@@ -156,6 +156,7 @@ impl Driver {
             News::Alive { .. }
             | News::Due { invoice: None }
             | News::Refunding
+            | News::Payable { .. }
             | News::RefundRefused { .. } => Input::Alive {
                 award,
                 accepted: false,

@@ -90,6 +90,7 @@ impl Driver {
         let placing = award::Placing {
             order: &self.order,
             work: &self.request.work,
+            prove: self.request.prove,
             word,
             offer: self.offer.as_ref(),
             job: self.job_id,

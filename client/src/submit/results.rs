@@ -96,6 +96,8 @@ fn fits(
         (Product::TextGeneration { .. }, Work::TextGeneration(_)) => Ok(()),
         (Product::Embedding { .. }, Work::Embedding { .. })
         | (Product::Tensors { .. }, Work::Tensors { .. })
+        | (Product::Shard { .. }, Work::Shard { .. })
+        | (Product::Verify { .. }, Work::Verify { .. })
             if ended == EndReason::Failed =>
         {
             Ok(())
@@ -113,9 +115,31 @@ fn fits(
             }
             None | Some(_) => Ok(()),
         },
+        (Product::Shard { answers }, Work::Shard { requests }) => {
+            let asked = answers.iter().zip(requests);
+            let mut too_long = asked.map(|(a, r)| a.tokens.len() > r.max_tokens as usize);
+            match answers.len() == requests.len() && !too_long.any(|too_long| too_long) {
+                true => Ok(()),
+                false => Err("the texts are not as many as the requests, or too long"),
+            }
+        }
+        (Product::Verify { verdicts }, Work::Verify { checks, .. }) => {
+            match verdicts.len() == checks.len() {
+                true => Ok(()),
+                false => Err("the verdicts are not as many as the checks"),
+            }
+        }
         (
-            Product::TextGeneration { .. } | Product::Embedding { .. } | Product::Tensors { .. },
-            Work::TextGeneration(_) | Work::Embedding { .. } | Work::Tensors { .. },
+            Product::TextGeneration { .. }
+            | Product::Embedding { .. }
+            | Product::Tensors { .. }
+            | Product::Shard { .. }
+            | Product::Verify { .. },
+            Work::TextGeneration(_)
+            | Work::Embedding { .. }
+            | Work::Tensors { .. }
+            | Work::Shard { .. }
+            | Work::Verify { .. },
         ) => Err("it is another kind of work"),
     }
 }

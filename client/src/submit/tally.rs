@@ -31,11 +31,17 @@ impl Delivered {
             due_msat: result.due_msat,
             vectors: match product {
                 Product::Embedding { vectors } => vectors.clone(),
-                Product::TextGeneration { .. } | Product::Tensors { .. } => Vec::new(),
+                Product::TextGeneration { .. }
+                | Product::Tensors { .. }
+                | Product::Shard { .. }
+                | Product::Verify { .. } => Vec::new(),
             },
             tensors: match product {
                 Product::Tensors { outputs } => outputs.clone(),
-                Product::TextGeneration { .. } | Product::Embedding { .. } => Vec::new(),
+                Product::TextGeneration { .. }
+                | Product::Embedding { .. }
+                | Product::Shard { .. }
+                | Product::Verify { .. } => Vec::new(),
             },
         }
     }

@@ -345,7 +345,7 @@ impl Attempt {
                 (from, LENGTH.min(generate.max_tokens), None)
             }
             Work::Embedding { texts } => (0, 0, Some(texts.len())),
-            Work::Tensors { .. } => panic!("no module is sold here"),
+            _ => panic!("that is not sold here"),
         };
         Self {
             conversation: fake.conversation(&award.author()),
@@ -515,6 +515,7 @@ impl Attempt {
                     tokens: positions.map(|p| 1_000 + p).collect(),
                 },
             },
+            proofs: vec![],
         };
         let bytes = output.to_bytes();
         let about = self.award.id();

@@ -204,6 +204,7 @@ impl Life {
         Input {
             salt: self.salt(),
             work: work(prefix),
+            prove: false,
         }
     }
 
@@ -291,6 +292,7 @@ impl Life {
                 text: REST.1.into(),
                 tokens: REST.0.to_vec(),
             },
+            proofs: vec![],
         }
     }
 
@@ -408,6 +410,7 @@ impl Life {
             work: Work::Embedding {
                 texts: vec!["red".into(), "green".into()],
             },
+            prove: false,
         };
         self.keep_payload("payload-input-direct.json", &input);
         let author = buyer.public_key();
@@ -454,6 +457,7 @@ impl Life {
                     Vector(vec![0.5, 0.5, -0.5, 0.5]),
                 ],
             },
+            proofs: vec![],
         };
         self.keep_payload("payload-output-direct.json", &output);
         let result = JobResult {
@@ -503,6 +507,7 @@ impl Life {
                     data: numbers.to_vec(),
                 }],
             },
+            prove: false,
         };
         self.keep_payload("payload-input-tensors.json", &input);
         let sum: f32 = numbers.iter().copied().map(f32::from).sum();
@@ -516,6 +521,7 @@ impl Life {
                     data: sum.to_le_bytes().to_vec(),
                 }],
             },
+            proofs: vec![],
         };
         self.keep_payload("payload-output-tensors.json", &output);
     }

@@ -154,9 +154,10 @@ pub struct Load {
 }
 
 impl Announcement {
-    /// The model that is meant by a manifest's hash or a name.
-    pub fn model(&self, name: &str) -> Option<&AnnouncedModel> {
-        self.models.iter().find(|model| model.answers_to(name))
+    /// The model that is meant by a manifest's hash or a name, for a task.
+    pub fn model(&self, name: &str, task: Task) -> Option<&AnnouncedModel> {
+        let mut models = self.models.iter();
+        models.find(|model| model.task == task && model.answers_to(name))
     }
 
     fn validate_models(&self) -> Result<(), Refusal> {
@@ -180,7 +181,7 @@ impl AnnouncedModel {
         self.promise.validate()?;
         match (&self.interface, self.task) {
             (Some(interface), Task::Tensors) => interface.validate(),
-            (None, Task::TextGeneration | Task::Embedding) => Ok(()),
+            (None, Task::TextGeneration | Task::Embedding | Task::Verify) => Ok(()),
             (None, Task::Tensors) => Err(Refusal::Invalid("a module has no interface")),
             (Some(_), _) => Err(Refusal::Invalid("what is no module has an interface")),
         }

@@ -23,7 +23,7 @@ pub struct Private {
 }
 
 /// Characters that the largest payload becomes.
-const MAX_CONTENT_CHARS: usize = 54_704;
+pub(super) const MAX_CONTENT_CHARS: usize = 54_704;
 
 impl Private {
     /// Reads an envelope.
@@ -69,7 +69,7 @@ impl Private {
 }
 
 /// The first value of the first tag of this name, if it can be read.
-fn first<T: std::str::FromStr>(event: &Event, name: &str) -> Option<T> {
+pub(super) fn first<T: std::str::FromStr>(event: &Event, name: &str) -> Option<T> {
     let tag = event
         .tags
         .iter()

@@ -208,7 +208,11 @@ fn describe_every_field_of_inputs_and_outputs() {
     ];
     let mut fields = BTreeSet::new();
     for work in works {
-        let input = Input { salt, work };
+        let input = Input {
+            salt,
+            work,
+            prove: false,
+        };
         leaves(&serde_json::to_value(&input).unwrap(), "", &mut fields);
     }
     assert_eq!(first_column(&document("award.md"), "The input"), fields);
@@ -225,7 +229,11 @@ fn describe_every_field_of_inputs_and_outputs() {
     ];
     let mut fields = BTreeSet::new();
     for product in products {
-        let output = Output { salt, product };
+        let output = Output {
+            salt,
+            product,
+            proofs: vec![],
+        };
         leaves(&serde_json::to_value(&output).unwrap(), "", &mut fields);
     }
     assert_eq!(first_column(&document("result.md"), "The output"), fields);

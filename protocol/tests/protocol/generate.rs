@@ -130,7 +130,12 @@ fn usage() -> impl Strategy<Value = Usage> {
 }
 
 fn sealed() -> impl Strategy<Value = Sealed> {
-    ("[A-Za-z0-9+/]{0,200}", "[A-Za-z0-9+/]{0,200}").prop_map(|(key, body)| Sealed { key, body })
+    let texts = ("[A-Za-z0-9+/]{0,200}", "[A-Za-z0-9+/]{1,200}");
+    texts.prop_map(|(key, body)| Sealed {
+        key,
+        body,
+        blob: None,
+    })
 }
 
 /// A tensor of any format that is what it says.

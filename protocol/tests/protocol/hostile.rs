@@ -99,7 +99,7 @@ proptest! {
     #[test]
     fn any_sealed_payload_stays_closed(key in any::<String>(), body in any::<String>()) {
         let (own, other) = (buyer(), provider().public_key());
-        let sealed = Sealed { key, body: body.clone() };
+        let sealed = Sealed { key, body: body.clone(), blob: None };
         prop_assert!(sealed.open(own.secret_key(), &other).is_err());
         prop_assert!(sealed.open_with(&[7; 32]).is_err());
         let conversation = Conversation::between(own.secret_key(), &other).unwrap();

@@ -207,6 +207,7 @@ fn what_others_sealed_too_large_is_not_opened() {
     let sealed = Sealed {
         key: String::new(),
         body,
+        blob: None,
     };
     assert!(matches!(
         sealed.open_with(&key),

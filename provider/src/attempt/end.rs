@@ -95,7 +95,10 @@ impl Driver {
     fn usage(&self, delivery: &Delivery) -> Usage {
         let prefix = match &self.admitted.work {
             Work::TextGeneration(generate) => generate.prefix.len(),
-            Work::Embedding { .. } | Work::Tensors { .. } => 0,
+            Work::Embedding { .. }
+            | Work::Tensors { .. }
+            | Work::Shard { .. }
+            | Work::Verify { .. } => 0,
         };
         Usage {
             input_tokens: self.input_tokens,
@@ -110,8 +113,11 @@ impl Driver {
                 text: delivery.text.clone(),
                 tokens: delivery.tokens.clone(),
             },
-            work @ (Work::Embedding { .. } | Work::Tensors { .. }) => {
-                let nothing = || Product::empty(work.task());
+            work @ (Work::Embedding { .. }
+            | Work::Tensors { .. }
+            | Work::Shard { .. }
+            | Work::Verify { .. }) => {
+                let nothing = || Product::empty(work);
                 self.made.take().unwrap_or_else(nothing)
             }
         }

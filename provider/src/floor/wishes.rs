@@ -79,7 +79,7 @@ impl Floor {
                 }
             }
             // About the tab, whatever runs.
-            Wish::Refund { .. } => {}
+            Wish::Refund { .. } | Wish::Payout(_) => {}
         }
     }
 

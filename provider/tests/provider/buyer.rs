@@ -360,6 +360,7 @@ impl Buyer {
             input: Sealed {
                 key: String::new(),
                 body: String::new(),
+                blob: None,
             },
         };
         Draft {
@@ -367,6 +368,7 @@ impl Buyer {
             input: Input {
                 salt: fresh_salt(),
                 work,
+                prove: false,
             },
             created_at: clock::now(),
         }
@@ -485,7 +487,7 @@ impl Draft {
     pub fn generate(&mut self) -> &mut Generate {
         match &mut self.input.work {
             Work::TextGeneration(generate) => generate,
-            Work::Embedding { .. } | Work::Tensors { .. } => panic!("this draft is for no text"),
+            _ => panic!("this draft is for no text"),
         }
     }
 }
@@ -521,6 +523,6 @@ fn fresh_salt() -> Salt {
 pub fn text_of(product: Product) -> (String, Vec<TokenId>) {
     match product {
         Product::TextGeneration { text, tokens } => (text, tokens),
-        Product::Embedding { .. } | Product::Tensors { .. } => panic!("this is no text"),
+        _ => panic!("this is no text"),
     }
 }

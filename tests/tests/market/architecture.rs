@@ -24,6 +24,16 @@ const OURS: &[(&str, &[&str])] = &[
         "infernet-client",
         &["infernet-protocol", "infernet-node", "infernet-payments"],
     ),
+    (
+        // It buys, as any client does.
+        "infernet-aggregator",
+        &[
+            "infernet-protocol",
+            "infernet-node",
+            "infernet-payments",
+            "infernet-client",
+        ],
+    ),
     ("infernet-regtest", &[]),
     (
         "infernet-tests",

@@ -42,6 +42,7 @@ impl Attempt {
         let output = Output {
             salt: Salt::from_bytes([9; 32]),
             product,
+            proofs: vec![],
         };
         let bytes = output.to_bytes();
         let own = self.seller.key();

@@ -133,12 +133,19 @@ impl Stream {
     /// long as it says it has to be.
     pub fn complete(&mut self, now: Millis, claim: Claim) -> Result<Part, Flaw> {
         let (text, tokens) = match &claim.product {
-            Product::Embedding { .. } | Product::Tensors { .. } if claim.max_tokens == 0 => {
+            Product::Embedding { .. }
+            | Product::Tensors { .. }
+            | Product::Shard { .. }
+            | Product::Verify { .. }
+                if claim.max_tokens == 0 =>
+            {
                 return Ok(Part::default());
             }
             Product::TextGeneration { text, tokens } if claim.max_tokens > 0 => (text, tokens),
             Product::Embedding { .. }
             | Product::Tensors { .. }
+            | Product::Shard { .. }
+            | Product::Verify { .. }
             | Product::TextGeneration { .. } => return Err(Flaw),
         };
         let more_tokens = tokens.strip_prefix(&self.tokens[..]).ok_or(Flaw)?;

@@ -29,6 +29,7 @@ fn accepted(generate: Generate) -> bool {
     let input = Input {
         salt: Salt::from_bytes([1; 32]),
         work: Work::TextGeneration(generate),
+        prove: false,
     };
     Input::from_bytes(&input.to_bytes()).is_ok_and(|read| read == input)
 }
@@ -98,6 +99,7 @@ fn of_texts_to_embed() {
         let input = Input {
             salt: Salt::from_bytes([1; 32]),
             work: Work::Embedding { texts },
+            prove: false,
         };
         Input::from_bytes(&input.to_bytes()).is_ok()
     };
@@ -111,6 +113,7 @@ fn tensors_are_accepted(inputs: Vec<Tensor>) -> bool {
     let input = Input {
         salt: Salt::from_bytes([1; 32]),
         work: Work::Tensors { inputs },
+        prove: false,
     };
     Input::from_bytes(&input.to_bytes()).is_ok_and(|read| read == input)
 }
@@ -179,6 +182,7 @@ fn of_an_output_and_of_news() {
         let output = Output {
             salt: Salt::from_bytes([1; 32]),
             product,
+            proofs: vec![],
         };
         Output::from_bytes(&output.to_bytes()).is_ok()
     };

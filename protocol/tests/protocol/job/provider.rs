@@ -218,6 +218,7 @@ fn pieces_and_results_fit_in_an_event() {
                 text: delivery.text.clone(),
                 tokens: delivery.tokens.clone(),
             },
+            proofs: vec![],
         };
         let bytes = output.to_bytes().len();
         assert!(bytes <= MAX_PAYLOAD_BYTES, "{text:?}: {bytes}");
@@ -258,6 +259,7 @@ fn text_that_was_held_back_still_fits() {
             text: delivery.text.clone(),
             tokens: delivery.tokens.clone(),
         },
+        proofs: vec![],
     };
     assert!(output.to_bytes().len() <= MAX_PAYLOAD_BYTES);
 }

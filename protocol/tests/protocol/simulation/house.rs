@@ -280,6 +280,7 @@ impl House {
             News::Declined { .. }
             | News::Due { .. }
             | News::Refunding
+            | News::Payable { .. }
             | News::RefundRefused { .. } => None,
         }
     }

@@ -1,0 +1,1 @@
+//! What is checked, by whom, and what is made of it.

@@ -1,0 +1,1 @@
+//! The money: holds, claims, payouts, bonds.
