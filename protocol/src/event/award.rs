@@ -156,9 +156,10 @@ impl Award {
         Ok(())
     }
 
-    /// Whether the award is on this model of an announcement.
+    /// Whether the award is on this entry of an announcement. A model that is also
+    /// checked with is there twice.
     fn names(&self, announced: &AnnouncedModel) -> bool {
-        announced.model == self.model && announced.price == self.price
+        (announced.model, announced.task, announced.price) == (self.model, self.task, self.price)
     }
 
     /// The announcement is this provider's and says what the award says.
@@ -167,16 +168,15 @@ impl Award {
         if announcement.author() != self.provider || !announcement.direct {
             return Err(Refusal::Invalid("the provider announced no direct awards"));
         }
-        let announced = announcement
-            .models
-            .iter()
-            .find(|model| self.names(model))
-            .ok_or(Refusal::Invalid("model or price is not the announcement's"))?;
-        let terms = announcement.terms.iter().any(|t| t.kind() == self.terms);
-        if announced.task != self.task || !terms {
-            return Err(Refusal::Invalid("task or terms are not the announcement's"));
+        if !announcement.models.iter().any(|model| self.names(model)) {
+            return Err(Refusal::Invalid(
+                "model, task or price is not the announcement's",
+            ));
         }
-        Ok(())
+        match announcement.terms.iter().any(|t| t.kind() == self.terms) {
+            true => Ok(()),
+            false => Err(Refusal::Invalid("the terms are not the announcement's")),
+        }
     }
 }
 
