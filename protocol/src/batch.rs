@@ -60,6 +60,20 @@ pub struct Blob {
 }
 
 impl Blob {
+    /// The blob that these encrypted bytes are, at these servers.
+    pub fn of(bytes: &[u8], servers: Vec<String>) -> Self {
+        Self {
+            sha256: Digest::of(bytes),
+            bytes: bytes.len() as u64,
+            servers,
+        }
+    }
+
+    /// Whether these are its bytes.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == self.bytes && Digest::of(bytes) == self.sha256
+    }
+
     /// Refuses one that is too large, or that no server has.
     ///
     /// # Errors

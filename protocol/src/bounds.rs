@@ -95,6 +95,14 @@ pub const MAX_GROUP_RESULTS: usize = 128;
 /// Bytes of a blob. Its reader holds it in memory.
 pub const MAX_BLOB_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Bytes of plaintext in a blob: its nonce, its tag and the plaintext's length take
+/// the rest.
+pub const MAX_BLOB_PAYLOAD_BYTES: usize = MAX_BLOB_BYTES as usize - 44;
+
+/// Bytes of plaintext from which on a payload goes into a blob, where a server is
+/// known. Relays carry events of this size badly.
+pub const MAX_SEALED_BYTES: usize = 32 * 1024;
+
 /// Blob servers that are named at a place.
 pub const MAX_BLOB_SERVERS: usize = 4;
 

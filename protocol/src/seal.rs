@@ -12,14 +12,23 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::batch::Blob;
-use crate::bounds::MAX_PAYLOAD_BYTES;
+use crate::bounds::{MAX_BLOB_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
 use crate::hex32::{hex32, hex32_shown};
+
+pub mod blob;
 
 hex32!(
     /// A salted hash, or a running one.
     Digest
 );
 hex32_shown!(Digest);
+
+impl Digest {
+    /// sha256(bytes).
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::from_bytes(Sha256::digest(bytes).into())
+    }
+}
 
 hex32!(
     /// The secret that keeps a hash from being guessed. Fresh for each attempt.
@@ -41,6 +50,15 @@ pub enum Error {
         /// Its size.
         bytes: usize,
     },
+    /// The writer's payload does not fit in a blob either.
+    #[error("the payload has {bytes} bytes and a blob carries 1 to {MAX_BLOB_PAYLOAD_BYTES}")]
+    TooLargeForBlob {
+        /// Its size.
+        bytes: usize,
+    },
+    /// It is in a blob, which must be fetched first.
+    #[error("the payload is in a blob")]
+    Elsewhere,
     /// The reader's key does not open it, or it was altered.
     #[error("the payload cannot be opened with this key")]
     Closed,
@@ -104,7 +122,8 @@ impl Sealed {
     /// Decrypts a payload, for either of the two whom its key was wrapped between.
     ///
     /// # Errors
-    /// [`Error::Closed`] if the keys do not fit or a byte was changed.
+    /// [`Error::Closed`] if the keys do not fit or a byte was changed,
+    /// [`Error::Elsewhere`] if it is in a blob.
     pub fn open(&self, own: &SecretKey, other: &PublicKey) -> Result<Vec<u8>, Error> {
         self.open_with(&self.unwrap_key(own, other)?)
     }
@@ -122,8 +141,12 @@ impl Sealed {
     /// Decrypts a payload with its own key.
     ///
     /// # Errors
-    /// [`Error::Closed`] if the key does not fit or a byte was changed.
+    /// [`Error::Closed`] if the key does not fit or a byte was changed,
+    /// [`Error::Elsewhere`] if it is in a blob.
     pub fn open_with(&self, key: &[u8; 32]) -> Result<Vec<u8>, Error> {
+        if self.blob.is_some() {
+            return Err(Error::Elsewhere);
+        }
         let body = base64_decode(&self.body).ok_or(Error::Closed)?;
         let payload = decrypt(&v2::ConversationKey::new(*key), &body)?;
         if payload.len() > MAX_PAYLOAD_BYTES {

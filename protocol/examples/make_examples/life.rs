@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
 use infernet_protocol::event::{
     Attestation, Award, Basis, Bid, Body, Cancel, CancelReason, Checkers, Experience, JobResult,
     Limits, Measured, Private, Receipt, ReceiptSide, TabTotals, Timing, Usage, V1,
@@ -14,10 +15,12 @@ use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
 use infernet_protocol::payload::{
     Chain, Control, Input, News, Output, Payload, Product, Progress, Vector, Wish, Work,
 };
-use infernet_protocol::seal::{Conversation, Domain, Salt, Sealed, salted_hash, whisper};
+use infernet_protocol::seal::blob::encrypt;
+use infernet_protocol::seal::{Conversation, Digest, Domain, Salt, Sealed, salted_hash, whisper};
 use infernet_protocol::tab::{SignedTotals, Statement, Totals};
 use infernet_protocol::tensor::{Element, Tensor};
-use nostr::secp256k1::rand::RngCore as _;
+use nostr::secp256k1::rand::rngs::StdRng;
+use nostr::secp256k1::rand::{RngCore as _, SeedableRng as _};
 use nostr::secp256k1::{Message, SECP256K1};
 use nostr::{Event, EventId, Keys, SecretKey, UnsignedEvent};
 use serde_json::{Value, json};
@@ -25,6 +28,12 @@ use sha2::Digest as _;
 
 use super::draws::Draws;
 use super::words::*;
+
+/// Key of the blob that is shown.
+const BLOB_KEY: [u8; 32] = [0x55; 32];
+
+/// What its nonce is drawn from; apart from all other draws.
+const BLOB_SEED: u64 = 5;
 
 struct Cast {
     buyer: Keys,
@@ -538,6 +547,9 @@ impl Life {
             "before the first piece": Chain::start(&award.id).digest()
         }));
         let pieces = pieces(&award.id).into_iter().map(|piece| json!(piece));
+        let payload = self.files["payload-input.json"].as_bytes();
+        let mut draws = StdRng::seed_from_u64(BLOB_SEED);
+        let blob = encrypt(&BLOB_KEY, payload, &mut draws).expect("it is short");
         let example = json!({
             "input_hash": {
                 "domain": "infernet/input/1",
@@ -551,6 +563,12 @@ impl Life {
                 "event": "award.json",
                 "payload_key": hex::encode(key.expect("it is sealed to A")),
                 "payload": "payload-input.json",
+            },
+            "blob": {
+                "key": hex::encode(BLOB_KEY),
+                "payload": "payload-input.json",
+                "bytes": base64::engine::general_purpose::STANDARD.encode(&blob),
+                "sha256": Digest::of(&blob),
             },
             "running_hash": {
                 "award": award.id,

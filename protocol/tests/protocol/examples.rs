@@ -10,6 +10,7 @@ mod words;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use base64::Engine as _;
 use infernet_protocol::event::{
     Announcement, Attestation, Award, Basis, Bid, Body, Cancel, Experience, JobResult, Offer,
     Private, Receipt, Signed, Verdict, check,
@@ -18,6 +19,7 @@ use infernet_protocol::kinds;
 use infernet_protocol::payload::{
     Chain, Control, Input, News, Output, Payload, Piece, Product, Progress, Wish, Work,
 };
+use infernet_protocol::seal::blob::decrypt;
 use infernet_protocol::seal::{Conversation, Digest, Domain, Salt, overhear, salted_hash};
 use infernet_protocol::tab::Statement;
 use infernet_protocol::tensor::{arrange, tokens};
@@ -426,6 +428,18 @@ fn the_worked_examples_of_sealing_hold() {
         String::from_utf8(opened).unwrap(),
         text("payload-input.json")
     );
+}
+
+#[test]
+fn the_worked_example_of_a_blob_holds() {
+    let example = &json("sealing.json")["blob"];
+    let of = |name: &str| example[name].as_str().unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(of("bytes"));
+    let bytes = bytes.unwrap();
+    assert_eq!(Digest::of(&bytes), of("sha256").parse::<Digest>().unwrap());
+    let key: [u8; 32] = hex::decode(of("key")).unwrap().try_into().unwrap();
+    let opened = decrypt(&key, bytes).unwrap();
+    assert_eq!(opened, text(of("payload")).as_bytes());
 }
 
 /// What the module of the announcement takes and gives.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod awards;
+mod blobs;
 mod bounds;
 mod documents;
 mod examples;
