@@ -1,16 +1,16 @@
 //! What a job's caller holds: the answer as it comes.
 
-use infernet_protocol::event::{Promise, Usage};
+use infernet_protocol::event::{Experience, Promise, Signed, Usage, Verdict};
 use infernet_protocol::inference::{EndReason, ModelId};
 use infernet_protocol::money::{Msat, Price};
-use infernet_protocol::payload::{Decline, Vector};
+use infernet_protocol::payload::{Decline, Generated, Vector};
 use infernet_protocol::tensor::Tensor;
 use nostr::{EventId, PublicKey};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::Error;
+use crate::{Error, Evidence};
 
 /// One thing that happened to a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +64,10 @@ pub enum Step {
     Failed {
         /// Its name.
         name: String,
+        /// Who it is.
+        provider: PublicKey,
+        /// What it is to blame for; nothing if the fault is not its own.
+        blame: Option<Experience>,
         /// How.
         how: String,
     },
@@ -150,6 +154,15 @@ pub struct Summary {
     /// What a module gave.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<Tensor>,
+    /// One text for each request, for a shard.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<Generated>,
+    /// One verdict for each result that was to be checked, in their order, by the provider.
+    #[serde(serialize_with = "as_events", skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<Signed<Verdict>>,
+    /// What it takes to check the last attempt. Whoever has it can read the work.
+    #[serde(skip)]
+    pub evidence: Evidence,
     /// Tokens of the whole answer.
     pub output_tokens: u64,
     /// What the last attempt counted.
@@ -173,6 +186,13 @@ pub struct Summary {
 
 fn as_numbers<S: serde::Serializer>(vectors: &[Vector], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(vectors.iter().map(|vector| &vector.0))
+}
+
+fn as_events<S: serde::Serializer>(
+    verdicts: &[Signed<Verdict>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(verdicts.iter().map(Signed::event))
 }
 
 /// A job's answer as it comes. Dropping it stops the job.

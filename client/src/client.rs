@@ -73,11 +73,12 @@ impl Shared {
     }
 
     /// With what a job may be paid.
-    fn means(&self, request: &Request) -> Option<Means> {
-        self.purse.as_ref().map(|purse| Means {
-            risk: purse.limits().risk,
+    fn means(&self, request: &Request) -> Means {
+        Means {
+            risk: self.purse.as_ref().map(|purse| purse.limits().risk),
+            escrow: self.options.escrow,
             left: request.max_cost,
-        })
+        }
     }
 }
 

@@ -98,6 +98,12 @@ pub enum Error {
         "there is no wallet: set INFERNET_WALLET, or wallet in client.toml, to a wallet connection"
     )]
     NoWallet,
+    /// A provider that is owed money does not say where to.
+    #[error("the provider does not answer")]
+    PayoutUnanswered,
+    /// A provider that is owed money does not take it so.
+    #[error("the provider does not agree to the payout: {0}")]
+    PayoutRefused(String),
     /// The chosen provider is not online, or does not take direct awards.
     #[error(
         "no provider {who:?} takes direct work now; there is: {}",

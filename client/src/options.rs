@@ -37,6 +37,9 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// What to pay with; without it only free work can be bought.
     pub purse: Option<purse::Options>,
+    /// Whether work is bought on escrow terms, from providers that give this key credit. The client pays nothing for
+    /// it: its owner, an aggregator, does.
+    pub escrow: bool,
 }
 
 impl Options {
@@ -51,6 +54,7 @@ impl Options {
             market_patience: MARKET_PATIENCE,
             connect_timeout: CONNECT_TIMEOUT,
             purse: None,
+            escrow: false,
         }
     }
 

@@ -9,6 +9,7 @@ use infernet_protocol::money::{Msat, Price};
 use infernet_protocol::payload::{Check, Generate, Input, Payload, Work};
 use infernet_protocol::seal::Salt;
 use infernet_protocol::tensor::{self, Tensor};
+use infernet_protocol::verification::Thresholds;
 
 use crate::Error;
 
@@ -72,6 +73,9 @@ pub struct Request {
     pub prove: bool,
     /// Who may see the work to check it.
     pub checkers: Checkers,
+    /// Whether an attempt that brought a result is attested. Who checks results attests after that, by itself; who
+    /// failed or fell silent is attested in any case.
+    pub attest: bool,
 }
 
 impl Request {
@@ -124,6 +128,22 @@ impl Request {
         Self::of(Some(model.into()), Work::Tensors { inputs })
     }
 
+    /// Several texts of one model, in one go: a shard of a batch. They are not streamed.
+    pub fn shard(model: impl Into<String>, requests: impl IntoIterator<Item = Generate>) -> Self {
+        let requests = requests.into_iter().collect();
+        Self::of(Some(model.into()), Work::Shard { requests })
+    }
+
+    /// Verdicts on results of one model, by these thresholds.
+    pub fn verify(
+        model: impl Into<String>,
+        checks: impl IntoIterator<Item = Check>,
+        thresholds: Thresholds,
+    ) -> Self {
+        let checks = checks.into_iter().collect();
+        Self::of(Some(model.into()), Work::Verify { checks, thresholds })
+    }
+
     const fn of(model: Option<String>, work: Work) -> Self {
         Self {
             model,
@@ -134,6 +154,7 @@ impl Request {
             route: Route::Direct,
             prove: false,
             checkers: Checkers::Nobody,
+            attest: true,
         }
     }
 
@@ -199,6 +220,20 @@ impl Request {
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.route = route;
+        self
+    }
+
+    /// With proofs of how the result was computed.
+    #[must_use]
+    pub const fn prove(mut self) -> Self {
+        self.prove = true;
+        self
+    }
+
+    /// To be checked by these at most.
+    #[must_use]
+    pub const fn checkers(mut self, checkers: Checkers) -> Self {
+        self.checkers = checkers;
         self
     }
 

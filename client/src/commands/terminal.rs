@@ -178,7 +178,7 @@ fn notice(step: &Step) -> Option<String> {
             reason,
             detail,
         } => format!("{name} declined: {reason} ({detail})."),
-        Step::Failed { name, how } => format!("{name} {how}."),
+        Step::Failed { name, how, .. } => format!("{name} {how}."),
         Step::TabTaken { name } => {
             format!("Another infernet-client has the tab with {name}; waiting until it is done.")
         }
@@ -332,6 +332,8 @@ mod tests {
         );
         let failed = Step::Failed {
             name: "ada".into(),
+            provider: nostr::Keys::generate().public_key(),
+            blame: None,
             how: "fell silent".into(),
         };
         assert_eq!(

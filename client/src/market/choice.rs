@@ -32,8 +32,8 @@ pub(crate) struct Order {
     pub accepts: Accepts,
     pub limits: Limits,
     pub max_price: Price,
-    /// Nothing if only free work can be bought.
-    pub means: Option<Means>,
+    /// With what it may be paid.
+    pub means: Means,
     /// Who is asked first, whatever its rank.
     pub chosen: Option<Chosen>,
     /// Who may see the work to check it.
@@ -91,7 +91,7 @@ impl Word {
 pub(crate) fn resolve(
     market: &Market,
     request: &Request,
-    means: Option<Means>,
+    means: Means,
     now: Timestamp,
 ) -> Result<(Order, Vec<Word>), Error> {
     let mut order = Order {
@@ -338,7 +338,7 @@ fn not_sold_by(chosen: &Announcement, request: &Request, order: &Order) -> Error
     let models = chosen.models.iter().filter(|m| m.task == task);
     let wanted = |m: &&AnnouncedModel| request.model.is_none() || order.accepts.includes(m);
     let sold = models.clone().filter(wanted).map(|m| (chosen, m));
-    if let Some(error) = hurdle(sold, request, order).filter(|_| order.means.is_some()) {
+    if let Some(error) = hurdle(sold, request, order).filter(|_| order.means.can_pay()) {
         return error;
     }
     let sells = |m: &AnnouncedModel| match m.price.is_free() {

@@ -7,21 +7,32 @@ use super::Order;
 use crate::{Error, Request};
 
 /// With what a job may be paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Means {
-    /// The most that is paid ahead to one provider.
-    pub risk: Msat,
+    /// The most that is paid ahead to one provider; none without a wallet.
+    pub risk: Option<Msat>,
+    /// Whether the client's owner pays later, as an aggregator does.
+    pub escrow: bool,
     /// What the job may still cost, if that is limited.
     pub left: Option<Msat>,
+}
+
+impl Means {
+    /// Whether there is anything to pay with.
+    pub const fn can_pay(&self) -> bool {
+        self.risk.is_some() || self.escrow
+    }
 }
 
 impl Order {
     /// The ways in which the job can be paid.
     pub fn payable(&self) -> Vec<PaymentKind> {
-        match self.means {
-            None => vec![PaymentKind::Free],
-            Some(_) => vec![PaymentKind::Free, PaymentKind::Tab],
-        }
+        let tab = self.means.risk.map(|_| PaymentKind::Tab);
+        let escrow = self.means.escrow.then_some(PaymentKind::Escrow);
+        [Some(PaymentKind::Free), tab, escrow]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// What the job may cost at a price.
@@ -43,10 +54,13 @@ impl Order {
         if price.is_free() && terms.contains(&PaymentTerms::Free) {
             return Ok(PaymentTerms::Free);
         }
-        let tab = terms.iter().find(|terms| terms.kind() == PaymentKind::Tab);
-        let (Some(tab), Some(means)) = (tab, self.means) else {
+        let means = &self.means;
+        let of_kind = |kind| terms.iter().find(|terms| terms.kind() == kind);
+        let escrow = of_kind(PaymentKind::Escrow).filter(|_| means.escrow);
+        let tab = of_kind(PaymentKind::Tab).zip(means.risk);
+        if escrow.is_none() && tab.is_none() {
             return Err(Hurdle::Wallet);
-        };
+        }
         if !price.is_within(&self.max_price) {
             return Err(Hurdle::Price);
         }
@@ -54,10 +68,13 @@ impl Order {
         if let Some(left) = means.left.filter(|left| cost > *left) {
             return Err(Hurdle::Cost { cost, left });
         }
-        let (ahead, risk) = (self.ahead(price, tab), means.risk);
-        match ahead <= risk {
-            true => Ok(*tab),
-            false => Err(Hurdle::Risk { ahead, risk }),
+        match (escrow, tab) {
+            (Some(escrow), _) => Ok(*escrow),
+            (None, Some((tab, risk))) => match self.ahead(price, tab) {
+                ahead if ahead <= risk => Ok(*tab),
+                ahead => Err(Hurdle::Risk { ahead, risk }),
+            },
+            (None, None) => Err(Hurdle::Wallet),
         }
     }
 

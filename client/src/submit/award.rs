@@ -82,7 +82,7 @@ impl Placing<'_> {
         let tokens = (limits.input_tokens.into(), limits.output_tokens.into());
         let budget = self.word.price.cost(tokens.0, tokens.1);
         let budget_msat = budget.ok_or(Error::Cost)?;
-        let left = self.order.means.and_then(|means| means.left);
+        let left = self.order.means.left;
         if let Some(left) = left.filter(|left| budget_msat > *left) {
             return Err(Error::OverLimit { budget_msat, left });
         }
@@ -157,7 +157,7 @@ pub(super) fn offer(
     let limits = order.limits;
     let price = order.max_price;
     let cost = price.cost(limits.input_tokens.into(), limits.output_tokens.into())?;
-    let left = order.means.and_then(|means| means.left);
+    let left = order.means.left;
     Some(Offer {
         v: V1,
         nonce: rand::random_range(0..=MAX_SAFE_INTEGER),
@@ -188,6 +188,8 @@ pub(super) fn attestation(job: EventId, word: &Word, account: &Account) -> Attes
         promised: word.promise,
         measured: account.measured,
         paid_msat: Msat::ZERO,
+        verdict: None,
+        batch: None,
     }
 }
 

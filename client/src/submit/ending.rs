@@ -1,15 +1,17 @@
 //! How a job ends, for its caller.
 
 use infernet_node::clock;
-use infernet_protocol::event::CancelReason;
+use infernet_protocol::event::{CancelReason, Signed, Verdict};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::buyer::{End, Failure};
-use nostr::EventId;
+use infernet_protocol::payload::{Generated, Product, Vector};
+use infernet_protocol::tensor::Tensor;
+use nostr::{Event, EventId};
 
 use super::Driver;
-use crate::Error;
 use crate::answer::{Outcome, Summary};
 use crate::market::{is_announced, no_such_model};
+use crate::{Error, Evidence};
 
 impl Driver {
     /// The end as the caller is told; an offer that led to no award is withdrawn.
@@ -44,6 +46,10 @@ impl Driver {
         // A job that is done has an attempt, and its result was noted before the job took it.
         let current = self.current.as_ref().ok_or(Error::Closed)?;
         let delivered = current.delivered.as_ref().ok_or(Error::Closed)?;
+        let (award, result_event) = (current.award.clone(), delivered.result.clone());
+        let evidence = Evidence::of(award, result_event, self.shared().keys())
+            .map_err(|error| Error::Invalid(error.to_string()))?;
+        let brought = Brought::of(&delivered.product);
         let now = self.real();
         Ok(Summary {
             job: current.award.job_id(),
@@ -56,8 +62,11 @@ impl Driver {
             model_name: current.word.model_name.clone(),
             ended,
             text: self.tally.text.clone(),
-            vectors: delivered.vectors.clone(),
-            tensors: delivered.tensors.clone(),
+            vectors: brought.vectors,
+            tensors: brought.tensors,
+            texts: brought.texts,
+            verdicts: brought.verdicts,
+            evidence,
             output_tokens: self.tally.tokens,
             usage: delivered.usage,
             due_msat: delivered.due_msat,
@@ -68,6 +77,32 @@ impl Driver {
             tokens_per_s: self.tally.tokens_per_s(),
             total_ms: self.tally.total_ms(now),
         })
+    }
+}
+
+/// What a product brings besides streamed text.
+#[derive(Default)]
+struct Brought {
+    vectors: Vec<Vector>,
+    tensors: Vec<Tensor>,
+    texts: Vec<Generated>,
+    verdicts: Vec<Signed<Verdict>>,
+}
+
+impl Brought {
+    fn of(product: &Product) -> Self {
+        let mut brought = Self::default();
+        match product {
+            Product::TextGeneration { .. } => {}
+            Product::Embedding { vectors } => brought.vectors.clone_from(vectors),
+            Product::Tensors { outputs } => brought.tensors.clone_from(outputs),
+            Product::Shard { answers } => brought.texts.clone_from(answers),
+            Product::Verify { verdicts } => {
+                let read = |event: &Event| Signed::verify(event.clone()).ok();
+                brought.verdicts = verdicts.iter().filter_map(read).collect();
+            }
+        }
+        brought
     }
 }
 

@@ -77,6 +77,8 @@ impl Driver {
     pub(super) fn misplaced(&self, word: &Word, why: &str) -> Input {
         self.tell(Step::Failed {
             name: word.name.clone(),
+            provider: word.provider,
+            blame: None,
             how: format!("cannot be given it: {why}"),
         });
         Input::AwardFailed
@@ -207,9 +209,14 @@ impl Driver {
             // Some relay took it, whatever the others said.
             (false, Some(current)) if current.accepted => None,
             (false, Some(current)) => {
-                let name = current.word.name.clone();
+                let (name, provider) = (current.word.name.clone(), current.word.provider);
                 let how = format!("the award did not get out: {error}");
-                self.tell(Step::Failed { name, how });
+                self.tell(Step::Failed {
+                    name,
+                    provider,
+                    blame: None,
+                    how,
+                });
                 self.trouble = Some(error);
                 Some(Input::AwardFailed)
             }

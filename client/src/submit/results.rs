@@ -1,12 +1,14 @@
 //! Whether what came is what the provider of the current attempt owes.
 
-use infernet_protocol::event::{Award, JobResult, Signed};
+use infernet_protocol::event::{Award, JobResult, Signed, Verdict};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::money::Msat;
-use infernet_protocol::payload::{Output, Payload, Product, Progress, Vector, Work};
+use infernet_protocol::payload::{
+    Check, Generated, Output, Payload, Product, Progress, Vector, Work,
+};
 use infernet_protocol::seal::{Conversation, Domain, overhear, salted_hash};
 use infernet_protocol::tensor::{Interface, arrange};
-use nostr::{Keys, PublicKey};
+use nostr::{Event, Keys, PublicKey};
 
 /// What a result turned out to be.
 #[derive(Debug)]
@@ -81,6 +83,11 @@ fn product(
     }
     let module = agreed.interface.as_ref();
     fits(&output.product, work, result.ended, module)?;
+    match &output.product {
+        Product::Shard { answers } => asks_for_what_was_done(answers, result, award)?,
+        Product::Verify { verdicts } => are_verdicts(verdicts, work, result, award)?,
+        Product::TextGeneration { .. } | Product::Embedding { .. } | Product::Tensors { .. } => {}
+    }
     Ok(output.product)
 }
 
@@ -142,6 +149,56 @@ fn fits(
             | Work::Verify { .. },
         ) => Err("it is another kind of work"),
     }
+}
+
+/// Whether a shard costs no more than its texts that did not fail.
+fn asks_for_what_was_done(
+    answers: &[Generated],
+    result: &JobResult,
+    award: &Award,
+) -> Result<(), &'static str> {
+    let done = || answers.iter().filter(|answer| answer.error.is_none());
+    let input = done().map(|answer| u64::from(answer.input_tokens)).sum();
+    let output = done().map(|answer| answer.tokens.len() as u64).sum();
+    let due = award.price.cost(input, output);
+    match due.is_some_and(|due| result.due_msat <= due) {
+        true => Ok(()),
+        false => Err("it asks for more than its texts cost"),
+    }
+}
+
+/// Whether verdicts are the checker's own, each about the result that it was given.
+fn are_verdicts(
+    verdicts: &[Event],
+    work: &Work,
+    result: &JobResult,
+    award: &Award,
+) -> Result<(), &'static str> {
+    let Work::Verify { checks, .. } = work else {
+        return Err("it is another kind of work");
+    };
+    // A check that failed leaves none.
+    let is_failed = result.ended == EndReason::Failed;
+    let all = verdicts.iter().zip(checks);
+    match all
+        .into_iter()
+        .all(|(event, check)| is_verdict(event, check, award))
+    {
+        true => Ok(()),
+        false if is_failed => Ok(()),
+        false => Err("a verdict is not the checker's, or not about the result"),
+    }
+}
+
+fn is_verdict(event: &Event, check: &Check, award: &Award) -> bool {
+    let Ok(verdict) = Signed::<Verdict>::verify(event.clone()) else {
+        return false;
+    };
+    verdict.author() == award.provider
+        && verdict.result == check.result.id
+        && verdict.award == check.award.id
+        && verdict.provider == check.result.pubkey
+        && verdict.model == award.model
 }
 
 /// Vectors of one length, with no infinities in them.

@@ -2,8 +2,7 @@
 
 use infernet_protocol::event::{JobResult, Signed, Usage};
 use infernet_protocol::money::Msat;
-use infernet_protocol::payload::{Product, Vector};
-use infernet_protocol::tensor::Tensor;
+use infernet_protocol::payload::Product;
 
 /// What a job has brought so far.
 #[derive(Debug)]
@@ -20,8 +19,8 @@ pub(super) struct Tally {
 pub(super) struct Delivered {
     pub usage: Usage,
     pub due_msat: Msat,
-    pub vectors: Vec<Vector>,
-    pub tensors: Vec<Tensor>,
+    pub result: Signed<JobResult>,
+    pub product: Product,
 }
 
 impl Delivered {
@@ -29,20 +28,8 @@ impl Delivered {
         Self {
             usage: result.usage,
             due_msat: result.due_msat,
-            vectors: match product {
-                Product::Embedding { vectors } => vectors.clone(),
-                Product::TextGeneration { .. }
-                | Product::Tensors { .. }
-                | Product::Shard { .. }
-                | Product::Verify { .. } => Vec::new(),
-            },
-            tensors: match product {
-                Product::Tensors { outputs } => outputs.clone(),
-                Product::TextGeneration { .. }
-                | Product::Embedding { .. }
-                | Product::Shard { .. }
-                | Product::Verify { .. } => Vec::new(),
-            },
+            result: result.clone(),
+            product: product.clone(),
         }
     }
 }

@@ -88,12 +88,15 @@ impl Driver {
         } else if account.experience != Experience::Completed {
             self.tell(Step::Failed {
                 name: word.name.clone(),
+                provider: word.provider,
+                blame: Some(account.experience),
                 how,
             });
         }
         let is_own = word.provider == self.client.public_key();
-        let attestation =
-            (!is_own && !is_blameless).then_some(award::attestation(self.job_id?, &word, account));
+        let is_ours_to_say = self.request.attest || account.experience != Experience::Completed;
+        let attestation = (!is_own && !is_blameless && is_ours_to_say)
+            .then_some(award::attestation(self.job_id?, &word, account));
         if is_billed {
             // It goes out with the receipt that it names.
             self.settle(account, attestation);

@@ -36,7 +36,7 @@ fn names_of(words: &[Word]) -> Vec<&str> {
 
 fn chosen(announcements: &[Announcement], request: &Request) -> Result<Vec<String>, Error> {
     let market = market(announcements);
-    let (_, words) = resolve(&market, request, None, at(1))?;
+    let (_, words) = resolve(&market, request, Means::default(), at(1))?;
     Ok(words.into_iter().map(|word| word.name).collect())
 }
 
@@ -68,8 +68,14 @@ fn who_takes_no_direct_awards_cannot_be_awarded_directly() {
     let mut shy = named("shy", 1.0);
     shy.direct = false;
     let market = market(&[shy]);
-    assert!(resolve(&market, &ask(), None, at(1)).is_err());
-    let (order, words) = resolve(&market, &ask().route(Route::Auction), None, at(1)).unwrap();
+    assert!(resolve(&market, &ask(), Means::default(), at(1)).is_err());
+    let (order, words) = resolve(
+        &market,
+        &ask().route(Route::Auction),
+        Means::default(),
+        at(1),
+    )
+    .unwrap();
     assert!(words.is_empty());
     assert_eq!(bids_to_expect(&market, &order, at(1)), 1);
 }
@@ -99,7 +105,7 @@ fn bids(spoil: impl Fn(&mut Bid)) -> Option<Word> {
     let provider = Keys::generate();
     let mut market = Market::new(HashSet::new());
     market.take(signed(&named("ada", 1.0), &provider, at(0)), at(1));
-    let (order, words) = resolve(&market, &ask(), None, at(1)).unwrap();
+    let (order, words) = resolve(&market, &ask(), Means::default(), at(1)).unwrap();
     assert_eq!(names_of(&words), ["ada"]);
     let model = model("tiny", 1);
     let mut bid = Bid {
@@ -174,10 +180,11 @@ fn bought(
         output_msat: most_msat,
     };
     let means = Means {
-        risk: Msat(50_000),
+        risk: Some(Msat(50_000)),
+        escrow: false,
         left,
     };
-    let (_, words) = resolve(&market, &ask().max_price(price), Some(means), at(1))?;
+    let (_, words) = resolve(&market, &ask().max_price(price), means, at(1))?;
     Ok(words.into_iter().map(|word| word.name).collect())
 }
 

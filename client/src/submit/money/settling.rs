@@ -66,9 +66,8 @@ impl Driver {
     fn spent(&mut self, charge: Msat) {
         let charged = &mut self.money.moved.charged;
         charged.0 = charged.0.saturating_add(charge.0);
-        if let Some(means) = &mut self.order.means {
-            means.left = means.left.map(|left| Msat(left.0.saturating_sub(charge.0)));
-        }
+        let left = &mut self.order.means.left;
+        *left = left.map(|left| Msat(left.0.saturating_sub(charge.0)));
     }
 
     fn close(

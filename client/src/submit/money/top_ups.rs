@@ -168,13 +168,15 @@ impl Driver {
     pub(super) fn leave(&mut self, why: &str) -> Option<Input> {
         let current = self.current.as_mut()?;
         current.is_spared = true;
-        let (award, name, accepted) = (
-            current.award.id(),
-            current.word.name.clone(),
-            current.accepted,
-        );
+        let (award, accepted) = (current.award.id(), current.accepted);
+        let (name, provider) = (current.word.name.clone(), current.word.provider);
         let how = why.to_owned();
-        self.tell(Step::Failed { name, how });
+        self.tell(Step::Failed {
+            name,
+            provider,
+            blame: None,
+            how,
+        });
         self.whisper(award, Wish::Stop);
         Some(match accepted {
             true => Input::GivenUp { award },
