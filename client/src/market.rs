@@ -271,6 +271,8 @@ pub(crate) mod tests {
             promised: model("m", 1).promise,
             measured: None,
             paid_msat: Msat::ZERO,
+            verdict: None,
+            batch: None,
         };
         let mine = signed(&body, &me, at(1));
         market.take(mine.clone(), at(2));

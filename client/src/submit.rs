@@ -108,6 +108,7 @@ impl Current {
             (Experience::Invalid, Some(error)) => format!("sent what is not valid: {error}"),
             (Experience::Invalid, None) => "sent what is not valid".into(),
             (Experience::Completed, _) => "did it".into(),
+            (Experience::Rejected, _) => "sent what a check rejected".into(),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) use announcement::validate_name;
 pub use announcement::{
     AnnouncedModel, Announcement, Capacity, DeviceKind, Hardware, Load, Promise, Status,
 };
-pub use attestation::{Attestation, Experience, Measured};
+pub use attestation::{Attestation, BatchShare, Experience, Measured};
 pub use award::{Agreed, Award, Basis};
 pub use bid::Bid;
 pub use cancel::{Cancel, CancelReason};

@@ -96,7 +96,7 @@ impl Sums {
                 }
             }
             Experience::Failed | Experience::Silent => self.weight += fresh,
-            Experience::Invalid => self.weight += fresh * INVALID_WEIGHT,
+            Experience::Invalid | Experience::Rejected => self.weight += fresh * INVALID_WEIGHT,
         }
     }
 

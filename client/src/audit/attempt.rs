@@ -182,6 +182,7 @@ fn agrees(
             not_proven("the buyer says silent, but there is a result; it may have come too late")
         }
         (Experience::Invalid, _) => not_proven("the buyer says that what came was not valid"),
+        (Experience::Rejected, _) => not_proven("the buyer says that a check rejected what came"),
         (Experience::Failed, Some(_)) => proven("the buyer says failed, and so does the result"),
         (Experience::Failed, None) => not_proven("the buyer says that the provider failed"),
         (Experience::Silent, None) => {

@@ -292,5 +292,7 @@ fn attestation(award: &Signed<Award>, result: Option<EventId>) -> Attestation {
         promised: model("m", 1).promise,
         measured: None,
         paid_msat: Msat::ZERO,
+        verdict: None,
+        batch: None,
     }
 }

@@ -227,5 +227,6 @@ const fn experience(experience: Experience) -> &'static str {
         Experience::Failed => "failed",
         Experience::Silent => "fell silent",
         Experience::Invalid => "sent what is not valid",
+        Experience::Rejected => "sent what a check rejected",
     }
 }

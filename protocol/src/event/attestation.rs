@@ -37,6 +37,26 @@ pub struct Attestation {
     pub measured: Option<Measured>,
     /// What was paid.
     pub paid_msat: Msat,
+    /// The verdict on the result that the author goes by; must be there if the work was
+    /// rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<EventId>,
+    /// What the work was part of, if an aggregator bought it for a batch. Without it,
+    /// the author bought it for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchShare>,
+}
+
+/// A job's share in a batch: for whom an aggregator bought it, and what it earned by
+/// that. To deceive those who count its word, somebody has to pay this fee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchShare {
+    /// The order.
+    pub order: EventId,
+    /// Who ordered it.
+    pub buyer: PublicKey,
+    /// The part of the aggregator's fee that this work has brought it.
+    pub fee_msat: Msat,
 }
 
 /// What happened in an attempt, as its buyer saw it.
@@ -51,6 +71,8 @@ pub enum Experience {
     Silent,
     /// What came contradicts itself or its hash.
     Invalid,
+    /// A valid result came, and a check found that it is not what the model says.
+    Rejected,
 }
 
 /// What a buyer measured.
@@ -76,6 +98,7 @@ impl Body for Attestation {
             tag(["m", &self.model.to_string()]),
         ];
         let more = self.result.into_iter().chain(self.receipt);
+        let more = more.chain(self.verdict);
         tags.extend(more.map(|id| tag(["e", &id.to_hex()])));
         tags
     }
@@ -86,6 +109,7 @@ impl Body for Attestation {
             Experience::Failed => "the provider failed",
             Experience::Silent => "the provider fell silent",
             Experience::Invalid => "what came was not valid",
+            Experience::Rejected => "a check rejected what came",
         };
         format!("A buyer tells how a job went: {how}")
     }
@@ -100,11 +124,32 @@ impl Body for Attestation {
             }
         }
         at_most("paid_msat", self.paid_msat.0, Msat::MAX.0)?;
-        if self.experience == Experience::Completed && self.result.is_none() {
+        let share = self.batch.map_or(Msat::ZERO, |batch| batch.fee_msat);
+        at_most("fee_msat", share.0, Msat::MAX.0)?;
+        self.validate_links()?;
+        let buyer = self.batch.map(|batch| batch.buyer);
+        match self.provider == *author || buyer == Some(*author) {
+            true => Err(Refusal::Invalid("nobody rates itself or orders of itself")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Attestation {
+    /// What is said to have happened rests on what has to be there for it.
+    fn validate_links(&self) -> Result<(), Refusal> {
+        let came = matches!(
+            self.experience,
+            Experience::Completed | Experience::Rejected
+        );
+        if came && self.result.is_none() {
             return Err(Refusal::Invalid("a completed job has a result"));
         }
-        match self.provider == *author {
-            true => Err(Refusal::Invalid("nobody rates itself")),
+        if self.verdict.is_some() && !came {
+            return Err(Refusal::Invalid("a verdict is on work that came"));
+        }
+        match self.experience == Experience::Rejected && self.verdict.is_none() {
+            true => Err(Refusal::Invalid("who rejects work names the verdict")),
             false => Ok(()),
         }
     }

@@ -399,7 +399,8 @@ impl Job {
         let reason = match experience {
             Experience::Silent => Some(CancelReason::Silent),
             Experience::Invalid => Some(CancelReason::Invalid),
-            Experience::Completed | Experience::Failed => None,
+            // What is rejected was taken as completed first.
+            Experience::Completed | Experience::Failed | Experience::Rejected => None,
         };
         if let Some(reason) = reason {
             self.cancel(reason, effects);

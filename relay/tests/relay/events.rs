@@ -54,6 +54,8 @@ pub fn attestation(keys: &Keys) -> Event {
         },
         measured: None,
         paid_msat: Msat(0),
+        verdict: None,
+        batch: None,
     };
     let unsigned = attestation.to_unsigned(keys.public_key(), from_now(0));
     unsigned.sign_with_keys(keys).unwrap()
