@@ -1,7 +1,7 @@
 //! Money for a market of real processes: a wallet for each who buys or sells.
 //!
 //! On a private regtest ([`Money::Regtest`]): a bitcoind, an `infernet-wallet` process for each name, a channel
-//! between the first and each of the others. Where no bitcoind can be had, on wallets with play money that answer as
+//! between the first and each of the others, and between one called [`AGGREGATOR`], if the second is, and those. Where no bitcoind can be had, on wallets with play money that answer as
 //! real ones do ([`Money::Play`]). Both are spoken to by NIP-47, with the connection strings that are told here.
 //!
 //! ```no_run
@@ -48,15 +48,21 @@ pub use self::programs::Programs;
 pub use self::purse::{Purse, Purses};
 use crate::skip;
 
-/// What the first wallet's connection may spend: a buyer's.
+/// What a wallet is called that pays all the others too.
+pub const AGGREGATOR: &str = "aggregator";
+
+/// What the first wallet's connection may spend, and an aggregator's: a buyer's.
 const BUYERS_BUDGET_SATS: &str = "100000";
 
 /// What the others' may: providers pay nothing but what is left on a tab.
 const PROVIDERS_BUDGET_SATS: &str = "10000";
 
-/// What a connection of either may do: pay and be paid.
+/// What a connection may do: pay and be paid.
 const METHODS: &str =
     "pay_invoice,make_invoice,lookup_invoice,list_transactions,get_balance,get_info";
+
+/// What an aggregator's may do besides: hold.
+const HOLDING: &str = "make_hold_invoice,settle_hold_invoice,cancel_hold_invoice";
 
 /// Money that is on its way counts in no wallet; it arrives within this time, or never.
 const ARRIVAL: Duration = Duration::from_secs(60);
@@ -145,7 +151,9 @@ impl Lightning {
     ) -> Result<Self> {
         let (house, purses) = match &programs.bitcoind {
             Some(bitcoind) => {
-                let network = Network::start(bitcoind, &programs.wallet, folder, names, progress)?;
+                let hubs = 1 + usize::from(names.get(1) == Some(&AGGREGATOR));
+                let program = &programs.wallet;
+                let network = Network::start(bitcoind, program, folder, names, hubs, progress)?;
                 let purses = connect(&network, &programs.wallet)?;
                 (House::Regtest(network), purses)
             }
@@ -327,13 +335,18 @@ pub async fn add_up(accounts: &[Account], before: &[Balance]) -> Result<Comparis
 fn connect(network: &Network, program: &Path) -> Result<Purses> {
     let mut purses = Vec::new();
     for (index, wallet) in network.wallets.iter().enumerate() {
-        let budget = match index {
-            0 => BUYERS_BUDGET_SATS,
-            _ => PROVIDERS_BUDGET_SATS,
+        let holds = wallet.name == AGGREGATOR;
+        let budget = match index == 0 || holds {
+            true => BUYERS_BUDGET_SATS,
+            false => PROVIDERS_BUDGET_SATS,
+        };
+        let methods = match holds {
+            true => format!("{METHODS},{HOLDING}"),
+            false => METHODS.to_owned(),
         };
         let may = [
             "--methods",
-            METHODS,
+            &methods,
             "--budget-sats",
             budget,
             "--per",

@@ -31,7 +31,8 @@ enum Task {
         /// The wallet to run.
         #[arg(long, value_name = "PROGRAM")]
         wallet: PathBuf,
-        /// What the wallets are called. The first has a channel to each of the others.
+        /// What the wallets are called. The first has a channel to each of the others, and so has the second if it is
+        /// called `aggregator`.
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
     },

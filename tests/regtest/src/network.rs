@@ -1,4 +1,4 @@
-//! Several wallets on one chain, with channels between the first and each of the others.
+//! Several wallets on one chain, with channels between those in the middle and each of the others.
 
 use std::path::Path;
 
@@ -21,14 +21,15 @@ const CONFIRMATIONS: u32 = 6;
 
 /// A chain and its wallets. They end with this value.
 pub struct Network {
-    /// The wallets, the first of them in the middle.
+    /// The wallets, those in the middle first.
     pub wallets: Vec<Wallet>,
     /// The chain.
     pub bitcoind: Bitcoind,
 }
 
 impl Network {
-    /// Starts all of it in a folder, and tells `progress` how far it has come.
+    /// Starts all of it in a folder, with the first `hubs` wallets in the middle, and tells `progress` how far it has
+    /// come.
     ///
     /// # Errors
     /// If something does not come up.
@@ -37,6 +38,7 @@ impl Network {
         wallet: &Path,
         folder: &Path,
         names: &[&str],
+        hubs: usize,
         progress: &dyn Fn(&str),
     ) -> Result<Self> {
         progress("chain");
@@ -49,7 +51,10 @@ impl Network {
         at_once(&mut network.wallets, Wallet::start)?;
         network.fund()?;
         progress("channels");
-        network.open_channels()?;
+        for hub in 0..hubs {
+            network.open_channels(hub)?;
+            network.wait_usable()?;
+        }
         Ok(network)
     }
 
@@ -76,12 +81,13 @@ impl Network {
         Ok(())
     }
 
-    /// Each of the others opens its channel: one wallet that opened several at once might spend the same coins twice.
-    fn open_channels(&self) -> Result<()> {
-        let Some((first, others)) = self.wallets.split_first() else {
+    /// Each of those behind a hub opens its channel to it: one wallet that opened several at once might spend the same
+    /// coins twice.
+    fn open_channels(&self, hub: usize) -> Result<()> {
+        let Some((hub, others)) = self.wallets[hub..].split_first() else {
             return Ok(());
         };
-        let peer = first.address()?;
+        let peer = hub.address()?;
         let (sats, push) = (CHANNEL_SATS.to_string(), PUSHED_SATS.to_string());
         let open = [
             "channel",
@@ -97,8 +103,7 @@ impl Network {
         until("the channels' transactions", || {
             Ok(self.bitcoind.waiting()? >= channels)
         })?;
-        self.bitcoind.mine(CONFIRMATIONS)?;
-        self.wait_usable()
+        self.bitcoind.mine(CONFIRMATIONS)
     }
 
     /// Waits until all can use their channels.

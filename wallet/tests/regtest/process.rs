@@ -112,7 +112,7 @@ impl Pair {
         let bitcoind = bitcoind::find(test)?;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (program, names) = (Path::new(EXECUTABLE), ["bob", "alice"]);
-        let network = Network::start(&bitcoind, program, folder.path(), &names, &|_| ());
+        let network = Network::start(&bitcoind, program, folder.path(), &names, 1, &|_| ());
         let Network { wallets, bitcoind } = network.unwrap();
         let [bob, alice] = wallets.try_into().ok().expect("two wallets");
         Some(Self {
