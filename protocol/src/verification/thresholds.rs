@@ -1,0 +1,77 @@
+//! What a checker judges by.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Refusal;
+
+/// What a checker judges by. Calibrated for a model; see `nips/verification.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thresholds {
+    /// For text drawn at a temperature above 0.
+    pub sampled: Margins,
+    /// For text drawn at temperature 0.
+    pub greedy: Margins,
+    /// For the activations of either.
+    pub activations: Activations,
+    /// For vectors: the least cosine between the provider's and the checker's.
+    pub least_cosine: f64,
+}
+
+/// Bounds on margins (Token-DiFR, arXiv 2511.20621), in units of logits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Margins {
+    /// What a single token's margin counts at most, and what one outside the
+    /// checker's filters counts.
+    pub clip: f64,
+    /// A mean over an answer up to this is accepted.
+    pub accept: f64,
+    /// A mean over an answer above this is rejected; between the two nothing is said.
+    pub reject: f64,
+    /// A window's mean above this is rejected.
+    pub window: f64,
+    /// No honest provider's mean over all its answers is above this; not 0. Evidence
+    /// against a provider is gathered by how far its answers are above it
+    /// ([`super::Pool`]).
+    pub pooled: f64,
+}
+
+/// Bounds on the distance of activations (TOPLOC, arXiv 2501.16007). All but one are on
+/// means over an answer's chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Activations {
+    /// Of 128 values, how many may have another exponent, at most.
+    pub exponents: f64,
+    /// The same in any one chunk.
+    pub worst_exponents: f64,
+    /// The mean difference of mantissas, at most.
+    pub mantissa_mean: f64,
+    /// The median difference of mantissas, at most.
+    pub mantissa_median: f64,
+}
+
+impl Thresholds {
+    pub(crate) fn validate(&self) -> Result<(), Refusal> {
+        let margins = [self.sampled, self.greedy];
+        let margins = margins
+            .iter()
+            .flat_map(|m| [m.clip, m.accept, m.reject, m.window, m.pooled]);
+        let activations = self.activations;
+        let mut all = margins.chain([
+            activations.exponents,
+            activations.worst_exponents,
+            activations.mantissa_mean,
+            activations.mantissa_median,
+            self.least_cosine,
+        ]);
+        if !all.all(|bound| bound.is_finite() && bound >= 0.0) {
+            return Err(Refusal::Invalid("a threshold is not a number of 0 or more"));
+        }
+        match self.sampled.pooled > 0.0 && self.greedy.pooled > 0.0 {
+            true => Ok(()),
+            false => Err(Refusal::Invalid("the pooled threshold is 0")),
+        }
+    }
+}
