@@ -15,14 +15,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::bounds::{
     MAX_ACCEPTED_MODELS, MAX_BLOB_BYTES, MAX_BLOB_SERVERS, MAX_GROUP_LINES, MAX_GROUPS,
-    MAX_INVOICE_BYTES, MAX_REASON_BYTES, MAX_RELAY_URL_BYTES, MAX_SAFE_INTEGER, at_most, count,
-    instant, text,
+    MAX_INVOICE_BYTES, MAX_REASON_BYTES, MAX_RELAY_URL_BYTES, MAX_SAFE_INTEGER, MAX_TEXTS, at_most,
+    count, instant, text,
 };
 use crate::event::{Accepts, Checkers, Checking, Refusal, validate_name};
 use crate::hex32::hex32;
 use crate::inference::Task;
 use crate::money::{Msat, Price};
-use crate::payload::Payload;
+use crate::payload::{Payload, Work};
 use crate::seal::Digest;
 
 hex32!(
@@ -81,16 +81,19 @@ impl Blob {
     pub fn validate(&self) -> Result<(), Refusal> {
         at_most("blob bytes", self.bytes, MAX_BLOB_BYTES)?;
         count("blob servers", self.servers.len(), MAX_BLOB_SERVERS)?;
-        for server in &self.servers {
-            text("blob server", server, MAX_RELAY_URL_BYTES)?;
-            if !(server.starts_with("https://") || server.starts_with("http://")) {
-                return Err(Refusal::Invalid("a blob server is no web address"));
-            }
-        }
+        self.servers.iter().try_for_each(validate_server)?;
         match self.servers.is_empty() {
             true => Err(Refusal::Invalid("no server has the blob")),
             false => Ok(()),
         }
+    }
+}
+
+pub(crate) fn validate_server(server: &String) -> Result<(), Refusal> {
+    text("blob server", server, MAX_RELAY_URL_BYTES)?;
+    match server.starts_with("https://") || server.starts_with("http://") {
+        true => Ok(()),
+        false => Err(Refusal::Invalid("a blob server is no web address")),
     }
 }
 
@@ -219,7 +222,7 @@ impl fmt::Debug for Group {
 }
 
 /// What is in a group's input blob, as JSON: the works of its lines, in their order.
-pub type Lines = Vec<crate::payload::Work>;
+pub type Lines = Vec<Work>;
 
 /// What is in a group's output blob, as JSON: one for each line, in their order.
 pub type Done = Vec<LineOutcome>;
@@ -427,13 +430,62 @@ pub struct Standing {
 impl Payload for Question {
     fn validate(&self) -> Result<(), Refusal> {
         at_most("number", self.number, MAX_SAFE_INTEGER)?;
-        match &self.ask {
-            Ask::Quote(wanted) => wanted.validate(),
-            Ask::Group(group) => group.validate(),
-            Ask::Fetched { group } => at_most("group", (*group).into(), MAX_GROUPS.into()),
-            Ask::Refund { invoice } => text("invoice", invoice, MAX_INVOICE_BYTES),
-            Ask::Order { .. } | Ask::Standing | Ask::Stop => Ok(()),
+        match (&self.ask, self.order) {
+            (Ask::Quote(wanted), None) => wanted.validate(),
+            (Ask::Order { .. }, None) => Ok(()),
+            (Ask::Group(group), Some(_)) => group.validate(),
+            (Ask::Fetched { group }, Some(_)) => number_of_group(*group),
+            (Ask::Refund { invoice }, Some(_)) => text("invoice", invoice, MAX_INVOICE_BYTES),
+            (Ask::Standing | Ask::Stop, Some(_)) => Ok(()),
+            (Ask::Quote(_) | Ask::Order { .. }, Some(_)) => {
+                Err(Refusal::Invalid("it is about no order yet"))
+            }
+            (_, None) => Err(Refusal::Invalid("it does not say which order it is about")),
         }
+    }
+}
+
+fn number_of_group(number: u32) -> Result<(), Refusal> {
+    at_most("group", number.into(), (MAX_GROUPS - 1).into())
+}
+
+impl Payload for Lines {
+    fn validate(&self) -> Result<(), Refusal> {
+        count("lines", self.len(), MAX_GROUP_LINES as usize)?;
+        if self.is_empty() {
+            return Err(Refusal::Invalid("there is no line"));
+        }
+        self.iter().try_for_each(validate_line)
+    }
+}
+
+/// A line is a single text, or texts to embed.
+fn validate_line(line: &Work) -> Result<(), Refusal> {
+    match line {
+        Work::TextGeneration(generate) if !generate.prefix.is_empty() => {
+            Err(Refusal::Invalid("a line has a prefix"))
+        }
+        Work::TextGeneration(_) | Work::Embedding { .. } => line.validate(),
+        Work::Tensors { .. } | Work::Shard { .. } | Work::Verify { .. } => Err(Refusal::Invalid(
+            "a line is neither a text nor texts to embed",
+        )),
+    }
+}
+
+impl Payload for Done {
+    fn validate(&self) -> Result<(), Refusal> {
+        count("lines", self.len(), MAX_GROUP_LINES as usize)?;
+        self.iter().try_for_each(|outcome| match outcome {
+            LineOutcome::Text(text) => text.validate(),
+            LineOutcome::Vectors {
+                vectors,
+                input_tokens,
+            } => {
+                count("vectors", vectors.len(), MAX_TEXTS)?;
+                at_most("input_tokens", *input_tokens, MAX_SAFE_INTEGER)
+            }
+            LineOutcome::Failed { reason } => text("reason", reason, MAX_REASON_BYTES),
+        })
     }
 }
 
@@ -457,7 +509,7 @@ impl Wanted {
 
 impl Group {
     fn validate(&self) -> Result<(), Refusal> {
-        at_most("group", self.number.into(), (MAX_GROUPS - 1).into())?;
+        number_of_group(self.number)?;
         self.size.validate()?;
         at_most("lines", self.size.lines, MAX_GROUP_LINES.into())?;
         self.input.validate()
@@ -466,18 +518,22 @@ impl Group {
 
 impl Payload for Answer {
     fn validate(&self) -> Result<(), Refusal> {
-        match &self.reply {
-            Reply::Group(standing) => standing.validate(),
-            Reply::Standing(standing) => standing.validate(),
-            Reply::Refused { reason } => text("reason", reason, MAX_REASON_BYTES),
-            Reply::Quoted { .. } | Reply::Refunding => Ok(()),
+        at_most("number", self.number.unwrap_or(0), MAX_SAFE_INTEGER)?;
+        match (&self.reply, self.order) {
+            (Reply::Group(standing), Some(_)) => standing.validate(),
+            (Reply::Standing(standing), Some(_)) => standing.validate(),
+            (Reply::Refunding, Some(_)) => Ok(()),
+            (Reply::Quoted { .. }, None) => Ok(()),
+            (Reply::Refused { reason }, _) => text("reason", reason, MAX_REASON_BYTES),
+            (Reply::Quoted { .. }, Some(_)) => Err(Refusal::Invalid("a quote is not ordered yet")),
+            (_, None) => Err(Refusal::Invalid("it does not say which order it is about")),
         }
     }
 }
 
 impl GroupStanding {
     fn validate(&self) -> Result<(), Refusal> {
-        at_most("group", self.number.into(), (MAX_GROUPS - 1).into())?;
+        number_of_group(self.number)?;
         self.progress.validate()?;
         match &self.phase {
             Phase::Unpaid { invoice } => text("invoice", invoice, MAX_INVOICE_BYTES),
@@ -522,6 +578,11 @@ impl Progress {
 impl Standing {
     fn validate(&self) -> Result<(), Refusal> {
         self.progress.validate()?;
+        at_most(
+            "groups_at_once",
+            self.groups_at_once.into(),
+            MAX_GROUPS.into(),
+        )?;
         at_most("credit_msat", self.credit_msat.0, Msat::MAX.0)?;
         at_most("max_hold_msat", self.max_hold_msat.0, Msat::MAX.0)
     }

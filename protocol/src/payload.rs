@@ -223,21 +223,27 @@ fn validate_sampling(sampling: &Sampling) -> Result<(), Refusal> {
 
 impl Payload for Input {
     fn validate(&self) -> Result<(), Refusal> {
-        match &self.work {
-            Work::TextGeneration(generate) => validate_generate(generate),
-            Work::Embedding { texts } => {
+        self.work.validate()
+    }
+}
+
+impl Work {
+    pub(crate) fn validate(&self) -> Result<(), Refusal> {
+        match self {
+            Self::TextGeneration(generate) => validate_generate(generate),
+            Self::Embedding { texts } => {
                 count("texts", texts.len(), MAX_TEXTS)?;
                 if texts.is_empty() || texts.iter().any(String::is_empty) {
                     return Err(Refusal::Invalid("there is no text to embed"));
                 }
                 Ok(())
             }
-            Work::Tensors { inputs } if inputs.is_empty() => {
+            Self::Tensors { inputs } if inputs.is_empty() => {
                 Err(Refusal::Invalid("there is no tensor"))
             }
-            Work::Tensors { inputs } => tensor::validate(inputs),
-            Work::Shard { requests } => validate_shard(requests),
-            Work::Verify { checks, thresholds } => {
+            Self::Tensors { inputs } => tensor::validate(inputs),
+            Self::Shard { requests } => validate_shard(requests),
+            Self::Verify { checks, thresholds } => {
                 count("checks", checks.len(), MAX_CHECKS)?;
                 thresholds.validate()?;
                 match checks.is_empty() {
@@ -353,7 +359,7 @@ impl fmt::Debug for Generated {
 }
 
 impl Generated {
-    fn validate(&self) -> Result<(), Refusal> {
+    pub(crate) fn validate(&self) -> Result<(), Refusal> {
         count("tokens", self.tokens.len(), MAX_OUTPUT_TOKENS as usize)?;
         if let Some(error) = &self.error {
             text("error", error, MAX_REASON_BYTES)?;
@@ -740,7 +746,7 @@ impl Payout {
         ] {
             at_most(what, amount.0, Msat::MAX.0)?;
         }
-        // Sums of four amounts below 2^53 do not overflow.
+        // Four amounts of at most Msat::MAX are less than 2^63.
         let spoken_for =
             self.bond_msat.0 + self.forfeited_msat.0 + self.paid_msat.0 + self.pay_msat.0;
         match spoken_for == self.accepted_msat.0 {

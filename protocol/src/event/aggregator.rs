@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::announcement::{validate_name, validate_relays};
 use super::{Body, Refusal, V1, expiration, tag};
+use crate::batch::validate_server;
 use crate::bounds::{
     MAX_ACCEPTED_MODELS, MAX_ANNOUNCEMENT_BYTES, MAX_BLOB_SERVERS, MAX_DURATION_MS, MAX_FEE_PPM,
-    MAX_RELAY_URL_BYTES, at_most, count, instant, text,
+    at_most, count, instant,
 };
 use crate::inference::Task;
 use crate::kinds;
@@ -71,11 +72,12 @@ impl Body for Aggregator {
         at_most("hold_s", self.hold_s, MAX_DURATION_MS / 1_000)?;
         count("checkers", self.checkers.len(), MAX_ACCEPTED_MODELS)?;
         count("blob servers", self.blobs.len(), MAX_BLOB_SERVERS)?;
-        for server in &self.blobs {
-            text("blob server", server, MAX_RELAY_URL_BYTES)?;
-        }
+        self.blobs.iter().try_for_each(validate_server)?;
         validate_relays(&self.relays)?;
         instant("expires_at", self.expires_at)?;
+        if self.tasks.is_empty() {
+            return Err(Refusal::Invalid("it takes no task"));
+        }
         match self.expires_at <= created_at {
             true => Err(Refusal::Invalid("it expires before it is made")),
             false => Ok(()),

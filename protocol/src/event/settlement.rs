@@ -54,7 +54,7 @@ pub struct SettledGroup {
     /// the two alone know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payment: Option<Digest>,
-    /// The results that its lines came from.
+    /// Every result that was bought for it, rejected ones among them.
     pub results: Vec<CheckedResult>,
 }
 
@@ -67,7 +67,7 @@ pub struct CheckedResult {
     /// How probable it was that it be checked, in millionths
     /// ([`crate::verification::Secret::chooses`]).
     pub chance_ppm: u32,
-    /// The verdict, where it was checked.
+    /// The verdict that was gone by, where it was checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<EventId>,
 }
