@@ -165,6 +165,18 @@ impl Client {
         Ok(providers)
     }
 
+    /// Who takes work now, as it was announced last, with the standing that trusted attestations make; in no order.
+    /// Asks nobody: for who buys much and often.
+    pub fn on_sale(&self) -> Vec<Provider> {
+        let now = clock::now();
+        let market = self.shared.market();
+        let provider = |announcement: &Signed<Announcement>| Provider {
+            standing: market.standing(&announcement.author(), now),
+            announcement: announcement.clone(),
+        };
+        market.open(now).map(provider).collect()
+    }
+
     /// What the providers that are online call themselves.
     pub async fn names(&self) -> HashMap<PublicKey, String> {
         self.stocked().await;

@@ -273,7 +273,7 @@ impl Request {
     }
 
     /// The size of the work, as far as it can be guessed without the model's tokenizer.
-    pub(crate) fn limits(&self) -> Limits {
+    pub fn limits(&self) -> Limits {
         Limits {
             input_tokens: guess_tokens(&self.work),
             output_tokens: match &self.work {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::announcement::{validate_name, validate_price, validate_relays};
 use super::{Accepts, Body, Checkers, Refusal, V1, expiration, tag};
-use crate::batch::Size;
+use crate::batch::{Charge, Size};
 use crate::bounds::{
     MAX_ACCEPTED_MODELS, MAX_FEE_PPM, MAX_SAFE_INTEGER, MAX_TERMS_BYTES, at_most, count, instant,
 };
@@ -80,6 +80,35 @@ impl Checking {
             Self::Adaptive { least_ppm } => at_most("least_ppm", (*least_ppm).into(), 1_000_000),
         }
     }
+}
+
+impl Quote {
+    /// The most that a part of the batch may cost, by the guesses of its size: its work at the highest price, and on
+    /// that, each rounded up, checking and fee. `None` if that is more than there is.
+    pub fn most_for(&self, size: &Size) -> Option<Msat> {
+        let work = self.price.cost(size.input_tokens, size.output_tokens)?;
+        let most = Charge {
+            work_msat: work,
+            checking_msat: share(work, self.checking_ppm),
+            fee_msat: share(work, self.fee_ppm),
+        };
+        Some(most.total()).filter(|most| *most < Msat::MAX)
+    }
+
+    /// Whether a charge for so many tokens keeps to the quote: its work to the highest price, checking and fee to
+    /// their shares of that work, each rounded up.
+    pub fn allows(&self, charge: &Charge, input_tokens: u64, output_tokens: u64) -> bool {
+        let work = self.price.cost(input_tokens, output_tokens);
+        work.is_some_and(|work| charge.work_msat <= work)
+            && charge.checking_msat <= share(charge.work_msat, self.checking_ppm)
+            && charge.fee_msat <= share(charge.work_msat, self.fee_ppm)
+    }
+}
+
+/// So many millionths of an amount, rounded up.
+fn share(amount: Msat, ppm: u32) -> Msat {
+    let share = (u128::from(amount.0) * u128::from(ppm)).div_ceil(1_000_000);
+    u64::try_from(share).map_or(Msat::MAX, Msat)
 }
 
 impl Body for Quote {
