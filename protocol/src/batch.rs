@@ -221,6 +221,11 @@ impl fmt::Debug for Group {
     }
 }
 
+/// What the hold invoice of a group says that it is for.
+pub fn invoice_description(order: &EventId, group: u32) -> String {
+    format!("infernet batch, order {order}, group {group}")
+}
+
 /// What is in a group's input blob, as JSON: the works of its lines, in their order.
 pub type Lines = Vec<Work>;
 
