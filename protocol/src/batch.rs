@@ -205,7 +205,9 @@ impl Size {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// Its number in the batch, from 0.
+    /// Its number in the batch, from 0. On the wire `group`: a question has a
+    /// `number` of its own.
+    #[serde(rename = "group")]
     pub number: u32,
     /// Its size; at most [`MAX_GROUP_LINES`] lines.
     pub size: Size,
@@ -314,7 +316,8 @@ impl fmt::Debug for Reply {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupStanding {
-    /// The group.
+    /// The group's number; on the wire `group`, as in a question.
+    #[serde(rename = "group")]
     pub number: u32,
     /// How far it is.
     pub phase: Phase,
