@@ -9,6 +9,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("infernet-protocol", &[]),
     ("infernet-node", &[]),
     ("infernet-engine", &["infernet-protocol"]),
+    ("infernet-blobs", &["infernet-protocol", "infernet-node"]),
     ("infernet-payments", &["infernet-protocol", "infernet-node"]),
     ("infernet-relay", &["infernet-protocol", "infernet-node"]),
     (
@@ -16,13 +17,19 @@ const OURS: &[(&str, &[&str])] = &[
         &[
             "infernet-protocol",
             "infernet-node",
+            "infernet-blobs",
             "infernet-engine",
             "infernet-payments",
         ],
     ),
     (
         "infernet-client",
-        &["infernet-protocol", "infernet-node", "infernet-payments"],
+        &[
+            "infernet-protocol",
+            "infernet-node",
+            "infernet-blobs",
+            "infernet-payments",
+        ],
     ),
     (
         // It buys, as any client does.
@@ -30,6 +37,7 @@ const OURS: &[(&str, &[&str])] = &[
         &[
             "infernet-protocol",
             "infernet-node",
+            "infernet-blobs",
             "infernet-payments",
             "infernet-client",
         ],
