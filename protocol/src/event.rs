@@ -19,6 +19,7 @@ mod receipt;
 mod result;
 mod settlement;
 mod talk;
+mod thresholds;
 mod verdict;
 mod version;
 
@@ -43,6 +44,7 @@ pub use receipt::{Receipt, ReceiptSide, TabTotals};
 pub use result::{JobResult, Timing, Usage};
 pub use settlement::{CheckedResult, SettledGroup, Settlement};
 pub use talk::Talk;
+pub use thresholds::ModelThresholds;
 pub use verdict::{Judgement, Verdict};
 pub use version::V1;
 
@@ -277,6 +279,7 @@ pub fn check(event: &Event) -> Result<(), Refusal> {
         kinds::ORDER => parse::<Order>(event).map(drop),
         kinds::SETTLEMENT => parse::<Settlement>(event).map(drop),
         kinds::TALK => Talk::parse(event).map(drop),
+        kinds::THRESHOLDS => parse::<ModelThresholds>(event).map(drop),
         other => Err(Refusal::Kind(other)),
     }
 }

@@ -76,16 +76,22 @@ impl Body for Verdict {
     fn validate(&self, author: &PublicKey, _created_at: Timestamp) -> Result<(), Refusal> {
         validate_name("method", &self.method)?;
         validate_name("engine", &self.engine)?;
-        count("figures", self.figures.len(), MAX_FIGURES)?;
-        for (name, figure) in &self.figures {
-            validate_name("figure", name)?;
-            if !figure.is_finite() {
-                return Err(Refusal::Invalid("a figure is not a number"));
-            }
-        }
+        validate_figures(&self.figures)?;
         match self.provider == *author {
             true => Err(Refusal::Invalid("nobody judges its own work")),
             false => Ok(()),
         }
     }
+}
+
+/// Refuses too many numbers, or what is none.
+pub(super) fn validate_figures(figures: &BTreeMap<String, f64>) -> Result<(), Refusal> {
+    count("figures", figures.len(), MAX_FIGURES)?;
+    for (name, figure) in figures {
+        validate_name("figure", name)?;
+        if !figure.is_finite() {
+            return Err(Refusal::Invalid("a figure is not a number"));
+        }
+    }
+    Ok(())
 }
