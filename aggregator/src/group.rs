@@ -1,0 +1,5 @@
+//! A group of lines: its life, and what drives it.
+
+mod machine;
+
+pub use machine::{Cancelled, Effect, Input, Machine, State, Terms};
