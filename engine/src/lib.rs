@@ -19,6 +19,7 @@
 //!     max_tokens: 20,
 //!     stop: vec![],
 //!     prefix: vec![],
+//!     prove: false,
 //!     standing: Standing::default(),
 //! })?;
 //! while let Some(step) = answer.next().await {
@@ -47,6 +48,7 @@
 
 mod cache;
 mod chat;
+mod check;
 mod cuda;
 mod detokenizer;
 mod device;
@@ -61,10 +63,12 @@ mod memory;
 mod models;
 mod philox;
 mod port;
+mod proof;
 pub mod sampling;
 mod scripted;
 mod seam;
 mod serve;
+mod telling;
 pub mod threads;
 mod tokenizer;
 mod torch;
@@ -75,9 +79,9 @@ pub use error::{Error, LoadError};
 pub use load::ModelSource;
 pub use manifest::{Digest, File, FileRole, Manifest};
 pub use port::{
-    Capacity, Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate,
-    Generation, Hardware, MAX_AHEAD, MAX_PROMPT_BYTES, MAX_STOP_BYTES, MAX_STOP_STRINGS,
-    MAX_TENSOR_BYTES, MAX_TEXTS, ModelInfo, Score, Scoring, Standing, Step,
+    Capacity, CheckText, Checking, Computation, Compute, Device, Embed, Embedding, Embeddings,
+    Engine, Generate, Generation, Hardware, MAX_AHEAD, MAX_PROMPT_BYTES, MAX_STOP_BYTES,
+    MAX_STOP_STRINGS, MAX_TENSOR_BYTES, MAX_TEXTS, ModelInfo, Score, Scoring, Standing, Step,
 };
 pub use scripted::{Fault, Script, ScriptedEngine};
 pub use torch::{Options, TorchEngine};

@@ -1,5 +1,6 @@
 //! The port between those who sell inference and what computes it.
 
+mod check;
 mod compute;
 mod score;
 
@@ -8,9 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Prompt, Sampling, Task, TokenId};
+use infernet_protocol::payload::Proof;
 use infernet_protocol::tensor::Interface;
 use tokio::sync::{mpsc, oneshot};
 
+pub use check::{CheckText, Checking};
 pub use compute::{Computation, Compute, MAX_TENSOR_BYTES};
 pub use score::{Score, Scoring};
 
@@ -73,6 +76,14 @@ pub trait Engine: Send + Sync + 'static {
     /// As [`Engine::generate`]; [`Error::InvalidTensors`] where the inputs are
     /// not those of the module's interface.
     fn compute(&self, request: Compute) -> Result<Computation, Error>;
+
+    /// Takes somebody's answer into the queue, to say how far it is from what this
+    /// model would have answered. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`]. What is wrong in the answer is no error but a fault
+    /// among the figures.
+    fn check(&self, request: CheckText) -> Result<Checking, Error>;
 }
 
 /// A model that is loaded.
@@ -150,6 +161,8 @@ pub struct Generate {
     /// after them as if they had been produced here: same positions, same
     /// noise, same stop strings. Their text is not given again.
     pub prefix: Vec<TokenId>,
+    /// Whether to say how it was computed when it ends.
+    pub prove: bool,
     /// Whom it is for.
     pub standing: Standing,
 }
@@ -184,20 +197,7 @@ impl Standing {
 impl Generate {
     /// Refuses what is wrong whatever the model.
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        validate_prompt(&self.prompt)?;
-        sampling::validate(&self.sampling)?;
-        if self.max_tokens == 0 {
-            return Err(Error::NoTokensAllowed);
-        }
-        if self.stop.len() > MAX_STOP_STRINGS {
-            return Err(Error::InvalidStop("there are more than 16"));
-        }
-        if self.stop.iter().any(String::is_empty) {
-            return Err(Error::InvalidStop("one is empty"));
-        }
-        if self.stop.iter().any(|stop| stop.len() > MAX_STOP_BYTES) {
-            return Err(Error::InvalidStop("one is longer than 256 bytes"));
-        }
+        validate_asked(&self.prompt, &self.sampling, self.max_tokens, &self.stop)?;
         if self.prefix.len() > self.max_tokens as usize {
             return Err(Error::InvalidPrefix("it is longer than max_tokens"));
         }
@@ -216,6 +216,30 @@ impl fmt::Debug for Generate {
             .field("prefix_tokens", &self.prefix.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Refuses what no text can be asked for with.
+fn validate_asked(
+    prompt: &Prompt,
+    sampling: &Sampling,
+    max_tokens: u32,
+    stop: &[String],
+) -> Result<(), Error> {
+    validate_prompt(prompt)?;
+    sampling::validate(sampling)?;
+    if max_tokens == 0 {
+        return Err(Error::NoTokensAllowed);
+    }
+    if stop.len() > MAX_STOP_STRINGS {
+        return Err(Error::InvalidStop("there are more than 16"));
+    }
+    if stop.iter().any(String::is_empty) {
+        return Err(Error::InvalidStop("one is empty"));
+    }
+    if stop.iter().any(|stop| stop.len() > MAX_STOP_BYTES) {
+        return Err(Error::InvalidStop("one is longer than 256 bytes"));
+    }
+    Ok(())
 }
 
 /// Refuses prompts that are empty or too large whatever the model.
@@ -258,6 +282,9 @@ pub enum Step {
         reason: EndReason,
         /// What had been held back and belongs to the answer.
         text: String,
+        /// How the answer's tokens were computed, those of the prefix left out, if
+        /// that was asked for.
+        proof: Option<Proof>,
     },
     /// The generation failed, and nothing follows.
     Failed(Error),
@@ -269,7 +296,9 @@ impl fmt::Debug for Step {
         match self {
             Self::Started { input_tokens } => write!(f, "Started({input_tokens} tokens)"),
             Self::Token { text, .. } => write!(f, "Token({} bytes)", text.len()),
-            Self::Ended { reason, text } => write!(f, "Ended({reason:?}, {} bytes)", text.len()),
+            Self::Ended { reason, text, .. } => {
+                write!(f, "Ended({reason:?}, {} bytes)", text.len())
+            }
             Self::Failed(error) => write!(f, "Failed({error:?})"),
         }
     }

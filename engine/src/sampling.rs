@@ -41,25 +41,69 @@ pub fn draw(logits: &[f32], sampling: &Sampling, position: u32) -> Result<TokenI
     if sampling.temperature == 0.0 {
         return Ok(best);
     }
-    let max = logits[best as usize];
-    let kept = keep(logits, sampling, max);
-    let temperature = f64::from(sampling.temperature);
+    let kept = keep(logits, sampling, logits[best as usize]);
     let mut noise = Noise::new(sampling.seed, position);
-    let score = |token: TokenId| f64::from(logits[token as usize]) / temperature;
-    let mut drawn = (score(best) + noise.gumbel(best), best);
-    for token in kept {
-        let plain = score(token);
-        // Most tokens are too unlikely for any noise, or for noise like theirs.
-        if plain + MOST_NOISE < drawn.0 || plain + noise.bound(token) < drawn.0 {
-            continue;
-        }
-        let score = plain + noise.gumbel(token);
-        // Of equal scores the lowest token wins.
-        if score > drawn.0 || (score == drawn.0 && token < drawn.1) {
-            drawn = (score, token);
+    let (_, drawn) = noise.greatest(logits, sampling, best, &kept);
+    Ok(drawn)
+}
+
+/// How far a token is from the one that [`draw`] gives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Margin {
+    /// Whether the filters leave it.
+    pub kept: bool,
+    /// By how much it is below the token drawn, noise counted in, in logits. What the
+    /// filters do not leave can be above it: that is below 0.
+    pub logits: f64,
+}
+
+impl Margin {
+    /// What it counts where no token counts more than `clip` (Token-DiFR, arXiv
+    /// 2511.20621).
+    pub fn clipped(self, clip: f64) -> f64 {
+        match self.kept {
+            true => self.logits.clamp(0.0, clip),
+            false => clip,
         }
     }
-    Ok(drawn.1)
+}
+
+/// How far a token at `position` is from the one that [`draw`] gives. One that there is
+/// not is infinitely far.
+///
+/// # Errors
+/// As [`draw`].
+pub fn margin(
+    logits: &[f32],
+    sampling: &Sampling,
+    position: u32,
+    token: TokenId,
+) -> Result<Margin, Error> {
+    let best = argmax(logits)?;
+    let Some(&logit) = logits.get(token as usize) else {
+        return Ok(Margin {
+            kept: false,
+            logits: f64::INFINITY,
+        });
+    };
+    if sampling.temperature == 0.0 {
+        return Ok(Margin {
+            kept: true,
+            logits: f64::from(logits[best as usize]) - f64::from(logit),
+        });
+    }
+    let kept = keep(logits, sampling, logits[best as usize]);
+    let temperature = f64::from(sampling.temperature);
+    let mut noise = Noise::new(sampling.seed, position);
+    let score = f64::from(logit) / temperature + noise.gumbel(token);
+    // What is asked for is mostly what is drawn: to begin with it saves most others.
+    let is_kept = kept.binary_search(&token).is_ok();
+    let first = if is_kept { token } else { best };
+    let (greatest, _) = noise.greatest(logits, sampling, first, &kept);
+    Ok(Margin {
+        kept: is_kept,
+        logits: (greatest - score) * temperature,
+    })
 }
 
 /// The lowest token with the greatest logit.
@@ -181,6 +225,33 @@ impl Noise {
     /// What the noise of a token is not above, found faster.
     fn bound(&mut self, token: TokenId) -> f64 {
         bounds()[(self.word(token) >> BOUND_SHIFT) as usize]
+    }
+
+    /// The greatest score, and the token that has it, of tokens that the filters leave
+    /// (`kept`, from the lowest on). `first` is one of them, looked at first.
+    fn greatest(
+        &mut self,
+        logits: &[f32],
+        sampling: &Sampling,
+        first: TokenId,
+        kept: &[TokenId],
+    ) -> (f64, TokenId) {
+        let temperature = f64::from(sampling.temperature);
+        let score = |token: TokenId| f64::from(logits[token as usize]) / temperature;
+        let mut drawn = (score(first) + self.gumbel(first), first);
+        for &token in kept {
+            let plain = score(token);
+            // Most tokens are too unlikely for any noise, or for noise like theirs.
+            if plain + MOST_NOISE < drawn.0 || plain + self.bound(token) < drawn.0 {
+                continue;
+            }
+            let score = plain + self.gumbel(token);
+            // Of equal scores the lowest token wins.
+            if score > drawn.0 || (score == drawn.0 && token < drawn.1) {
+                drawn = (score, token);
+            }
+        }
+        drawn
     }
 
     fn word(&mut self, token: TokenId) -> u32 {

@@ -7,21 +7,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use half::bf16;
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Prompt, Task, TokenId};
 use infernet_protocol::tensor::{Element, Interface, Slot, Tensor, arrange};
+use infernet_protocol::verification::TextFigures;
+use tokio::sync::oneshot;
 
+use crate::check::{self, Findings};
 use crate::detokenizer::Detokenizer;
 use crate::error::Error;
 use crate::manifest::{Digest, File, FileRole, Manifest};
 use crate::port::{
-    Capacity, Computation, Compute, Device, Embed, Embedding, Embeddings, Engine, Generate,
-    Generation, Hardware, ModelInfo, Step, Steps, validate_prompt,
+    Capacity, CheckText, Checking, Computation, Compute, Device, Embed, Embedding, Embeddings,
+    Engine, Generate, Generation, Hardware, ModelInfo, Step, Steps, validate_prompt,
 };
+use crate::proof::Prover;
+use crate::sampling::Margin;
+use crate::telling::Vocabulary;
 
 /// How often one that waits looks whether it was cancelled.
 const GLANCE: Duration = Duration::from_millis(5);
 /// The length of its vectors.
 const EMBEDDING_WIDTH: u32 = 8;
+/// The width of the states that it proves.
+const STATE_WIDTH: usize = 128;
 
 /// What a scripted engine says and how.
 #[derive(Debug, Clone)]
@@ -278,6 +287,7 @@ impl Engine for ScriptedEngine {
             detokenizer: Detokenizer::new(request.stop, false),
             position: 0,
             longest,
+            prover: request.prove.then(Prover::default),
             steps,
         };
         thread::spawn(move || {
@@ -298,7 +308,7 @@ impl Engine for ScriptedEngine {
         let answer = match self.fault() {
             Fault::FailAfter(_) => Err(Error::Computation("as scripted".into())),
             Fault::StallAfter(_) => {
-                stall(result);
+                stall(result, ());
                 return Ok(embedding);
             }
             fault => Ok(embeddings(
@@ -321,7 +331,7 @@ impl Engine for ScriptedEngine {
         let answer = match self.fault() {
             Fault::FailAfter(_) => Err(Error::Computation("as scripted".into())),
             Fault::StallAfter(_) => {
-                stall(result);
+                stall(result, ());
                 return Ok(computation);
             }
             fault => Ok(sum(&request.inputs, matches!(fault, Fault::WrongAfter(_)))),
@@ -329,14 +339,97 @@ impl Engine for ScriptedEngine {
         let _ = result.send(answer);
         Ok(computation)
     }
+
+    fn check(&self, request: CheckText) -> Result<Checking, Error> {
+        self.expect(&request.model, Task::TextGeneration)?;
+        request.validate()?;
+        let _place = self.admit()?;
+        let (steps, result, checking) = Checking::channel();
+        let read = match self.fault() {
+            Fault::FailAfter(_) => Err(Error::Computation("as scripted".into())),
+            Fault::StallAfter(_) => {
+                stall(result, steps);
+                return Ok(checking);
+            }
+            fault => read(
+                &self.script,
+                &request,
+                matches!(fault, Fault::WrongAfter(_)),
+            ),
+        };
+        match read {
+            Ok(figures) => {
+                let _ = result.send(figures);
+                steps.send(Step::Ended {
+                    reason: EndReason::Length,
+                    text: String::new(),
+                    proof: None,
+                });
+            }
+            Err(error) => steps.send(Step::Failed(error)),
+        }
+        Ok(checking)
+    }
 }
 
-/// Answers nothing until the reader has gone.
-fn stall<T: Send + 'static>(result: tokio::sync::oneshot::Sender<Result<T, Error>>) {
+/// The words of a script as tokens; the one after the last ends an answer.
+struct Lexicon<'a>(Vec<&'a str>);
+
+impl Vocabulary for Lexicon<'_> {
+    fn has(&self, token: TokenId) -> bool {
+        token as usize <= self.0.len()
+    }
+
+    fn is_end(&self, token: TokenId) -> bool {
+        token as usize == self.0.len()
+    }
+
+    fn bytes(&self, token: TokenId) -> Vec<u8> {
+        let word = self.0.get(token as usize);
+        word.map_or(Vec::new(), |word| word.as_bytes().to_vec())
+    }
+}
+
+/// Checks an answer: only the script's own is right. With `wrong`, only another is.
+fn read(script: &Script, request: &CheckText, wrong: bool) -> Result<TextFigures, Error> {
+    let lexicon = Lexicon(words(&script.text).collect());
+    let prompt = count_prompt(&request.prompt) as usize;
+    let fault = check::find_fault(request, &lexicon, false, prompt, script.context as usize)?;
+    if fault.is_some() {
+        return Ok(check::only(request, fault));
+    }
+    let mut findings = Findings::new(request);
+    let first = request.prefix.len();
+    for (position, &token) in (first..).zip(&request.answer.tokens) {
+        let is_next = (token as usize == position) != wrong;
+        let margin = Margin {
+            kept: true,
+            logits: if is_next { 0.0 } else { f64::INFINITY },
+        };
+        findings.push(margin, Some(&state(script, position, wrong)));
+    }
+    Ok(findings.finish())
+}
+
+/// The state that a script's token is drawn from: numbers of that order of magnitude,
+/// the same for the same script and place.
+fn state(script: &Script, position: usize, wrong: bool) -> Vec<bf16> {
+    let number = |place| {
+        let mut hasher = DefaultHasher::new();
+        (&script.name, &script.text, position, wrong, place).hash(&mut hasher);
+        let fraction = (hasher.finish() % 20_000) as f32 / 10_000.0 - 1.0;
+        bf16::from_f32(fraction * 8.0)
+    };
+    (0..STATE_WIDTH).map(number).collect()
+}
+
+/// Answers nothing until the reader has gone, and keeps what it would hear the end of.
+fn stall<T: Send + 'static>(result: oneshot::Sender<T>, kept: impl Send + 'static) {
     thread::spawn(move || {
         while !result.is_closed() {
             thread::sleep(GLANCE);
         }
+        drop(kept);
     });
 }
 
@@ -369,6 +462,7 @@ struct Recital {
     /// Tokens of the answer so far.
     position: usize,
     longest: usize,
+    prover: Option<Prover>,
     steps: Steps,
 }
 
@@ -410,6 +504,9 @@ impl Recital {
                 true => words.len() - 1 - self.position,
                 false => self.position,
             };
+            if let Some(prover) = &mut self.prover {
+                prover.push(&state(&script, self.position, wrong));
+            }
             let text = self.say(&words, token);
             self.steps.send(Step::Token {
                 id: token as TokenId,
@@ -437,7 +534,12 @@ impl Recital {
 
     fn end(&mut self, reason: EndReason) -> Step {
         let text = self.detokenizer.finish();
-        Step::Ended { reason, text }
+        let proof = self.prover.take().map(Prover::finish);
+        Step::Ended {
+            reason,
+            text,
+            proof,
+        }
     }
 
     /// Waits; `false` as soon as the reader wants no more.

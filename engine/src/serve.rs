@@ -34,5 +34,5 @@ mod shares;
 pub(crate) use budget::{Needs, blocks};
 pub(crate) use network::{Loaded, Network};
 pub(crate) use scheduler::{Limits, Round, Scheduler};
-pub(crate) use sequence::{Drawing, Sequence, Text};
+pub(crate) use sequence::{Asked, Drawing, Read, Sequence, Text};
 pub(crate) use server::Server;

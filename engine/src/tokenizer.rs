@@ -9,6 +9,7 @@ use tokenizers::Tokenizer as Model;
 use crate::chat::ChatTemplate;
 use crate::error::Error;
 use crate::seam;
+use crate::telling::Vocabulary;
 
 /// Text to tokens and back, for one model.
 pub(crate) struct Tokenizer {
@@ -112,11 +113,6 @@ impl Tokenizer {
             .map_or(0, |greatest| greatest.saturating_add(1))
     }
 
-    /// Whether a token ends an answer.
-    pub(crate) fn is_end(&self, token: TokenId) -> bool {
-        self.end_tokens.contains(&token)
-    }
-
     /// A prompt's tokens, with template and special tokens.
     ///
     /// # Errors
@@ -169,7 +165,7 @@ impl Tokenizer {
 
     /// The bytes that a token adds to an answer: none for a special token.
     /// `None` when the vocabulary has no such token.
-    pub(crate) fn bytes(&self, token: TokenId) -> Option<Vec<u8>> {
+    pub(crate) fn bytes_of(&self, token: TokenId) -> Option<Vec<u8>> {
         let added = self.model.get_added_vocabulary();
         if let Some(added) = added.get_added_tokens_decoder().get(&token) {
             return Some(match (added.special, self.spelling) {
@@ -188,6 +184,20 @@ impl Tokenizer {
     /// Does the tokenizer put a space before every text?
     pub(crate) fn adds_first_space(&self) -> bool {
         self.strips_space
+    }
+}
+
+impl Vocabulary for Tokenizer {
+    fn has(&self, token: TokenId) -> bool {
+        token < self.limit
+    }
+
+    fn is_end(&self, token: TokenId) -> bool {
+        self.end_tokens.contains(&token)
+    }
+
+    fn bytes(&self, token: TokenId) -> Vec<u8> {
+        self.bytes_of(token).unwrap_or_default()
     }
 }
 

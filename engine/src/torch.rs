@@ -15,10 +15,11 @@ use crate::device::{self, DeviceChoice};
 use crate::error::{Error, LoadError};
 use crate::load::{Loaded, ModelSource, Module, Network, Served, load};
 use crate::port::{
-    Capacity, Computation, Compute, Embed, Embedding, Engine, Generate, Generation, Hardware,
-    ModelInfo, Score, Scoring, validate_prompt,
+    Capacity, CheckText, Checking, Computation, Compute, Embed, Embedding, Engine, Generate,
+    Generation, Hardware, ModelInfo, Score, Scoring, validate_prompt,
 };
 use crate::serve::Server;
+use crate::telling::Vocabulary;
 use crate::threads;
 use crate::tokenizer::Tokenizer;
 use crate::worker::{Schedule, Worker};
@@ -145,7 +146,7 @@ impl TorchEngine {
     pub fn decode(&self, model: &ModelId, tokens: &[TokenId]) -> Result<String, Error> {
         let tokenizer = self.service(model)?.tokenizer()?;
         let mut detokenizer = Detokenizer::new(vec![], tokenizer.adds_first_space());
-        let bytes = tokens.iter().filter_map(|&token| tokenizer.bytes(token));
+        let bytes = tokens.iter().map(|&token| tokenizer.bytes(token));
         let mut text: String = bytes.map(|bytes| detokenizer.push(&bytes)).collect();
         text.push_str(&detokenizer.finish());
         Ok(text)
@@ -367,5 +368,16 @@ impl Engine for TorchEngine {
         let inputs = request.inputs;
         worker.submit(ModuleRequest { inputs, result })?;
         Ok(computation)
+    }
+
+    fn check(&self, request: CheckText) -> Result<Checking, Error> {
+        let service = self.service(&request.model)?;
+        let ModelWorker::Text(server, _) = &service.worker else {
+            return Err(service.wrong_task());
+        };
+        request.validate()?;
+        let (steps, result, checking) = Checking::channel();
+        server.check(request, result, steps)?;
+        Ok(checking)
     }
 }

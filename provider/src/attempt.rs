@@ -14,7 +14,7 @@ use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::Millis;
 use infernet_protocol::job::provider::{Attempt, Effect, Input};
 use infernet_protocol::money::Msat;
-use infernet_protocol::payload::{Decline, News as Telling, Product};
+use infernet_protocol::payload::{Decline, News as Telling, Product, Proof, Work};
 use infernet_protocol::tab::SignedTotals;
 use nostr::{Event, EventId};
 use tokio::sync::mpsc;
@@ -104,8 +104,12 @@ struct Driver {
     reports: mpsc::Sender<Report>,
     clockwork: Clockwork,
     input_tokens: u64,
+    /// Tokens that were drawn of what came whole.
+    made_tokens: u64,
     /// What came whole.
     made: Option<Product>,
+    /// How its texts were computed, where that was asked for.
+    proofs: Vec<Proof>,
     result: Option<Event>,
 }
 
@@ -154,7 +158,9 @@ pub async fn drive(
             last: started,
             tokens: 0,
         },
+        made_tokens: 0,
         made: None,
+        proofs: vec![],
         result: None,
     };
     driver.run(effects).await;
@@ -256,12 +262,8 @@ impl Driver {
         if self.machine.has_ended() {
             return None;
         }
-        let (engine, model) = (&self.shop.engine, self.admitted.item.model.id);
-        let speed = self.shop.options.max_speed;
         self.clockwork.started = Instant::now();
-        let award = &self.admitted.award;
-        let standing = self.shop.standing(&award.author(), award.price);
-        match Running::start(&**engine, model, &self.admitted.work, speed, standing) {
+        match Running::start(&self.shop, &mut self.admitted) {
             Ok(running) => {
                 // A generation says itself when it begins.
                 let begun = matches!(running, Running::Whole(_)).then_some(Input::Started);
@@ -302,7 +304,14 @@ impl Driver {
                 self.clockwork.tick();
                 Input::Token { id, text }
             }
-            Step::Ended { reason, text } => Input::Finished { reason, text },
+            Step::Ended {
+                reason,
+                text,
+                proof,
+            } => {
+                self.proofs = proof.into_iter().collect();
+                Input::Finished { reason, text }
+            }
             Step::Failed(error) => self.failed(&error),
         }
     }
@@ -310,11 +319,19 @@ impl Driver {
     fn made(&mut self, made: Made) -> Input {
         self.running = Running::Nothing;
         if self.seat.is_none() {
-            self.input_tokens = made.input_tokens.into();
+            self.input_tokens = made.input_tokens;
         }
-        let pace = whole_pace(self.clockwork.started, made.input_tokens);
-        self.shop.promises.learn(&self.admitted.item.model.id, pace);
+        // What comes of a shard or a check says little of how fast one text is.
+        if matches!(
+            self.admitted.work,
+            Work::Embedding { .. } | Work::Tensors { .. }
+        ) {
+            let pace = whole_pace(self.clockwork.started, made.input_tokens);
+            self.shop.promises.learn(&self.admitted.item.model.id, pace);
+        }
+        self.made_tokens = made.output_tokens;
         self.made = Some(made.product);
+        self.proofs = made.proofs;
         Input::Finished {
             reason: EndReason::Stop,
             text: String::new(),

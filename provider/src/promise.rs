@@ -253,6 +253,7 @@ fn warm_up_request(model: &ModelInfo, number: u32) -> Generate {
         max_tokens: WARM_UP_TOKENS,
         stop: vec![],
         prefix: vec![],
+        prove: false,
         standing: Standing {
             customer: number.into(),
             price: 0,
@@ -293,7 +294,7 @@ async fn embed(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String> {
     let made = timeout(WARM_UP_SILENCE, embedding.wait()).await;
     let made = made.map_err(|_| "it produced nothing".to_owned())?;
     let tokens = made.map_err(|e| e.to_string())?.input_tokens;
-    Ok(whole_pace(started, tokens))
+    Ok(whole_pace(started, tokens.into()))
 }
 
 /// Runs a module on zeros. Where lengths are free, some modules take no short
@@ -304,7 +305,7 @@ async fn compute(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String>
     let mut broke = String::from("its inputs have no room in an event");
     for inputs in WARM_UP_LENGTHS.into_iter().filter_map(zeros) {
         let started = Instant::now();
-        let input_tokens = u32::try_from(tokens(&inputs)).unwrap_or(u32::MAX);
+        let input_tokens = tokens(&inputs);
         match compute_once(engine, model, inputs).await {
             Ok(()) => return Ok(whole_pace(started, input_tokens)),
             Err(error) => broke = error,
@@ -332,7 +333,7 @@ async fn compute_once(
 }
 
 /// The pace of what comes whole, of so many tokens of input, until now.
-pub fn whole_pace(started: Instant, input_tokens: u32) -> Pace {
+pub fn whole_pace(started: Instant, input_tokens: u64) -> Pace {
     let took = started.elapsed();
     Pace {
         first_token_ms: milliseconds(took),

@@ -1,5 +1,9 @@
 //! One piece of work in the engine: started, paced, watched.
 
+mod shard;
+mod verify;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -7,9 +11,14 @@ use infernet_engine::{
     Compute, Embed, Engine, Error as EngineError, Generate, Generation, Standing, Step,
 };
 use infernet_protocol::inference::ModelId;
-use infernet_protocol::payload::{Product, Vector, Work};
-use infernet_protocol::tensor::tokens;
+use infernet_protocol::payload::{Generate as Asked, Product, Proof, Vector, Work};
+use infernet_protocol::tensor::{Tensor, tokens};
 use tokio::time::{Instant, sleep_until, timeout_at};
+
+use self::shard::Shard;
+use self::verify::Checker;
+use crate::admission::Admitted;
+use crate::shop::Shop;
 
 /// How long the engine may take to the first token, reading a long prompt on a
 /// slow machine.
@@ -17,6 +26,9 @@ const FIRST_TOKEN_PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long the engine may take from one token to the next. Slower is stuck.
 const NEXT_TOKEN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long work waits that the engine has no place for, until it asks again.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How far a paced stream may catch up after it was held up.
 const CATCH_UP: Duration = Duration::from_millis(100);
@@ -38,7 +50,7 @@ pub enum Running {
     Nothing,
     /// A generation.
     Generation(Paced),
-    /// Work that comes whole: vectors, tensors.
+    /// Work that comes whole: vectors, tensors, shards, verdicts.
     Whole(BoxFuture<'static, Result<Made, EngineError>>),
 }
 
@@ -47,8 +59,24 @@ pub enum Running {
 pub struct Made {
     /// All of it.
     pub product: Product,
+    /// How its texts were computed, if that was asked for.
+    pub proofs: Vec<Proof>,
     /// What it was made of, in tokens.
-    pub input_tokens: u32,
+    pub input_tokens: u64,
+    /// How many tokens were drawn.
+    pub output_tokens: u64,
+}
+
+impl Made {
+    /// What draws no tokens.
+    const fn of(product: Product, input_tokens: u64) -> Self {
+        Self {
+            product,
+            proofs: vec![],
+            input_tokens,
+            output_tokens: 0,
+        }
+    }
 }
 
 /// A generation whose tokens come no faster than they are sold.
@@ -65,56 +93,39 @@ pub struct Paced {
 }
 
 impl Running {
-    /// Gives work to the engine, for whom `standing` says; tokens are read no faster
-    /// than `max_speed` a second.
+    /// Gives an award's work to the engine. Tokens are read no faster than they are
+    /// sold.
     ///
     /// # Errors
     /// The engine's refusal.
-    pub fn start(
-        engine: &dyn Engine,
-        model: ModelId,
-        work: &Work,
-        max_speed: Option<f32>,
-        standing: Standing,
-    ) -> Result<Self, EngineError> {
-        match work {
-            Work::TextGeneration(generate) => {
-                let generation = engine.generate(Generate {
+    pub fn start(shop: &Arc<Shop>, admitted: &mut Admitted) -> Result<Self, EngineError> {
+        let (engine, model) = (&*shop.engine, admitted.item.model.id);
+        let award = &admitted.award;
+        let standing = shop.standing(&award.author(), award.price);
+        match &admitted.work {
+            Work::TextGeneration(asked) => {
+                let request = generation(asked, model, admitted.prove, standing);
+                let paced = Paced::new(engine.generate(request)?, shop.options.max_speed);
+                Ok(Self::Generation(paced))
+            }
+            Work::Embedding { texts } => embed(engine, model, texts.clone()),
+            Work::Tensors { inputs } => compute(engine, model, inputs.clone()),
+            Work::Shard { requests } => {
+                let shard = Shard {
+                    engine: shop.engine.clone(),
                     model,
-                    prompt: generate.prompt.clone(),
-                    sampling: generate.sampling,
-                    max_tokens: generate.max_tokens,
-                    stop: generate.stop.clone(),
-                    prefix: generate.prefix.clone(),
+                    max_speed: shop.options.max_speed,
+                    prove: admitted.prove,
                     standing,
-                })?;
-                Ok(Self::Generation(Paced::new(generation, max_speed)))
+                };
+                Ok(Self::Whole(Box::pin(shard.generate(requests.clone()))))
             }
-            Work::Embedding { texts } => {
-                let texts = texts.clone();
-                let embedding = engine.embed(Embed { model, texts })?;
-                Ok(Self::Whole(Box::pin(async {
-                    let made = embedding.wait().await?;
-                    let vectors = made.vectors.into_iter().map(Vector).collect();
-                    Ok(Made {
-                        product: Product::Embedding { vectors },
-                        input_tokens: made.input_tokens,
-                    })
-                })))
-            }
-            // Admission takes none of these yet.
-            Work::Shard { .. } | Work::Verify { .. } => Err(EngineError::Stopped),
-            Work::Tensors { inputs } => {
-                let input_tokens = u32::try_from(tokens(inputs)).unwrap_or(u32::MAX);
-                let inputs = inputs.clone();
-                let computation = engine.compute(Compute { model, inputs })?;
-                Ok(Self::Whole(Box::pin(async move {
-                    let outputs = computation.wait().await?;
-                    Ok(Made {
-                        product: Product::Tensors { outputs },
-                        input_tokens,
-                    })
-                })))
+            Work::Verify { thresholds, .. } => {
+                let item = admitted.item.clone();
+                let checker = Checker::new(shop.clone(), item, *thresholds, standing);
+                let cases = std::mem::take(&mut admitted.cases);
+                let read = admitted.input_tokens.into();
+                Ok(Self::Whole(Box::pin(checker.judge_all(cases, read))))
             }
         }
     }
@@ -135,6 +146,45 @@ impl Running {
             Self::Whole(work) => News::Made(work.await),
         }
     }
+}
+
+/// A text as the engine is asked for it.
+fn generation(asked: &Asked, model: ModelId, prove: bool, standing: Standing) -> Generate {
+    Generate {
+        model,
+        prompt: asked.prompt.clone(),
+        sampling: asked.sampling,
+        max_tokens: asked.max_tokens,
+        stop: asked.stop.clone(),
+        prefix: asked.prefix.clone(),
+        prove,
+        standing,
+    }
+}
+
+fn embed(engine: &dyn Engine, model: ModelId, texts: Vec<String>) -> Result<Running, EngineError> {
+    let embedding = engine.embed(Embed { model, texts })?;
+    Ok(Running::Whole(Box::pin(async {
+        let made = embedding.wait().await?;
+        let vectors = made.vectors.into_iter().map(Vector).collect();
+        Ok(Made::of(
+            Product::Embedding { vectors },
+            made.input_tokens.into(),
+        ))
+    })))
+}
+
+fn compute(
+    engine: &dyn Engine,
+    model: ModelId,
+    inputs: Vec<Tensor>,
+) -> Result<Running, EngineError> {
+    let input_tokens = tokens(&inputs);
+    let computation = engine.compute(Compute { model, inputs })?;
+    Ok(Running::Whole(Box::pin(async move {
+        let outputs = computation.wait().await?;
+        Ok(Made::of(Product::Tensors { outputs }, input_tokens))
+    })))
 }
 
 impl Paced {

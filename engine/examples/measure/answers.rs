@@ -63,6 +63,7 @@ async fn ask(engine: Arc<TorchEngine>, request: Request, begin: Instant) -> Resu
         max_tokens: request.tokens,
         stop: vec![],
         prefix: vec![],
+        prove: false,
         standing: Standing {
             customer: request.customer,
             ..Standing::default()

@@ -10,6 +10,7 @@ mod batch;
 mod config;
 mod feed_forward;
 mod fixed;
+mod inspect;
 mod layer;
 mod norm;
 mod rotary;
@@ -17,6 +18,7 @@ mod score;
 mod size;
 mod store;
 
+use half::bf16;
 use infernet_protocol::inference::TokenId;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -33,6 +35,15 @@ use rotary::Rotary;
 pub(crate) use batch::Row;
 pub(crate) use config::{Activation, Config, LayerKind, Rope, RopeScaling, Yarn};
 pub(crate) use store::{BLOCK_TOKENS, Store};
+
+/// What a model says of the token that comes next.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Prediction {
+    /// One for each token of the vocabulary.
+    pub(crate) logits: Vec<f32>,
+    /// The state that they are made of, after the last norm, if it was asked for.
+    pub(crate) state: Option<Vec<bf16>>,
+}
 
 /// A loaded model that generates text.
 #[derive(Debug)]
@@ -112,8 +123,8 @@ impl Decoder {
     }
 
     /// Computes the rows' tokens together and keeps their keys and values in the
-    /// rows' blocks. Gives the logits of what follows the last token of each row
-    /// that draws, in their order: f32, one for each token of the vocabulary.
+    /// rows' blocks. Gives what it says of the token after the last one of each row
+    /// that draws, in their order.
     ///
     /// # Errors
     /// What libtorch says. What the store holds of these rows' tokens is then
@@ -122,13 +133,13 @@ impl Decoder {
         &self,
         rows: &[Row<'_>],
         store: &mut Store,
-    ) -> Result<Vec<Vec<f32>>, TchError> {
+    ) -> Result<Vec<Prediction>, TchError> {
         let Some(mut steps) = store.steps.take() else {
             return self.forward_freely(rows, store);
         };
-        let logits = fixed::forward(self, rows, store, &mut steps);
+        let predictions = fixed::forward(self, rows, store, &mut steps);
         store.steps = Some(steps);
-        logits
+        predictions
     }
 
     /// The same, in whatever shapes the rows have.
@@ -136,14 +147,16 @@ impl Decoder {
         &self,
         rows: &[Row<'_>],
         store: &mut Store,
-    ) -> Result<Vec<Vec<f32>>, TchError> {
+    ) -> Result<Vec<Prediction>, TchError> {
         let batch = Batch::new(self, rows)?;
         let hidden = self.hidden(&batch, store)?;
         let Some(last) = batch.drawing(&hidden)? else {
             return Ok(Vec::new());
         };
-        let logits = self.head.forward(&self.norm.forward(&last)?)?;
-        to_rows(&logits.f_to_kind(Kind::Float)?)
+        let last = self.norm.forward(&last)?;
+        let logits = self.head.forward(&last)?.f_to_kind(Kind::Float)?;
+        let proves: Vec<_> = rows.iter().filter(|row| row.draws).collect();
+        predictions(&logits, &last, |row| proves[row].proves)
     }
 
     /// Hidden states `[tokens, width]` after the last layer.
@@ -159,6 +172,28 @@ impl Decoder {
         }
         Ok(hidden)
     }
+}
+
+/// What the rows of `logits`, f32 `[rows, vocabulary]`, say; with those of `states`
+/// `[rows, width]` that are wanted.
+fn predictions(
+    logits: &Tensor,
+    states: &Tensor,
+    is_wanted: impl Fn(usize) -> bool,
+) -> Result<Vec<Prediction>, TchError> {
+    let logits = to_rows(logits)?;
+    let states = match (0..logits.len()).any(&is_wanted) {
+        true => to_rows(&states.f_to_kind(Kind::BFloat16)?.f_to_kind(Kind::Float)?)?,
+        false => Vec::new(),
+    };
+    let mut states = states.into_iter().enumerate();
+    let predict = |logits| {
+        let state = states.next().filter(|&(row, _)| is_wanted(row));
+        let round = |state: Vec<f32>| state.into_iter().map(bf16::from_f32).collect();
+        let state = state.map(|(_, state)| round(state));
+        Prediction { logits, state }
+    };
+    Ok(logits.into_iter().map(predict).collect())
 }
 
 /// The rows of an f32 matrix, in the processor's memory. The one place where the

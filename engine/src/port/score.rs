@@ -39,17 +39,13 @@ impl fmt::Debug for Score {
 
 /// A scoring that is queued or runs. Dropping it stops it.
 #[derive(Debug)]
-pub struct Scoring {
-    generation: Generation,
-    scores: oneshot::Receiver<Vec<f32>>,
-}
+pub struct Scoring(Outcome<Vec<f32>>);
 
 impl Scoring {
     /// The engine's ends and the reader's.
     pub(crate) fn channel() -> (Steps, oneshot::Sender<Vec<f32>>, Self) {
-        let (steps, generation) = Generation::channel();
-        let (sender, scores) = oneshot::channel();
-        (steps, sender, Self { generation, scores })
+        let (steps, sender, outcome) = Outcome::channel();
+        (steps, sender, Self(outcome))
     }
 
     /// Waits for the natural logarithms of how probable each token but the first is
@@ -58,12 +54,36 @@ impl Scoring {
     /// # Errors
     /// What went wrong in the computation; [`Error::Stopped`] when the engine
     /// has gone.
-    pub async fn wait(mut self) -> Result<Vec<f32>, Error> {
+    pub async fn wait(self) -> Result<Vec<f32>, Error> {
+        self.0.wait().await
+    }
+}
+
+/// What comes of reading a text, when it has been read.
+#[derive(Debug)]
+pub(super) struct Outcome<T> {
+    generation: Generation,
+    outcome: oneshot::Receiver<T>,
+}
+
+impl<T> Outcome<T> {
+    /// The engine's ends and the reader's.
+    pub(super) fn channel() -> (Steps, oneshot::Sender<T>, Self) {
+        let (steps, generation) = Generation::channel();
+        let (sender, outcome) = oneshot::channel();
+        let outcome = Self {
+            generation,
+            outcome,
+        };
+        (steps, sender, outcome)
+    }
+
+    pub(super) async fn wait(mut self) -> Result<T, Error> {
         while let Some(step) = self.generation.next().await {
             if let Step::Failed(error) = step {
                 return Err(error);
             }
         }
-        self.scores.await.map_err(|_| Error::Stopped)
+        self.outcome.await.map_err(|_| Error::Stopped)
     }
 }

@@ -1,21 +1,25 @@
 //! One request: its tokens, what of them is computed, and where its answer goes.
 
-mod scoring;
+mod reading;
 
 use std::sync::Arc;
 
+use half::bf16;
 use infernet_protocol::inference::{EndReason, Sampling, TokenId};
 
 use crate::cache::{Block, Blocks, Realm};
-use crate::detokenizer::Detokenizer;
 use crate::error::Error;
 use crate::models::decoder::{BLOCK_TOKENS, Row};
 use crate::port::{Generate, Standing, Step, Steps};
-use crate::sampling;
+use crate::proof::Prover;
+use crate::sampling::{self, Margin};
+use crate::telling::Telling;
 use crate::tokenizer::Tokenizer;
 
 use super::server::Place;
-use scoring::Scoring;
+use reading::Reading;
+
+pub(crate) use reading::{Asked, Read};
 
 /// Tokens of its answer that a request gets once it has a place and is read: what it
 /// takes to read it again is then not for nothing.
@@ -50,6 +54,23 @@ impl Drawing {
     pub(super) fn draw(&self, logits: &[f32]) -> Result<TokenId, Error> {
         sampling::draw(logits, &self.sampling, self.position)
     }
+
+    /// How the token is drawn that comes so many places later.
+    pub(super) fn after(self, places: usize) -> Self {
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        Self {
+            position: self.position.saturating_add(places),
+            ..self
+        }
+    }
+
+    /// How far a token is from the one that is drawn.
+    ///
+    /// # Errors
+    /// Logits that are none.
+    pub(super) fn margin(&self, logits: &[f32], token: TokenId) -> Result<Margin, Error> {
+        sampling::margin(logits, &self.sampling, self.position, token)
+    }
 }
 
 /// A prompt and as much of its answer as there is.
@@ -71,14 +92,15 @@ pub(crate) struct Sequence {
     pub(super) piece: usize,
     /// Tokens that were computed, and those that were drawn, since it has its place.
     turn: (usize, usize),
-    detokenizer: Detokenizer,
+    telling: Telling,
     sampling: Sampling,
-    max_tokens: usize,
+    /// Proves how the answer was computed, where that is asked for.
+    prover: Option<Prover>,
     /// Why a prefix left nothing to do.
     ended: Option<EndReason>,
     has_started: bool,
-    /// Its tokens are scored, and none is drawn.
-    scoring: Option<Scoring>,
+    /// Its tokens are read, and none is drawn.
+    reading: Option<Reading>,
     /// Its place among those who wait for their first turn.
     place: Option<Place>,
     pub(super) steps: Steps,
@@ -96,6 +118,8 @@ impl Sequence {
         prompt: Vec<TokenId>,
         steps: Steps,
     ) -> Result<Self, (Steps, Error)> {
+        let room = text.context.saturating_sub(prompt.len());
+        let room = room.min(request.max_tokens as usize);
         let mut sequence = Self {
             number: 0,
             standing: request.standing,
@@ -107,12 +131,12 @@ impl Sequence {
             known: 0,
             piece: 0,
             turn: (0, 0),
-            detokenizer: Detokenizer::new(request.stop, text.tokenizer.adds_first_space()),
+            telling: Telling::new(request.stop, text.tokenizer.adds_first_space(), room),
             sampling: request.sampling,
-            max_tokens: request.max_tokens as usize,
+            prover: request.prove.then(Prover::default),
             ended: None,
             has_started: false,
-            scoring: None,
+            reading: None,
             place: None,
             steps,
         };
@@ -203,14 +227,17 @@ impl Sequence {
         };
     }
 
-    /// Takes over what others have computed of its tokens. The last token is left to
-    /// compute: its logits are in no cache.
+    /// Takes over what others have computed of its tokens. What is to be known of the
+    /// token after the last one, or is read, is left to compute: it is in no cache.
     pub(super) fn reuse(&mut self, blocks: &mut Blocks) {
-        // What is in the cache has no scores.
-        if self.scoring.is_some() || self.computed != self.blocks.len() * BLOCK_TOKENS {
+        if self.computed != self.blocks.len() * BLOCK_TOKENS {
             return;
         }
-        while self.computed + BLOCK_TOKENS < self.tokens.len() {
+        let first = match &self.reading {
+            Some(reading) => reading.first(),
+            None => self.tokens.len() - 1,
+        };
+        while self.computed + BLOCK_TOKENS <= first {
             let next = &self.tokens[self.computed..self.computed + BLOCK_TOKENS];
             let before = self.blocks.last().copied();
             let Some(block) = blocks.find(self.realm, before, next) else {
@@ -228,8 +255,8 @@ impl Sequence {
         self.blocks.clear();
         (self.computed, self.known, self.piece) = (0, 0, 0);
         self.turn = (0, 0);
-        if let Some(scoring) = &mut self.scoring {
-            scoring.begin_anew();
+        if let Some(reading) = &mut self.reading {
+            reading.begin_anew();
         }
     }
 
@@ -239,7 +266,11 @@ impl Sequence {
             tokens: &self.tokens[self.computed..self.computed + self.piece],
             start: self.computed,
             blocks: &self.blocks,
-            draws: self.scoring.is_none() && self.piece == self.pending(),
+            draws: self.reading.is_none() && self.piece == self.pending(),
+            proves: match &self.reading {
+                Some(reading) => reading.compares(),
+                None => self.prover.is_some(),
+            },
         }
     }
 
@@ -269,7 +300,14 @@ impl Sequence {
     pub(super) fn drawing(&self) -> Drawing {
         Drawing {
             sampling: self.sampling,
-            position: u32::try_from(self.answered()).unwrap_or(u32::MAX),
+            position: u32::try_from(self.telling.tokens()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Takes the state that its next token is drawn from.
+    pub(super) fn prove(&mut self, state: Option<&[bf16]>) {
+        if let (Some(prover), Some(state)) = (&mut self.prover, state) {
+            prover.push(state);
         }
     }
 
@@ -285,30 +323,18 @@ impl Sequence {
     /// answer has ended, if it has.
     fn append(&mut self, text: &Text, id: TokenId) -> (String, Option<EndReason>) {
         self.tokens.push(id);
-        if text.tokenizer.is_end(id) {
-            return (String::new(), Some(EndReason::Stop));
-        }
-        // Some models have more weights than tokens: such a token has no text.
-        let bytes = text.tokenizer.bytes(id).unwrap_or_default();
-        let shown = self.detokenizer.push(&bytes);
-        let full = self.answered() >= self.max_tokens || self.tokens.len() >= text.context;
-        let ended = match (self.detokenizer.is_stopped(), full) {
-            (true, _) => Some(EndReason::Stop),
-            (false, true) => Some(EndReason::Length),
-            (false, false) => None,
-        };
-        (shown, ended)
-    }
-
-    /// Tokens of the answer so far.
-    fn answered(&self) -> usize {
-        self.tokens.len() - self.prompt_length
+        self.telling.push(&*text.tokenizer, id)
     }
 
     /// Ends the answer.
     pub(super) fn end(mut self, reason: EndReason) {
-        let text = self.detokenizer.finish();
-        self.steps.send(Step::Ended { reason, text });
+        let text = self.telling.finish();
+        let proof = self.prover.take().map(Prover::finish);
+        self.steps.send(Step::Ended {
+            reason,
+            text,
+            proof,
+        });
     }
 
     /// Ends it without an answer.

@@ -7,11 +7,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use infernet_protocol::inference::TokenId;
+use infernet_protocol::inference::{EndReason, TokenId};
+use infernet_protocol::verification::TextFigures;
 use tokio::sync::oneshot;
 
+use crate::check;
 use crate::error::{Error, LoadError};
-use crate::port::{Generate, Score, Step, Steps};
+use crate::port::{CheckText, Generate, Score, Step, Steps};
 
 use super::{Limits, Network, Round, Scheduler, Sequence, Text};
 
@@ -39,12 +41,13 @@ struct Request {
 enum Work {
     Generate(Generate),
     Score(Score, oneshot::Sender<Vec<f32>>),
+    Check(Box<CheckText>, oneshot::Sender<TextFigures>),
 }
 
 /// A request whose prompt was understood.
 struct Arrival {
     request: Request,
-    /// Empty where nothing is generated.
+    /// Empty where a text is scored.
     prompt: Vec<TokenId>,
 }
 
@@ -112,6 +115,19 @@ impl Server {
         self.send(Work::Score(score, result), steps)
     }
 
+    /// Takes an answer in to be checked.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if too many wait.
+    pub(crate) fn check(
+        &self,
+        check: CheckText,
+        result: oneshot::Sender<TextFigures>,
+        steps: Steps,
+    ) -> Result<(), Error> {
+        self.send(Work::Check(Box::new(check), result), steps)
+    }
+
     fn send(&self, work: Work, steps: Steps) -> Result<(), Error> {
         let place = Place(Arc::clone(&self.waiting));
         if self.waiting.fetch_add(1, Ordering::SeqCst) >= self.places {
@@ -147,18 +163,56 @@ fn understand(text: &Text, requests: &Receiver<Request>, arrivals: &Sender<Arriv
         if request.steps.is_abandoned() {
             continue;
         }
-        let encode = AssertUnwindSafe(|| match &request.work {
-            Work::Generate(generate) => text.tokenizer.encode_prompt(&generate.prompt),
-            Work::Score(..) => Ok(Vec::new()),
-        });
-        let prompt = catch_unwind(encode)
+        let encode = AssertUnwindSafe(|| encode(text, &request.work));
+        let understood = catch_unwind(encode)
             .unwrap_or_else(|_| Err(Error::Computation("its tokens cannot be told".into())));
-        match prompt {
+        match understood {
             // The other thread goes only after this one was told to.
-            Ok(prompt) => drop(arrivals.send(Arrival { request, prompt })),
+            Ok(Understood::ToCompute(prompt)) => drop(arrivals.send(Arrival { request, prompt })),
+            Ok(Understood::Found(figures)) => tell(request, figures),
             Err(error) => request.steps.send(Step::Failed(error)),
         }
     }
+}
+
+/// What was understood of a request.
+enum Understood {
+    /// It is to be computed; its prompt's tokens.
+    ToCompute(Vec<TokenId>),
+    /// It is a check, and this is all that there is to find.
+    Found(TextFigures),
+}
+
+fn encode(text: &Text, work: &Work) -> Result<Understood, Error> {
+    let tokenizer = &*text.tokenizer;
+    let check = match work {
+        Work::Generate(generate) => {
+            let prompt = tokenizer.encode_prompt(&generate.prompt)?;
+            return Ok(Understood::ToCompute(prompt));
+        }
+        Work::Score(..) => return Ok(Understood::ToCompute(Vec::new())),
+        Work::Check(check, _) => check,
+    };
+    let prompt = tokenizer.encode_prompt(&check.prompt)?;
+    let skip_space = tokenizer.adds_first_space();
+    let fault = check::find_fault(check, tokenizer, skip_space, prompt.len(), text.context)?;
+    match fault.is_some() || check.answer.tokens.is_empty() {
+        true => Ok(Understood::Found(check::only(check, fault))),
+        false => Ok(Understood::ToCompute(prompt)),
+    }
+}
+
+/// Ends a check.
+fn tell(request: Request, figures: TextFigures) {
+    if let Work::Check(_, result) = request.work {
+        // Whoever asked may have gone.
+        let _ = result.send(figures);
+    }
+    request.steps.send(Step::Ended {
+        reason: EndReason::Length,
+        text: String::new(),
+        proof: None,
+    });
 }
 
 /// Does rounds until it is told to stop.
@@ -198,6 +252,7 @@ fn arrive<N: Network>(scheduler: &mut Scheduler<N>, arrival: Arrival) {
     let begin = AssertUnwindSafe(|| match work {
         Work::Generate(generate) => Sequence::new(text, has, generate, prompt, steps),
         Work::Score(score, result) => Sequence::to_score(text, has, score, result, steps),
+        Work::Check(check, result) => Sequence::to_check(text, has, *check, prompt, result, steps),
     });
     // One that makes a library panic must not end the others; its reader hears that the
     // engine has stopped.

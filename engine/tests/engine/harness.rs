@@ -10,6 +10,7 @@ use infernet_engine::{
 use infernet_protocol::inference::{
     Dtype, EndReason, Message, ModelId, Prompt, Role, Sampling, TokenId,
 };
+use infernet_protocol::payload::Proof;
 use serde::de::DeserializeOwned;
 
 pub fn tree() -> &'static Path {
@@ -92,6 +93,7 @@ pub fn request(engine: &dyn Engine, prompt: Prompt) -> Generate {
         max_tokens: 48,
         stop: vec![],
         prefix: vec![],
+        prove: false,
         standing: Standing::default(),
     }
 }
@@ -105,6 +107,7 @@ pub struct Answer {
     pub pieces: Vec<String>,
     pub rest: String,
     pub end: Option<Result<EndReason, Error>>,
+    pub proof: Option<Proof>,
 }
 
 impl Answer {
@@ -129,7 +132,12 @@ impl Answer {
                 self.ids.push(id);
                 self.pieces.push(text);
             }
-            Step::Ended { reason, text } => {
+            Step::Ended {
+                reason,
+                text,
+                proof,
+            } => {
+                self.proof = proof;
                 self.rest = text;
                 self.end = Some(Ok(reason));
             }

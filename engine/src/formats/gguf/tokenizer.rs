@@ -215,7 +215,7 @@ mod tests {
         let mut text = Detokenizer::new(vec![], tokenizer.adds_first_space());
         let mut shown: String = tokens
             .iter()
-            .map(|&token| text.push(&tokenizer.bytes(token).unwrap()))
+            .map(|&token| text.push(&tokenizer.bytes_of(token).unwrap()))
             .collect();
         shown.push_str(&text.finish());
         shown

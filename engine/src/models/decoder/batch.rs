@@ -21,6 +21,8 @@ pub(crate) struct Row<'a> {
     pub(crate) blocks: &'a [u32],
     /// Whether the logits after its last token are wanted.
     pub(crate) draws: bool,
+    /// Whether, where it draws, the state is wanted that these logits are made of.
+    pub(crate) proves: bool,
 }
 
 impl Row<'_> {

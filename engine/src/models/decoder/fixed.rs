@@ -14,7 +14,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::batch::{Batch, Row};
 use super::store::{BLOCK_TOKENS, Store};
-use super::{Config, Decoder, to_rows};
+use super::{Config, Decoder, Prediction, predictions};
 use crate::cuda::{Graph, Recorder};
 
 /// The fewest blocks of a row that a step is made for: a recording for less
@@ -42,12 +42,15 @@ pub(super) struct Steps {
     spare: i64,
 }
 
-/// What steps of so many rows give, f32 `[rows, vocabulary]`.
+/// What steps of so many rows give.
 #[derive(Debug)]
-struct Logits {
-    made: Tensor,
+struct Given {
+    /// f32 `[rows, vocabulary]`.
+    logits: Tensor,
     /// Where the processor reads them.
     read: Tensor,
+    /// What the logits are made of, `[rows, width]`; seldom read.
+    states: Tensor,
 }
 
 /// A step for so many rows of so many blocks.
@@ -57,8 +60,8 @@ struct Step {
     blocks: usize,
     /// Token, position and blocks of each row, int64 `[rows, 2 + blocks]`.
     numbers: Tensor,
-    /// Steps of as many rows share them.
-    logits: Logits,
+    /// Steps of as many rows share it.
+    given: Given,
     graph: Option<Graph>,
 }
 
@@ -86,7 +89,7 @@ impl Steps {
         decoder: &Decoder,
         rows: &[Row<'_>],
         store: &mut Store,
-    ) -> Result<Vec<Vec<f32>>, TchError> {
+    ) -> Result<Vec<Prediction>, TchError> {
         let used = rows
             .iter()
             .map(|row| row.end().div_ceil(BLOCK_TOKENS))
@@ -101,9 +104,9 @@ impl Steps {
             Some(graph) => graph.replay()?,
             None => step.compute(decoder, store)?,
         }
-        let logits = step.read(rows);
+        let predictions = step.read(rows);
         self.steps.push(step);
-        logits
+        predictions
     }
 
     /// The step of this size, off the list.
@@ -116,27 +119,29 @@ impl Steps {
             self.steps.remove(0);
         }
         let beside = self.steps.iter().find(|step| step.rows == rows);
-        let shape = [rows as i64, decoder.config.vocabulary];
         let shape_of_numbers = [rows as i64, BLOCKS + blocks as i64];
         Ok(Step {
             rows,
             blocks,
             numbers: Tensor::f_zeros(shape_of_numbers, (Kind::Int64, self.device))?,
-            logits: match beside {
-                Some(step) => step.logits.shared(),
-                None => self.logits(shape)?,
+            given: match beside {
+                Some(step) => step.given.shared(),
+                None => self.given(decoder, rows as i64)?,
             },
             graph: None,
         })
     }
 
-    fn logits(&self, shape: [i64; 2]) -> Result<Logits, TchError> {
-        Ok(Logits {
-            made: Tensor::f_zeros(shape, (Kind::Float, self.device))?,
+    fn given(&self, decoder: &Decoder, rows: i64) -> Result<Given, TchError> {
+        let (width, vocabulary) = (decoder.config.width, decoder.config.vocabulary);
+        let states = (decoder.placement.kind, self.device);
+        Ok(Given {
+            logits: Tensor::f_zeros([rows, vocabulary], (Kind::Float, self.device))?,
             read: match &self.recorder {
-                Some(recorder) => recorder.pinned(shape[0], shape[1])?,
-                None => Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?,
+                Some(recorder) => recorder.pinned(rows, vocabulary)?,
+                None => Tensor::f_zeros([rows, vocabulary], (Kind::Float, Device::Cpu))?,
             },
+            states: Tensor::f_zeros([rows, width], states)?,
         })
     }
 
@@ -177,30 +182,37 @@ impl Step {
         self.numbers.f_copy_(&numbers)
     }
 
-    /// The work itself, from `numbers` to `logits`.
+    /// The work itself, from `numbers` to what is `given`.
     fn compute(&self, decoder: &Decoder, store: &mut Store) -> Result<(), TchError> {
         let batch = Batch::fixed(decoder, &self.numbers)?;
         let hidden = decoder.hidden(&batch, store)?;
-        let logits = decoder.head.forward(&decoder.norm.forward(&hidden)?)?;
-        self.logits.made.shallow_clone().f_copy_(&logits)
+        let states = decoder.norm.forward(&hidden)?;
+        self.given.states.shallow_clone().f_copy_(&states)?;
+        let logits = decoder.head.forward(&states)?;
+        self.given.logits.shallow_clone().f_copy_(&logits)
     }
 
-    /// Waits for the logits of the rows that draw.
-    fn read(&self, rows: &[Row<'_>]) -> Result<Vec<Vec<f32>>, TchError> {
-        let used = |logits: &Tensor| logits.f_narrow(0, 0, rows.len() as i64);
-        let mut read = used(&self.logits.read)?;
-        read.f_copy_(&used(&self.logits.made)?)?;
-        let logits = to_rows(&read)?;
-        let drawn = logits.into_iter().zip(rows).filter(|(_, row)| row.draws);
-        Ok(drawn.map(|(logits, _)| logits).collect())
+    /// Waits for what it says to the rows that draw.
+    fn read(&self, rows: &[Row<'_>]) -> Result<Vec<Prediction>, TchError> {
+        let used = |given: &Tensor| given.f_narrow(0, 0, rows.len() as i64);
+        let mut read = used(&self.given.read)?;
+        read.f_copy_(&used(&self.given.logits)?)?;
+        let states = used(&self.given.states)?;
+        let predictions = predictions(&read, &states, |row| rows[row].proves)?;
+        let drawn = predictions
+            .into_iter()
+            .zip(rows)
+            .filter(|(_, row)| row.draws);
+        Ok(drawn.map(|(prediction, _)| prediction).collect())
     }
 }
 
-impl Logits {
+impl Given {
     fn shared(&self) -> Self {
         Self {
-            made: self.made.shallow_clone(),
+            logits: self.logits.shallow_clone(),
             read: self.read.shallow_clone(),
+            states: self.states.shallow_clone(),
         }
     }
 }
@@ -212,7 +224,7 @@ pub(super) fn forward(
     rows: &[Row<'_>],
     store: &mut Store,
     steps: &mut Steps,
-) -> Result<Vec<Vec<f32>>, TchError> {
+) -> Result<Vec<Prediction>, TchError> {
     let (decoding, filling): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.tokens.len() == 1);
     let mut decoded = match decoding.is_empty() {
         true => Vec::new(),

@@ -108,6 +108,7 @@ fn differences(decoder: &Decoder, prompts: &[Prompt], answers: &[Answer]) -> Vec
                 start,
                 blocks: &tables[row],
                 draws: end >= prompt,
+                proves: false,
             });
             done[row] = end;
             of.extend((end >= prompt).then(|| (row, end - prompt)));
@@ -115,11 +116,11 @@ fn differences(decoder: &Decoder, prompts: &[Prompt], answers: &[Answer]) -> Vec
         if rows.is_empty() {
             return found;
         }
-        let logits = decoder.forward(&rows, &mut store).unwrap();
-        assert_eq!(logits.len(), of.len());
-        for (logits, (row, number)) in logits.iter().zip(of) {
+        let said = decoder.forward(&rows, &mut store).unwrap();
+        assert_eq!(said.len(), of.len());
+        for (said, (row, number)) in said.iter().zip(of) {
             let (token, expected) = (answers[row].output[number], answers[row].logprobs[number]);
-            found.push((log_probability(logits, token) - expected).abs());
+            found.push((log_probability(&said.logits, token) - expected).abs());
         }
     }
 }

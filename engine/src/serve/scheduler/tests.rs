@@ -3,20 +3,23 @@
 //! answer is another.
 #![allow(clippy::unwrap_used)]
 
-mod scoring;
+mod reading;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use half::bf16;
 use infernet_protocol::inference::{EndReason, ModelId, Prompt, Sampling, TokenId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::models::decoder::Row;
+use crate::models::decoder::{Prediction, Row};
 use crate::port::{Generate, Generation, MAX_AHEAD, Standing, Step};
 use crate::tokenizer::Tokenizer;
 
 const VOCABULARY: u64 = 320;
+/// The width of its states.
+const STATE: u32 = 8;
 /// Tokens that end an answer.
 const END: TokenId = 2;
 /// A batch with this token in it panics.
@@ -43,7 +46,7 @@ impl Network for Fake {
         u64::from(token) < VOCABULARY
     }
 
-    fn forward(&mut self, rows: &[Row<'_>]) -> Result<Vec<Vec<f32>>, Error> {
+    fn forward(&mut self, rows: &[Row<'_>]) -> Result<Vec<Prediction>, Error> {
         assert!(!rows.iter().any(|row| row.tokens.contains(&POISON)));
         self.batches.lock().unwrap().push(Batch {
             rows: rows.len(),
@@ -57,7 +60,7 @@ impl Network for Fake {
             self.keep(row);
         }
         let drawing = rows.iter().filter(|row| row.draws);
-        Ok(drawing.map(|row| self.logits(row)).collect())
+        Ok(drawing.map(|row| self.said(row, &self.held(row))).collect())
     }
 
     fn score(&mut self, row: Row<'_>, next: &[TokenId]) -> Result<Vec<f32>, Error> {
@@ -70,6 +73,21 @@ impl Network for Fake {
         Ok(scores
             .map(|(at, &next)| likeness(before(at), next))
             .collect())
+    }
+
+    fn inspect(
+        &mut self,
+        row: Row<'_>,
+        first: usize,
+        see: &mut dyn FnMut(Vec<Prediction>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        assert!(!row.draws && !row.tokens.contains(&POISON));
+        self.keep(&row);
+        let held = self.held(&row);
+        for at in row.start + first..held.len() {
+            see(vec![self.said(&row, &held[..=at])])?;
+        }
+        Ok(())
     }
 }
 
@@ -89,14 +107,15 @@ impl Fake {
         (0..row.start + row.tokens.len()).map(held).collect()
     }
 
-    fn logits(&self, row: &Row<'_>) -> Vec<f32> {
-        let tokens = self.held(row);
+    /// What is said after these tokens.
+    fn said(&self, row: &Row<'_>, tokens: &[TokenId]) -> Prediction {
         let mut logits = vec![0.0; VOCABULARY as usize];
-        logits[next(&tokens) as usize] = match tokens.last() {
+        logits[next(tokens) as usize] = match tokens.last() {
             Some(&MADNESS) => f32::NAN,
             _ => 1.0,
         };
-        logits
+        let state = row.proves.then(|| state(tokens));
+        Prediction { logits, state }
     }
 }
 
@@ -105,6 +124,14 @@ fn next(tokens: &[TokenId]) -> TokenId {
     let mut hasher = DefaultHasher::new();
     tokens.hash(&mut hasher);
     (hasher.finish() % 290) as TokenId + 1
+}
+
+/// The state after these tokens: all of them have a part in it.
+fn state(tokens: &[TokenId]) -> Vec<bf16> {
+    let number = |place| f32::from(next(&[tokens, &[place]].concat()) as u16);
+    (0..STATE)
+        .map(|place| bf16::from_f32(number(place)))
+        .collect()
 }
 
 /// How a token is scored after these tokens.
@@ -212,6 +239,7 @@ impl Bench {
             max_tokens: most as u32,
             stop: vec![],
             prefix: vec![],
+            prove: false,
             standing,
         };
         let text = self.scheduler.text().clone();
@@ -566,6 +594,7 @@ fn a_prompt_without_room_is_refused() {
         max_tokens: 1,
         stop: vec![],
         prefix: vec![],
+        prove: false,
         standing: Standing::default(),
     };
     let text = bench.scheduler.text();

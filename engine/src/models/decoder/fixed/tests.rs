@@ -173,14 +173,26 @@ fn row<'a>(tokens: &'a [TokenId], start: usize, blocks: &'a [u32]) -> Row<'a> {
         start,
         blocks,
         draws: true,
+        proves: true,
     }
 }
 
-/// The largest distance between two rows of logits, as a share of their size.
-fn distance(a: &[f32], b: &[f32]) -> f32 {
+/// The largest distance between two predictions, as a share of their size.
+fn distance(a: &Prediction, b: &Prediction) -> f32 {
+    let numbers = |said: &Prediction| -> Vec<f32> {
+        let state = said.state.iter().flatten();
+        state.map(|number| number.to_f32()).collect()
+    };
+    let of_states = apart(&numbers(a), &numbers(b));
+    // A state is rounded to bf16: 8 bits.
+    (of_states - 1.0 / 256.0).max(apart(&a.logits, &b.logits))
+}
+
+/// The largest distance between two rows of numbers, as a share of their size.
+fn apart(a: &[f32], b: &[f32]) -> f32 {
     let size = a.iter().fold(0_f32, |size, number| size.max(number.abs()));
     let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-    assert!(size > 0.1, "logits of nothing");
+    assert!(size > 0.1 && a.len() == b.len(), "numbers of nothing");
     assert!(a.iter().chain(b).all(|number| number.is_finite()));
     apart.fold(0_f32, f32::max) / size
 }
@@ -203,7 +215,8 @@ fn compare(name: &str, config: Config, kind: Kind, allowed: f32) {
         assert!(distance(expected, drawn) <= allowed, "{name}: prompts");
     }
     for round in 0..4 {
-        for ((tokens, _), logits) in sequences.iter_mut().zip(&drawn) {
+        for ((tokens, _), said) in sequences.iter_mut().zip(&drawn) {
+            let logits = &said.logits;
             let most = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
             tokens.push(most.unwrap() as TokenId);
         }
