@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod answers;
+mod checking;
 mod damaged;
 mod embeddings;
 mod families;

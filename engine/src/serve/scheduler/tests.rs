@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use half::bf16;
 use infernet_protocol::inference::{EndReason, ModelId, Prompt, Sampling, TokenId};
+use infernet_protocol::payload::Proof;
 use proptest::prelude::*;
 
 use super::*;
 use crate::models::decoder::{Prediction, Row};
 use crate::port::{Generate, Generation, MAX_AHEAD, Standing, Step};
+use crate::proof::Prover;
 use crate::tokenizer::Tokenizer;
 
 const VOCABULARY: u64 = 320;
 /// The width of its states.
-const STATE: u32 = 8;
+const STATE: u32 = 4;
 /// Tokens that end an answer.
 const END: TokenId = 2;
 /// A batch with this token in it panics.
@@ -151,6 +153,16 @@ fn alone(prompt: &[TokenId], most: usize) -> Vec<TokenId> {
     tokens.split_off(prompt.len())
 }
 
+/// How an answer is proven that is computed alone.
+fn proven_alone(prompt: &[TokenId], answer: &[TokenId]) -> Proof {
+    let text = [prompt, answer].concat();
+    let mut prover = Prover::default();
+    for end in prompt.len()..text.len() {
+        prover.push(&state(&text[..end]));
+    }
+    prover.finish()
+}
+
 fn tokenizer() -> Arc<Tokenizer> {
     static TOKENIZER: OnceLock<Arc<Tokenizer>> = OnceLock::new();
     let load = || {
@@ -175,6 +187,7 @@ struct Reader {
     got: Vec<TokenId>,
     has_started: bool,
     end: Option<Result<EndReason, Error>>,
+    proof: Option<Proof>,
 }
 
 impl Reader {
@@ -193,7 +206,10 @@ impl Reader {
                     assert!(self.has_started);
                     self.got.push(id);
                 }
-                Step::Ended { reason, .. } => self.end = Some(Ok(reason)),
+                Step::Ended { reason, proof, .. } => {
+                    self.end = Some(Ok(reason));
+                    self.proof = proof;
+                }
                 Step::Failed(error) => self.end = Some(Err(error)),
             }
         }
@@ -239,7 +255,7 @@ impl Bench {
             max_tokens: most as u32,
             stop: vec![],
             prefix: vec![],
-            prove: false,
+            prove: true,
             standing,
         };
         let text = self.scheduler.text().clone();
@@ -254,6 +270,7 @@ impl Bench {
             got: vec![],
             has_started: false,
             end: None,
+            proof: None,
         });
         self.readers.len() - 1
     }
@@ -297,6 +314,8 @@ impl Bench {
                     let stops = whole.last() == Some(&END);
                     assert_eq!(*reason == EndReason::Stop, stops);
                     assert_eq!(reader.got, whole, "the whole answer");
+                    let proof = proven_alone(&reader.prompt, &whole);
+                    assert_eq!(reader.proof, Some(proof), "how it was computed");
                 }
                 Some(Err(error)) => panic!("{error}"),
                 None => assert!(reader.generation.is_none(), "it has no end"),
