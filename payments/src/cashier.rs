@@ -124,10 +124,7 @@ impl Cashier {
             Planned::Before(intent) if intent.standing == Standing::Planned => intent,
             Planned::Before(intent) => return Ok(intent),
         };
-        mortality::point(match due.reason {
-            Reason::TopUp => "payment-planned",
-            Reason::Refund => "refund-planned",
-        });
+        mortality::point(points(due.reason).0);
         if !self
             .step(&intent, Standing::Planned, Standing::UnderWay, now)
             .await?
@@ -144,16 +141,11 @@ impl Cashier {
             mortality::point("payment-under-way");
         }
         let answer = self.rail.pay(&order).await;
-        mortality::point(match due.reason {
-            Reason::TopUp => "wallet-told",
-            Reason::Refund => "refund-paid",
-        });
+        mortality::point(points(due.reason).1);
         match answer {
             Ok(payment) => {
                 self.book(&intent, &payment, now).await?;
-                if due.reason == Reason::TopUp {
-                    mortality::point("payment-booked");
-                }
+                mortality::point(points(due.reason).2);
                 self.reread(intent).await
             }
             Err(error) => {
@@ -339,6 +331,10 @@ impl Cashier {
 
     /// Gives up what was planned and never begun.
     async fn give_up(&self, intent: &Intent, now: Timestamp) -> Result<(), Error> {
+        // Its invoice may have been made: whoever pursues it takes that back.
+        if is_hold(intent) {
+            return Ok(());
+        }
         match now >= intent.changed_at + REQUEST_LIFE {
             true => self.fail(intent, Standing::Planned, now).await,
             false => Ok(()),
@@ -357,8 +353,12 @@ impl Cashier {
     /// Writes down what the wallet says of an intent.
     async fn book(&self, intent: &Intent, payment: &Payment, now: Timestamp) -> Result<(), Error> {
         match payment.state {
-            State::Pending if has_run_out(intent, now) => {
+            State::Pending if has_run_out(intent, now) && !is_hold(intent) => {
                 self.fail(intent, Standing::UnderWay, now).await
+            }
+            // Less than was asked for is no hold: whoever pursues it gives it back.
+            State::Held if is_hold(intent) && payment.amount >= intent.amount => {
+                self.held(intent, now).await
             }
             State::Pending | State::Held => Ok(()),
             State::Settled { at, fee, .. } => {
@@ -387,9 +387,15 @@ impl Cashier {
         if is_top_up {
             mortality::point("top-up-seen");
         }
+        if is_hold(intent) {
+            mortality::point("settled-seen");
+        }
         let is_new = self.ledger.settle(intent, amount, fee, at).await?;
         if is_top_up {
             mortality::point("top-up-booked");
+        }
+        if is_hold(intent) {
+            mortality::point("charged");
         }
         let is_awaited = awaited.remove(&intent.key).is_some();
         if is_new || is_awaited {
@@ -398,9 +404,21 @@ impl Cashier {
         Ok(())
     }
 
+    async fn held(&self, intent: &Intent, now: Timestamp) -> Result<(), Error> {
+        let _alone = self.awaited.lock().await;
+        mortality::point("hold-seen");
+        if self.ledger.held(&intent.key, now).await? {
+            self.tell(intent, Standing::Held, intent.amount, Msat::ZERO);
+        }
+        Ok(())
+    }
+
     async fn fail(&self, intent: &Intent, from: Standing, now: Timestamp) -> Result<(), Error> {
         let mut awaited = self.awaited.lock().await;
-        let is_new = self.step(intent, from, Standing::Failed, now).await?;
+        let is_new = match is_hold(intent) {
+            true => self.ledger.went_back(&intent.key, now).await?,
+            false => self.step(intent, from, Standing::Failed, now).await?,
+        };
         let is_failed = is_new || self.reread(intent.clone()).await?.standing == Standing::Failed;
         let is_awaited = is_failed && awaited.remove(&intent.key).is_some();
         if is_new || is_awaited {
@@ -453,6 +471,27 @@ impl Cashier {
         let known = self.ledger.intent(intent.direction, &hash).await?;
         Ok(known.unwrap_or(intent))
     }
+}
+
+/// The points of a payment at which tests kill us: planned, the wallet told, and booked.
+const fn points(reason: Reason) -> (&'static str, &'static str, &'static str) {
+    match reason {
+        Reason::TopUp => ("payment-planned", "wallet-told", "payment-booked"),
+        Reason::Refund => ("refund-planned", "refund-paid", "refund-booked"),
+        Reason::Hold => (
+            "hold-payment-planned",
+            "hold-wallet-told",
+            "hold-payment-booked",
+        ),
+        Reason::Payout => ("payout-planned", "payout-paid", "payout-booked"),
+        Reason::Credit => ("credit-planned", "credit-paid", "credit-booked"),
+    }
+}
+
+/// Whether an intent is a hold of ours, whose invoice we end ourselves: it may still be paid as long as the wallet
+/// does not know better.
+fn is_hold(intent: &Intent) -> bool {
+    (intent.direction, intent.reason) == (Direction::Incoming, Reason::Hold)
 }
 
 /// What a payment has moved: what its payee has, and what it cost besides. What we pay arrives as invoiced; wallets

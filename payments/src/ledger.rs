@@ -10,7 +10,10 @@
 //! us. So a provider's tab with a buyer that has paid ahead is negative, as is the income account: earnings are its
 //! opposite.
 
+mod account;
 mod behind;
+mod entering;
+mod escrow;
 mod intent;
 mod journal;
 mod lock;
@@ -29,11 +32,13 @@ use nostr::{PublicKey, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
+pub use self::account::Account;
+pub use self::escrow::{Bill, Credit, Dues, Escrow, Hold, HoldDue, PlannedHold, Sums, Will, Work};
 pub use self::intent::{Budget, Caps, Due, Intent, Planned, Reason, Standing};
 pub use self::journal::{Line, Tabs};
 pub use self::lock::TabLock;
 pub use self::opening::Opening;
-pub use self::posting::{Account, Posted, Posting};
+pub use self::posting::{GroupName, Posted, Posting};
 pub use self::reconcile::{Difference, Report};
 pub use self::signed::Signed;
 
@@ -66,10 +71,10 @@ pub enum Error {
         /// In all.
         all: u64,
     },
-    /// Pay back no more than that.
-    #[error("no more than {left} is left on that tab")]
+    /// Pay no more than that.
+    #[error("no more than {left} is left of that")]
     NotLeft {
-        /// What is left, refunds under way taken off.
+        /// What is left on the tab, of the credit, or owed; payments under way taken off.
         left: Msat,
     },
     /// Wait until tomorrow, or raise the budget.

@@ -561,6 +561,11 @@ pub fn invoice_description(award: &EventId) -> String {
     format!("infernet tab, award {award}")
 }
 
+/// What an invoice for accepted work in escrow says that it is for.
+pub fn payout_description(award: &EventId) -> String {
+    format!("infernet payout, award {award}")
+}
+
 /// Why a provider does not take an award on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

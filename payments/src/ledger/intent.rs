@@ -14,6 +14,12 @@ pub enum Reason {
     TopUp,
     /// A provider pays back what is left of one.
     Refund,
+    /// A buyer pays for a group of a batch, and its aggregator holds that.
+    Hold,
+    /// An aggregator pays a provider what it owes it.
+    Payout,
+    /// An aggregator pays back what is left of a buyer's credit.
+    Credit,
 }
 
 impl Reason {
@@ -21,6 +27,9 @@ impl Reason {
         match self {
             Self::TopUp => "top-up",
             Self::Refund => "refund",
+            Self::Hold => "hold",
+            Self::Payout => "payout",
+            Self::Credit => "credit",
         }
     }
 
@@ -28,6 +37,9 @@ impl Reason {
         match name {
             "top-up" => Ok(Self::TopUp),
             "refund" => Ok(Self::Refund),
+            "hold" => Ok(Self::Hold),
+            "payout" => Ok(Self::Payout),
+            "credit" => Ok(Self::Credit),
             _ => Err(Error::Damaged("an unknown reason")),
         }
     }
@@ -40,6 +52,8 @@ pub enum Standing {
     Planned,
     /// The wallet has been told, or may have been.
     UnderWay,
+    /// The wallet holds it for us: an invoice that was paid, and is neither taken nor given back.
+    Held,
     /// Done, and posted.
     Settled,
     /// Nothing came of it.
@@ -51,6 +65,7 @@ impl Standing {
         match self {
             Self::Planned => "planned",
             Self::UnderWay => "under-way",
+            Self::Held => "held",
             Self::Settled => "settled",
             Self::Failed => "failed",
         }
@@ -60,6 +75,7 @@ impl Standing {
         match name {
             "planned" => Ok(Self::Planned),
             "under-way" => Ok(Self::UnderWay),
+            "held" => Ok(Self::Held),
             "settled" => Ok(Self::Settled),
             "failed" => Ok(Self::Failed),
             _ => Err(Error::Damaged("an unknown standing")),
@@ -116,6 +132,24 @@ impl Intent {
                 amount,
                 fee,
             },
+            (Direction::Outgoing, Reason::Hold) => Posting::HoldPaid {
+                hash,
+                aggregator: other,
+                amount,
+                fee,
+            },
+            (Direction::Outgoing, Reason::Payout) => Posting::PayoutPaid {
+                hash,
+                provider: other,
+                amount,
+                fee,
+            },
+            (Direction::Outgoing, Reason::Credit) => Posting::CreditPaid {
+                hash,
+                buyer: other,
+                amount,
+                fee,
+            },
             (Direction::Incoming, Reason::TopUp) => Posting::TopUpReceived {
                 hash,
                 buyer: other,
@@ -124,6 +158,21 @@ impl Intent {
             (Direction::Incoming, Reason::Refund) => Posting::RefundReceived {
                 hash,
                 provider: other,
+                amount,
+            },
+            (Direction::Incoming, Reason::Hold) => Posting::HoldClaimed {
+                hash,
+                buyer: other,
+                amount,
+            },
+            (Direction::Incoming, Reason::Payout) => Posting::PayoutReceived {
+                hash,
+                aggregator: other,
+                amount,
+            },
+            (Direction::Incoming, Reason::Credit) => Posting::CreditReceived {
+                hash,
+                aggregator: other,
                 amount,
             },
         }

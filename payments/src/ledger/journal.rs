@@ -16,7 +16,7 @@ pub type Tabs = Vec<(PublicKey, i64)>;
 pub struct Line {
     /// When it was posted.
     pub at: Timestamp,
-    /// Why: `top-up`, `refund`, `charge` or `outside`.
+    /// Why: `top-up`, `refund`, `charge`, `outside`, `hold`, `payout`, `credit`, `bond`, `forfeit` or `write-off`.
     pub reason: String,
     /// The payment's hash, or the award's id for a charge.
     pub reference: [u8; 32],
@@ -87,7 +87,7 @@ impl Ledger {
     }
 
     /// The entries of an account since then, the oldest first. For income and spending the counterparty is that of
-    /// the tab it was put on.
+    /// the tab, credit or payout it was put on.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -97,7 +97,8 @@ impl Ledger {
         let rows = sqlx::query!(
             r#"SELECT at_s, reason, entries.reference, entries.amount_msat,
                       (SELECT tab.counterparty FROM entries AS tab
-                       WHERE tab.posting = entries.posting AND tab.account = 'tab')
+                       WHERE tab.posting = entries.posting
+                          AND tab.account IN ('tab', 'credit', 'payout'))
                           AS "counterparty: Vec<u8>"
                FROM entries JOIN postings ON postings.id = entries.posting
                WHERE account = ? AND entries.counterparty IS ? AND at_s >= ?

@@ -5,10 +5,10 @@ use infernet_protocol::money::Msat;
 use nostr::{EventId, PublicKey, Timestamp};
 use sqlx::{Sqlite, Transaction};
 
+use super::entering::post;
 use super::intent::{Budget, Caps, Due, Intent, Planned, Reason, Standing, direction_name};
 use super::journal::carried;
-use super::posting::post;
-use super::{Error, Ledger, amount, bytes32, instant, key, msat, seconds};
+use super::{Error, Ledger, amount, bytes32, escrow, instant, key, msat, seconds};
 use crate::rail::{Direction, OrderKey};
 use crate::{Invoice, PaymentHash};
 
@@ -76,9 +76,7 @@ impl Ledger {
                 false => Err(Error::Conflict),
             };
         }
-        if due.reason == Reason::Refund {
-            is_left(&mut change, &due.counterparty, invoice.amount()).await?;
-        }
+        check_left(&mut change, due, invoice.amount()).await?;
         if let Some(budget) = budget {
             check(&mut change, budget, invoice.amount()).await?;
         }
@@ -112,10 +110,7 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<Intent, Error> {
         let mut change = self.change().await?;
-        let (theirs, all) = unpaid_invoices(&mut change, &due.counterparty).await?;
-        if theirs >= caps.for_one || all >= caps.in_all {
-            return Err(Error::TooManyInvoices { theirs, all });
-        }
+        check_caps(&mut change, &due.counterparty, caps).await?;
         let intent = Intent {
             key: OrderKey::random(),
             direction: Direction::Incoming,
@@ -206,7 +201,7 @@ impl Ledger {
         let mut change = self.change().await?;
         let done = sqlx::query!(
             "UPDATE intents SET state = 'settled', changed_s = ?
-             WHERE key = ? AND state IN ('under-way', 'failed')",
+             WHERE key = ? AND state IN ('under-way', 'held', 'failed')",
             now,
             key
         )
@@ -216,11 +211,12 @@ impl Ledger {
             return Ok(false);
         }
         post(&mut change, &intent.posting(hash, amount, fee), at).await?;
+        escrow::settled(&mut change, intent, at).await?;
         change.commit().await?;
         Ok(true)
     }
 
-    /// The intents that are planned or under way, the oldest first.
+    /// The intents that are planned, under way or held, the oldest first.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -229,7 +225,7 @@ impl Ledger {
             Row,
             "SELECT key, direction, reason, counterparty, award, amount_msat, max_fee_msat,
                     invoice, state, planned_s, changed_s
-             FROM intents WHERE state IN ('planned', 'under-way') ORDER BY planned_s, rowid"
+             FROM intents WHERE state IN ('planned', 'under-way', 'held') ORDER BY planned_s, rowid"
         )
         .fetch_all(&self.pool)
         .await?;
@@ -339,6 +335,33 @@ async fn paid_since(
     msat(spent)
 }
 
+/// Whether one more invoice may wait for this one to pay it.
+pub(super) async fn check_caps(
+    change: &mut Transaction<'static, Sqlite>,
+    of: &PublicKey,
+    caps: Caps,
+) -> Result<(), Error> {
+    let (theirs, all) = unpaid_invoices(change, of).await?;
+    match theirs >= caps.for_one || all >= caps.in_all {
+        true => Err(Error::TooManyInvoices { theirs, all }),
+        false => Ok(()),
+    }
+}
+
+/// Whether we owe so much, where what is due is a debt of ours.
+async fn check_left(
+    change: &mut Transaction<'static, Sqlite>,
+    due: &Due,
+    amount: Msat,
+) -> Result<(), Error> {
+    match due.reason {
+        Reason::Refund => is_left(change, &due.counterparty, amount).await,
+        Reason::Credit => escrow::is_credit_left(change, &due.counterparty, amount).await,
+        Reason::Payout => escrow::is_payout_left(change, &due.counterparty, amount).await,
+        Reason::TopUp | Reason::Hold => Ok(()),
+    }
+}
+
 /// Whether so much can be paid back.
 async fn is_left(
     change: &mut Transaction<'static, Sqlite>,
@@ -369,7 +392,8 @@ async fn check(
     }
 }
 
-async fn find(
+/// The intent for a payment.
+pub(super) async fn find(
     change: &mut Transaction<'static, Sqlite>,
     direction: Direction,
     hash: &PaymentHash,
@@ -388,7 +412,28 @@ async fn find(
     row.map(Row::read).transpose()
 }
 
-async fn insert(change: &mut Transaction<'static, Sqlite>, intent: &Intent) -> Result<(), Error> {
+/// The intent of this name.
+pub(super) async fn by_key(
+    change: &mut Transaction<'static, Sqlite>,
+    name: &OrderKey,
+) -> Result<Option<Intent>, Error> {
+    let name = name.as_bytes().to_vec();
+    let row = sqlx::query_as!(
+        Row,
+        "SELECT key, direction, reason, counterparty, award, amount_msat, max_fee_msat,
+                invoice, state, planned_s, changed_s
+         FROM intents WHERE key = ?",
+        name
+    )
+    .fetch_optional(&mut **change)
+    .await?;
+    row.map(Row::read).transpose()
+}
+
+pub(super) async fn insert(
+    change: &mut Transaction<'static, Sqlite>,
+    intent: &Intent,
+) -> Result<(), Error> {
     let key = intent.key.as_bytes().to_vec();
     let direction = direction_name(intent.direction);
     let reason = intent.reason.name();

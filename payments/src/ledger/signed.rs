@@ -6,7 +6,7 @@ use nostr::secp256k1::schnorr::Signature;
 use nostr::{EventId, PublicKey, Timestamp};
 use sqlx::{Sqlite, Transaction};
 
-use super::posting::post;
+use super::entering::post;
 use super::{Error, Ledger, Posting, amount, bytes32, key, msat};
 use crate::tab::{Statement, Totals};
 
