@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::blobs::{self, Blobs};
 use crate::document::document;
 use crate::options::Options;
 use crate::page::page;
@@ -38,6 +39,8 @@ pub struct Site {
     pub store: Arc<Store>,
     /// Who serves websockets.
     pub sessions: Sessions,
+    /// What answers about blobs, if these are served.
+    pub blobs: Option<Arc<Blobs>>,
     /// Holds each websocket's task.
     pub tasks: TaskTracker,
     /// Ends each websocket's task at once.
@@ -55,11 +58,13 @@ pub struct Connection {
 
 /// The routes. Each connection lays its [`Connection`] over them.
 pub fn router(site: Arc<Site>) -> Router {
+    let blobs = site.blobs.clone().map(blobs::router).unwrap_or_default();
     Router::new()
         .route("/", any(root))
         .route("/health", get(health))
-        .layer(map_response(one_request))
         .with_state(site)
+        .merge(blobs)
+        .layer(map_response(one_request))
 }
 
 /// Ends the connection after one answer, unless it becomes a websocket: nobody asks HTTP here twice, and places are
@@ -183,7 +188,7 @@ fn names(headers: &HeaderMap, name: header::HeaderName, value: &str) -> bool {
 }
 
 /// What the client calls this relay.
-fn host(headers: &HeaderMap) -> &str {
+pub fn host(headers: &HeaderMap) -> &str {
     let host = headers.get(header::HOST);
     host.and_then(|host| host.to_str().ok()).unwrap_or_default()
 }

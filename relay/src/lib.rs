@@ -6,10 +6,13 @@
 //! A connection comes in at `server`, is answered by `http`, and as a websocket passes `guard` (sizes, pace) on its
 //! way to `session`, which asks `admission` whether an event may stay and `store` to keep it.
 //!
+//! `blobs` is a Blossom server on the same port, for payloads that no event carries.
+//!
 //! **Invariant:** an event that was answered `OK true` is on the disk (ephemeral kinds excepted), and evidence
 //! (kinds 8602–8606) leaves it never.
 
 mod admission;
+mod blobs;
 mod document;
 mod farewell;
 mod frames;
@@ -24,5 +27,5 @@ mod session;
 mod store;
 
 pub use admission::MAX_AHEAD_SECS;
-pub use options::{Limits, MAX_MESSAGE_BYTES, Options};
+pub use options::{BlobLimits, Limits, MAX_MESSAGE_BYTES, Options};
 pub use server::{Error, Handle, run};

@@ -19,7 +19,7 @@ const DEFAULT_LOG: &str = "info,nostr_relay_builder=off,nostr_lmdb=warn";
 /// A relay for an open market for inference: it carries the signed events between buyers and providers, and keeps
 /// the evidence of every job.
 ///
-/// It serves Nostr and HTTP on one port. Stop it with Ctrl-C; a restart loses nothing that was acknowledged.
+/// It serves Nostr, and Blossom for what is too large for an event, on one port. Stop it with Ctrl-C; a restart loses nothing that was acknowledged.
 #[derive(Debug, Parser)]
 #[command(name = "infernet-relay", version, after_help = EXAMPLES)]
 struct Arguments {
@@ -44,6 +44,10 @@ struct Arguments {
     /// Take events of every kind, not only the market's
     #[arg(long, env = "INFERNET_RELAY_GENERAL", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     general: bool,
+
+    /// Keep and serve no blobs
+    #[arg(long, env = "INFERNET_RELAY_NO_BLOBS", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
+    no_blobs: bool,
 
     /// A TOML file with settings; flags and the environment override it
     #[arg(
@@ -76,12 +80,20 @@ A file for --config, with every key optional:
   description = \"What it is for\"
   pubkey = \"hex\"
   contact = \"mailto:me@example.org\"
+  address = \"https://relay.example.org\"
+  blobs = true
   [limits]
   connections = 900
   subscriptions = 200
   messages_per_second = 1000
   burst = 4000
-  stored_events = 500";
+  stored_events = 500
+  [blob_limits]
+  bytes = 16777216
+  key_bytes = 2147483648
+  total_bytes = 17179869184
+  hourly_bytes = 4294967296
+  days = 7";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -137,5 +149,6 @@ fn options(arguments: Arguments) -> anyhow::Result<Options> {
         options.data = home.map_err(|error| anyhow!("{error}, or give --data"))?;
     }
     options.general |= arguments.general;
+    options.blobs &= !arguments.no_blobs;
     Ok(options)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use infernet_protocol::bounds::MAX_EVENT_BYTES;
+use infernet_protocol::bounds::{MAX_BLOB_BYTES, MAX_EVENT_BYTES};
 use serde::Deserialize;
 
 /// Bytes of one websocket message. Twice an event's bound, so that an event somewhat over it is answered with a
@@ -27,8 +27,43 @@ pub struct Options {
     pub pubkey: Option<String>,
     /// How to reach the operator, for example a `mailto:` address.
     pub contact: Option<String>,
+    /// The address that clients know this relay by, as `https://host`: it stands in what is said of a blob, and what is
+    /// signed for a server must be for this one. Without it, it is what each client says.
+    pub address: Option<String>,
+    /// Whether blobs are kept and served.
+    pub blobs: bool,
     /// How much one client may take.
     pub limits: Limits,
+    /// How much is kept of blobs.
+    pub blob_limits: BlobLimits,
+}
+
+/// How much is kept of blobs, and how long.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlobLimits {
+    /// Bytes of one blob.
+    pub bytes: u64,
+    /// Bytes of all that one key keeps.
+    pub key_bytes: u64,
+    /// Bytes of all that all keep. Half a gigabyte of the disk stays free whatever this says.
+    pub total_bytes: u64,
+    /// Bytes that one address may send in an hour. This machine's own addresses may send any number.
+    pub hourly_bytes: u64,
+    /// Days that a blob is kept after its last upload.
+    pub days: u64,
+}
+
+impl Default for BlobLimits {
+    fn default() -> Self {
+        Self {
+            bytes: MAX_BLOB_BYTES,
+            key_bytes: 2 << 30,
+            total_bytes: 16 << 30,
+            hourly_bytes: 4 << 30,
+            days: 7,
+        }
+    }
 }
 
 /// How much one client may take.
@@ -59,7 +94,10 @@ impl Options {
             description: "Carries the signed events of an open market for inference.".to_owned(),
             pubkey: None,
             contact: None,
+            address: None,
+            blobs: true,
             limits: Limits::default(),
+            blob_limits: BlobLimits::default(),
         }
     }
 }

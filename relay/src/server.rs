@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::blobs::{self, Blobs, Shelf};
 use crate::http::{self, Connection, Site};
 use crate::options::Options;
 use crate::session::Sessions;
@@ -32,6 +33,15 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a client may take to send the headers of its request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a connection that is no websocket may last: the largest blob over a slow line.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
+
+/// How often blobs whose days are over are dropped.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// The folder of blobs, in that of the store.
+const BLOBS: &str = "blobs";
 
 /// How long a connection may be silent before the system asks whether the peer is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -58,6 +68,9 @@ pub enum Error {
         /// Why not.
         source: store::Error,
     },
+    /// There is no place for blobs.
+    #[error("{0}. Make room there, or start it with --no-blobs")]
+    Blobs(#[from] blobs::Error),
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -102,10 +115,17 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
         folder: options.data.clone(),
         source,
     })?;
+    let shelf = match options.blobs {
+        true => {
+            let folder = options.data.join(BLOBS);
+            Some(Shelf::open(folder, options.blob_limits.clone())?)
+        }
+        false => None,
+    };
     let (listener, address) = listen(&options.listen).await?;
     tracing::info!(%address, data = %options.data.display(), general = options.general, "relay started");
     let life = TaskTracker::new();
-    life.spawn(live(listener, Arc::new(store), options, shutdown));
+    life.spawn(live(listener, Arc::new(store), shelf, options, shutdown));
     life.close();
     Ok(Handle { address, life })
 }
@@ -121,13 +141,20 @@ async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), Error> {
 }
 
 /// The whole life of a relay, from its first connection to its last.
-async fn live(listener: TcpListener, store: Arc<Store>, options: Options, shutdown: Shutdown) {
+async fn live(
+    listener: TcpListener,
+    store: Arc<Store>,
+    shelf: Option<Arc<Shelf>>,
+    options: Options,
+    shutdown: Shutdown,
+) {
     let tasks = TaskTracker::new();
     let abort = shutdown.hard_token().child_token();
     let limit = Arc::new(Semaphore::new(options.limits.connections));
     let site = Site {
         sessions: Sessions::new(store.clone(), &options, shutdown.soft_token()),
         store: store.clone(),
+        blobs: shelf.clone().map(|shelf| Blobs::new(shelf, &options)),
         tasks: tasks.clone(),
         abort: abort.clone(),
         options,
@@ -141,6 +168,7 @@ async fn live(listener: TcpListener, store: Arc<Store>, options: Options, shutdo
     tokio::select! {
         () = server.accept(listener) => {}
         () = keep_purged(&store) => {}
+        () = keep_swept(shelf) => {}
         () = shutdown.soft() => {}
     }
     tasks.close();
@@ -167,6 +195,23 @@ async fn keep_purged(store: &Store) {
             Ok(0) => {}
             Ok(events) => tracing::debug!(events, "purged"),
             Err(error) => tracing::error!(%error, "expired events cannot be purged"),
+        }
+    }
+}
+
+/// Drops blobs whose days are over, for ever.
+async fn keep_swept(shelf: Option<Arc<Shelf>>) {
+    let Some(shelf) = shelf else {
+        return std::future::pending().await;
+    };
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let shelf = shelf.clone();
+        let swept = tokio::task::spawn_blocking(move || shelf.sweep(clock::now())).await;
+        if let Ok(blobs @ 1..) = swept {
+            tracing::debug!(blobs, "swept");
         }
     }
 }
@@ -214,6 +259,7 @@ impl Server {
                 served = served => if let Err(error) = served {
                     tracing::debug!(%peer, %error, "connection failed");
                 },
+                () = sleep(ANSWERED_WITHIN) => tracing::debug!(%peer, "connection took too long"),
                 () = abort.cancelled() => {}
             }
         });
