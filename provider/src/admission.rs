@@ -1,16 +1,19 @@
 //! Which awards are taken on. Everything in an award is somebody else's word
 //! until it was checked here.
 
+mod checks;
+
 use infernet_engine::Error as EngineError;
 use infernet_protocol::event::{Announcement, Award, Basis, Bid, Body, Signed};
 use infernet_protocol::inference::{Prompt, TokenId};
 use infernet_protocol::job::Millis;
-use infernet_protocol::money::PaymentKind;
-use infernet_protocol::payload::{Decline, Generate, Input, Payload, Work};
+use infernet_protocol::money::{Msat, PaymentKind};
+use infernet_protocol::payload::{Check, Decline, Generate, Input, Payload, Work};
 use infernet_protocol::seal::{Conversation, Domain, Salt, salted_hash};
 use infernet_protocol::tensor::{self, Tensor, arrange};
 use nostr::{Event, Timestamp};
 
+pub use self::checks::{Case, Claim, TextClaim};
 use crate::catalogue::Item;
 use crate::output;
 use crate::shop::{Address, Shop, plain_reason};
@@ -39,12 +42,16 @@ pub struct Admitted {
     pub award: Signed<Award>,
     /// What is to be done.
     pub work: Work,
+    /// Whether to say how texts were computed.
+    pub prove: bool,
     /// What it is done with.
     pub item: Item,
     /// Where the buyer hears of it.
     pub address: Address,
     /// Salt of the input.
     pub salt: Salt,
+    /// What is to be checked, if that is the work.
+    pub cases: Vec<Case>,
     /// Tokens of the prompt; 0 for free embeddings, which are counted when made.
     pub input_tokens: u32,
 }
@@ -61,15 +68,30 @@ impl Admitted {
         }
     }
 
-    /// What its charge and its receipt are made of.
-    pub fn ticket(&self, opened_at: Timestamp) -> Ticket {
-        let prefix = match &self.work {
-            Work::TextGeneration(generate) => generate.prefix.len(),
+    /// The most that it may cost; admission has checked that there is so much.
+    pub fn most(&self) -> Msat {
+        let drawn = match &self.work {
+            Work::Shard { requests } => requests.iter().map(|one| u64::from(to_draw(one))).sum(),
+            _ => self.to_draw().into(),
+        };
+        let read = u64::from(self.input_tokens) + self.prefix_tokens();
+        let cost = self.award.price.cost(read, drawn);
+        cost.unwrap_or(Msat::MAX)
+    }
+
+    /// Tokens of an earlier attempt that it goes on behind.
+    pub fn prefix_tokens(&self) -> u64 {
+        match &self.work {
+            Work::TextGeneration(generate) => generate.prefix.len() as u64,
             Work::Embedding { .. }
             | Work::Tensors { .. }
             | Work::Shard { .. }
             | Work::Verify { .. } => 0,
-        };
+        }
+    }
+
+    /// What its charge and its receipt are made of.
+    pub fn ticket(&self, opened_at: Timestamp) -> Ticket {
         Ticket {
             award: self.award.id(),
             job: self.award.job_id(),
@@ -78,7 +100,8 @@ impl Admitted {
             model: self.item.model.name.clone(),
             salt: self.salt,
             input_tokens: self.input_tokens.into(),
-            prefix_tokens: prefix as u64,
+            prefix_tokens: self.prefix_tokens(),
+            is_escrow: self.award.terms == PaymentKind::Escrow,
             opened_at,
         }
     }
@@ -173,13 +196,15 @@ pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
     }
     address.job = award.job_id();
     match admit(shop, &award, now) {
-        Ok((item, Input { salt, work, .. }, input_tokens)) => Verdict::Admit(Box::new(Admitted {
+        Ok(fit) => Verdict::Admit(Box::new(Admitted {
             award,
-            work,
-            item,
+            work: fit.input.work,
+            prove: fit.input.prove,
+            item: fit.item,
             address,
-            salt,
-            input_tokens,
+            salt: fit.input.salt,
+            cases: fit.cases,
+            input_tokens: fit.input_tokens,
         })),
         Err(No(reason, detail)) => Verdict::Decline(Box::new(Declined {
             award: Some(award),
@@ -190,32 +215,44 @@ pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
     }
 }
 
-fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<(Item, Input, u32), No> {
+/// What was found to be in order.
+struct Fit {
+    item: Item,
+    input: Input,
+    cases: Vec<Case>,
+    input_tokens: u32,
+}
+
+fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<Fit, No> {
     let item = shop
         .catalogue
-        .item(&award.model)
-        .ok_or_else(|| no(Decline::Model, "that model is not served here"))?;
-    if award.task != item.model.task {
-        return Err(no(
-            Decline::Model,
-            format!("{} does another task", item.model.name),
-        ));
-    }
+        .item(&award.model, award.task)
+        .ok_or_else(|| {
+            no(
+                Decline::Model,
+                "that model is not served here for that task",
+            )
+        })?;
     check_terms(shop, award, item)?;
     check_times(shop, award, now)?;
     let input = open(shop, award)?;
+    let mut cases = vec![];
     let input_tokens = match &input.work {
         Work::TextGeneration(generate) => check_generate(shop, award, item, generate)?,
         Work::Embedding { texts } => check_embedding(shop, award, item, texts)?,
         Work::Tensors { inputs } => check_tensors(award, item, inputs)?,
-        Work::Shard { .. } | Work::Verify { .. } => {
-            return Err(no(
-                Decline::Model,
-                "this provider takes no shards and no checks yet",
-            ));
+        Work::Shard { requests } => check_shard(shop, award, item, requests)?,
+        Work::Verify { checks, .. } => {
+            cases = open_checks(shop, item, checks)?;
+            check_cases(shop, award, item, &mut cases)?
         }
     };
-    Ok((item.clone(), input, input_tokens))
+    Ok(Fit {
+        item: item.clone(),
+        input,
+        cases,
+        input_tokens,
+    })
 }
 
 /// Model, price and terms are those of the bid or announcement: the protocol has
@@ -234,7 +271,9 @@ fn check_terms(shop: &Shop, award: &Award, item: &Item) -> Result<(), No> {
         PaymentKind::Free => Ok(()),
         PaymentKind::Tab if shop.till.is_some() => Ok(()),
         PaymentKind::Tab => Err(no(Decline::Terms, "this provider only takes free work")),
-        PaymentKind::Escrow => Err(no(Decline::Terms, "this provider takes no escrow yet")),
+        // Whom it is given to, and how much, the till looks at when it is taken on.
+        PaymentKind::Escrow if shop.till.is_some() => Ok(()),
+        PaymentKind::Escrow => Err(no(Decline::Terms, "this provider takes no escrow")),
     }
 }
 
@@ -321,17 +360,52 @@ fn check_generate(shop: &Shop, award: &Award, item: &Item, generate: &Generate) 
             "so long an answer does not fit in an event",
         ));
     }
+    let input_tokens = read(shop, item, generate)?;
+    let read = input_tokens.saturating_add(tokens(&generate.prefix));
+    check_cost(award, read, to_draw)?;
+    Ok(input_tokens)
+}
+
+/// How many tokens a prompt has, if it and its prefix leave room for an answer.
+fn read(shop: &Shop, item: &Item, generate: &Generate) -> Result<u32, No> {
     let counted = shop.engine.count_tokens(&item.model.id, &generate.prompt);
     let input_tokens = counted.map_err(refusal)?;
     let read = input_tokens.saturating_add(tokens(&generate.prefix));
-    if read >= item.model.context {
-        let context = item.model.context;
-        return Err(no(
+    let context = item.model.context;
+    match read < context {
+        true => Ok(input_tokens),
+        false => Err(no(
             Decline::TooLong,
             format!("the prompt has {read} tokens, and the model's context holds {context}"),
+        )),
+    }
+}
+
+/// Some texts of a shard may be none that the model can answer: these fail alone.
+fn check_shard(shop: &Shop, award: &Award, item: &Item, requests: &[Generate]) -> Result<u32, No> {
+    if award.terms == PaymentKind::Tab {
+        return Err(no(
+            Decline::Terms,
+            "a shard is not streamed: it is free, or paid in escrow",
         ));
     }
-    check_cost(award, read, to_draw)?;
+    let to_draw = requests.iter().map(to_draw).fold(0, u32::saturating_add);
+    if to_draw > award.limits.output_tokens {
+        return Err(no(
+            Decline::Input,
+            "the input asks for more tokens than the award",
+        ));
+    }
+    let counted: Vec<_> = requests.iter().map(|one| read(shop, item, one)).collect();
+    let can = counted.iter().flatten();
+    let input_tokens = can.copied().fold(0, u32::saturating_add);
+    if counted.iter().all(Result::is_err) {
+        let reasons = counted.into_iter().filter_map(Result::err);
+        return Err(reasons
+            .last()
+            .unwrap_or_else(|| no(Decline::Input, "it is empty")));
+    }
+    check_cost(award, input_tokens, to_draw)?;
     Ok(input_tokens)
 }
 
@@ -343,7 +417,7 @@ fn to_draw(generate: &Generate) -> u32 {
 /// within the budget.
 fn check_cost(award: &Award, read: u32, to_draw: u32) -> Result<(), No> {
     let most = award.limits.input_tokens;
-    if award.terms == PaymentKind::Tab && read > most {
+    if award.terms != PaymentKind::Free && read > most {
         let told = format!("the input has {read} tokens, and the award pays for {most}");
         return Err(no(Decline::Terms, told));
     }
@@ -369,13 +443,70 @@ fn check_embedding(shop: &Shop, award: &Award, item: &Item, texts: &[String]) ->
     if award.terms == PaymentKind::Free {
         return Ok(0);
     }
+    let read = read_texts(shop, item, texts)?;
+    check_cost(award, read, 0)?;
+    Ok(read)
+}
+
+fn read_texts(shop: &Shop, item: &Item, texts: &[String]) -> Result<u32, No> {
     let mut read: u32 = 0;
     for text in texts {
         let prompt = Prompt::Text(text.clone());
         let counted = shop.engine.count_tokens(&item.model.id, &prompt);
         read = read.saturating_add(counted.map_err(refusal)?);
     }
+    Ok(read)
+}
+
+fn open_checks(shop: &Shop, item: &Item, checks: &[Check]) -> Result<Vec<Case>, No> {
+    let us = shop.public_key();
+    let opened = checks
+        .iter()
+        .map(|check| checks::open(check, &item.model.id, &us));
+    let cases: Result<Vec<_>, _> = opened.collect();
+    cases.map_err(|unfit| no(Decline::Input, unfit.to_string()))
+}
+
+/// How many tokens there are to read: questions and answers.
+fn check_cases(shop: &Shop, award: &Award, item: &Item, cases: &mut [Case]) -> Result<u32, No> {
+    let mut read: u32 = 0;
+    for case in cases {
+        let context = case.context();
+        read = read.saturating_add(match &mut case.claim {
+            Claim::Texts(claims) => read_claims(shop, item, context, claims)?,
+            Claim::Vectors { texts, .. } => read_texts(shop, item, texts)?,
+            Claim::Missing => 0,
+        });
+    }
     check_cost(award, read, 0)?;
+    Ok(read)
+}
+
+/// No answer could be longer than the `context` that was agreed on leaves room for.
+fn read_claims(
+    shop: &Shop,
+    item: &Item,
+    context: u32,
+    claims: &mut [TextClaim],
+) -> Result<u32, No> {
+    let mut read: u32 = 0;
+    for TextClaim { asked, answer, .. } in claims {
+        let counted = shop.engine.count_tokens(&item.model.id, &asked.prompt);
+        let prompt = counted.map_err(refusal)?;
+        asked.max_tokens = asked.max_tokens.min(context.saturating_sub(prompt)).max(1);
+        let answered = asked.prefix.len().saturating_add(answer.tokens.len());
+        let answered = u32::try_from(answered).unwrap_or(u32::MAX);
+        let whole = prompt.saturating_add(answered.min(asked.max_tokens));
+        if whole > item.model.context {
+            return Err(no(
+                Decline::TooLong,
+                format!(
+                    "there are {whole} tokens to read at once, and the model's context holds fewer"
+                ),
+            ));
+        }
+        read = read.saturating_add(prompt).saturating_add(answered);
+    }
     Ok(read)
 }
 

@@ -114,7 +114,7 @@ pub fn announcement(shop: &Shop, bulletin: Bulletin, now: Timestamp) -> Announce
             queue: shop.options.queue,
         },
         load: bulletin.load,
-        terms: shop.catalogue.terms(shop.tab()),
+        terms: shop.catalogue.terms(shop.ways()),
         direct: shop.options.direct,
         engine: shop.engine_version.clone(),
         relays: shop.options.relays.clone(),

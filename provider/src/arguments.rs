@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use infernet_node::telemetry::LogOptions;
 use infernet_provider::settings::{Device, Dtype, Model, Settings};
+use nostr::PublicKey;
 
 /// Sells inference on an open market: it announces its models on Nostr relays, bids on jobs, runs them, and streams
 /// the answers, encrypted, to whoever asked.
@@ -183,6 +184,22 @@ pub struct Start {
     #[arg(long)]
     no_direct: bool,
 
+    /// Check others' results too, with each model that writes or embeds
+    #[arg(long)]
+    verify: bool,
+
+    /// Price of a million tokens that are read to check them, in millisatoshis [default: what input costs]
+    #[arg(long, value_name = "MSAT_PER_M")]
+    price_verify: Option<u64>,
+
+    /// An aggregator that may pay after it has checked the work; repeat for more
+    #[arg(long = "escrow", value_name = "NPUB", value_delimiter = ',', value_parser = public_key)]
+    escrow_from: Vec<PublicKey>,
+
+    /// What each of them may owe
+    #[arg(long = "max-owed", value_name = "SATS")]
+    max_owed_sats: Option<u64>,
+
     /// Publish no Nostr profile; for a key that has one already
     #[arg(long)]
     no_profile: bool,
@@ -260,9 +277,18 @@ impl Start {
             share_prefixes: self.share_prefixes.then_some(true),
             direct: self.no_direct.then_some(false),
             profile: self.no_profile.then_some(false),
+            escrow_from: self.escrow_from.clone(),
+            max_owed_sats: self.max_owed_sats,
+            verify: self.verify.then_some(true),
+            price_verify: self.price_verify,
             ..Settings::default()
         }
     }
+}
+
+/// A key as npub or hex.
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::parse(text).map_err(|_| "expected an npub, or a key in hex".to_owned())
 }
 
 /// Completions for a shell.

@@ -27,7 +27,7 @@ use crate::output::public_words;
 use crate::promise::{Pace, whole_pace};
 use crate::shop::Shop;
 use crate::steady::Steady;
-use crate::till::{Seat, Word};
+use crate::till::{Loan, Seat, Word};
 use crate::work::{Made, News, Running};
 
 /// What the loop tells an attempt.
@@ -84,6 +84,17 @@ pub enum Report {
     },
 }
 
+/// How an attempt is paid.
+#[derive(Debug)]
+pub enum Pay {
+    /// It is free.
+    Nothing,
+    /// By a tab, as it goes on.
+    Tab(Seat),
+    /// After its check.
+    Later(Loan),
+}
+
 /// One attempt and everything it needs.
 struct Driver {
     shop: Arc<Shop>,
@@ -93,6 +104,8 @@ struct Driver {
     running: Running,
     /// Its place on the buyer's tab, if it is paid by one.
     seat: Option<Seat>,
+    /// What is lent for it, if it is paid after its check.
+    loan: Option<Loan>,
     /// Tokens that the machine has taken.
     drawn: u64,
     /// A token that is not paid for yet. The step behind it may be the end, so
@@ -129,7 +142,7 @@ struct Clockwork {
 pub async fn drive(
     shop: Arc<Shop>,
     admitted: Admitted,
-    seat: Option<Seat>,
+    pay: Pay,
     ahead: u32,
     orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::Sender<Report>,
@@ -139,6 +152,11 @@ pub async fn drive(
     let clock = Steady::start();
     let (machine, effects) = Attempt::accept(clock.now(), &award, ahead, deadline);
     let started = Instant::now();
+    let (seat, loan) = match pay {
+        Pay::Nothing => (None, None),
+        Pay::Tab(seat) => (Some(seat), None),
+        Pay::Later(loan) => (None, Some(loan)),
+    };
     let driver = Driver {
         input_tokens: admitted.input_tokens.into(),
         shop,
@@ -147,6 +165,7 @@ pub async fn drive(
         machine,
         running: Running::Nothing,
         seat,
+        loan,
         drawn: 0,
         held: None,
         pauses: Pauses::default(),

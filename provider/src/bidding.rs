@@ -1,12 +1,13 @@
 //! Which offers are bid on.
 
-use infernet_protocol::event::{Accepts, Bid, Offer, Promise, Signed, V1};
+use infernet_protocol::event::{Accepts, Bid, Limits, Offer, Promise, Signed, V1};
+use infernet_protocol::inference::Task;
 use infernet_protocol::job::Millis;
 use infernet_protocol::money::PaymentTerms;
 use nostr::{EventId, Timestamp};
 
 use crate::admission::MAX_SKEW_S;
-use crate::catalogue::{Catalogue, Item};
+use crate::catalogue::{Catalogue, Item, Ways};
 use crate::limits::{Bucket, Remembered};
 use crate::output;
 use crate::promise::Promises;
@@ -102,13 +103,14 @@ impl Bidder {
         shop: &Shop,
         moment: Moment,
     ) -> Result<Bid, Pass> {
-        self.weigh(offer, (&shop.catalogue, shop.tab()), &shop.promises, moment)
+        let goods = (&shop.catalogue, shop.ways_of(&offer.author()));
+        self.weigh(offer, goods, &shop.promises, moment)
     }
 
     fn weigh(
         &mut self,
         offer: &Signed<Offer>,
-        goods: (&Catalogue, Option<PaymentTerms>),
+        goods: (&Catalogue, Ways),
         promises: &Promises,
         moment: Moment,
     ) -> Result<Bid, Pass> {
@@ -138,13 +140,13 @@ impl Bidder {
 /// came closest.
 fn choose<'a>(
     offer: &Offer,
-    (catalogue, tab): (&'a Catalogue, Option<PaymentTerms>),
+    (catalogue, ways): (&'a Catalogue, Ways),
     promises: &Promises,
 ) -> Result<(&'a Item, PaymentTerms), Pass> {
     let mut closest = Pass::Model;
     let mut found: Vec<(&Item, PaymentTerms)> = vec![];
     for item in catalogue.items() {
-        match suits(offer, item, tab, promises) {
+        match suits(offer, item, ways, promises) {
             Ok(terms) => found.push((item, terms)),
             Err(Pass::Model) => {}
             Err(pass) => closest = pass,
@@ -158,17 +160,16 @@ fn choose<'a>(
 fn suits(
     offer: &Offer,
     item: &Item,
-    tab: Option<PaymentTerms>,
+    ways: Ways,
     promises: &Promises,
 ) -> Result<PaymentTerms, Pass> {
     let announced = item.announced(promises.of(&item.model.id));
     let includes = |accepts: &Accepts| accepts.includes(&announced);
-    if item.model.task != offer.task || !offer.accepts.iter().any(includes) {
+    if item.task != offer.task || !offer.accepts.iter().any(includes) {
         return Err(Pass::Model);
     }
     let limits = &offer.limits;
-    let whole = limits.input_tokens.saturating_add(limits.output_tokens);
-    if whole > item.model.context || output::surely_too_long(limits.output_tokens) {
+    if is_too_long(item, limits) {
         return Err(Pass::TooLong);
     }
     let (input, drawn) = (limits.input_tokens.into(), limits.output_tokens.into());
@@ -177,11 +178,17 @@ fn suits(
     if !item.price.is_within(&offer.max_price) || !covered {
         return Err(Pass::Price);
     }
-    let terms = item.terms(tab).ok_or(Pass::Terms)?;
-    match offer.terms.contains(&terms.kind()) {
-        true => Ok(terms),
-        false => Err(Pass::Terms),
-    }
+    let mut terms = item.terms(ways);
+    let common = terms.find(|terms| offer.terms.contains(&terms.kind()));
+    common.ok_or(Pass::Terms)
+}
+
+/// Whether work of this size is surely more than the model holds, or an event. What is
+/// checked is read in pieces.
+fn is_too_long(item: &Item, limits: &Limits) -> bool {
+    let whole = limits.input_tokens.saturating_add(limits.output_tokens);
+    let holds = item.task == Task::Verify || whole <= item.model.context;
+    !holds || output::surely_too_long(limits.output_tokens)
 }
 
 fn bid(
@@ -218,8 +225,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use infernet_engine::ModelInfo;
-    use infernet_protocol::event::{Body, Checkers, Limits};
-    use infernet_protocol::inference::{Dtype, ModelId, Task};
+    use infernet_protocol::event::{Body, Checkers};
+    use infernet_protocol::inference::{Dtype, ModelId};
     use infernet_protocol::money::{Msat, PaymentKind, Price};
     use nostr::Keys;
 
@@ -232,6 +239,10 @@ mod tests {
         is_live: false,
     };
     const MODEL: ModelId = ModelId::from_bytes([7; 32]);
+    const NO_TILL: Ways = Ways {
+        tab: None,
+        escrow: false,
+    };
 
     fn catalogue(price: Price) -> Catalogue {
         let model = ModelInfo {
@@ -245,7 +256,8 @@ mod tests {
             embedding_width: None,
             interface: None,
         };
-        Catalogue::of(vec![Item { model, price }])
+        let task = model.task;
+        Catalogue::of(vec![Item { model, task, price }])
     }
 
     fn offer(change: impl FnOnce(&mut Offer)) -> Signed<Offer> {
@@ -275,16 +287,12 @@ mod tests {
     }
 
     fn consider(price: Price, offer: &Signed<Offer>) -> Result<Bid, Pass> {
-        consider_with(None, price, offer)
+        consider_with(NO_TILL, price, offer)
     }
 
-    fn consider_with(
-        tab: Option<PaymentTerms>,
-        price: Price,
-        offer: &Signed<Offer>,
-    ) -> Result<Bid, Pass> {
+    fn consider_with(ways: Ways, price: Price, offer: &Signed<Offer>) -> Result<Bid, Pass> {
         let promises = Promises::new(None, None);
-        Bidder::new(NOW).weigh(offer, (&catalogue(price), tab), &promises, STORED)
+        Bidder::new(NOW).weigh(offer, (&catalogue(price), ways), &promises, STORED)
     }
 
     #[test]
@@ -340,13 +348,24 @@ mod tests {
             prepaid_output_tokens: 64,
             payee: None,
         };
-        let bid = consider_with(Some(tab), price, &rich).unwrap();
+        let ways = Ways {
+            tab: Some(tab),
+            escrow: true,
+        };
+        let bid = consider_with(ways, price, &rich).unwrap();
         assert_eq!((bid.terms, bid.price), (tab, price));
+        let later = offer(|o| {
+            o.max_price = price;
+            o.budget_msat = Msat(100);
+            o.terms = vec![PaymentKind::Escrow];
+        });
+        let bid = consider_with(ways, price, &later).unwrap();
+        assert_eq!(bid.terms, PaymentTerms::Escrow);
         let free = offer(|o| {
             o.max_price = price;
             o.budget_msat = Msat(100);
         });
-        assert_eq!(consider_with(Some(tab), price, &free), Err(Pass::Terms));
+        assert_eq!(consider_with(ways, price, &free), Err(Pass::Terms));
     }
 
     #[test]
@@ -359,7 +378,7 @@ mod tests {
             ..STORED
         };
         let (catalogue, promises) = (catalogue(Price::FREE), Promises::new(None, None));
-        let bid = Bidder::new(NOW).weigh(&behind, (&catalogue, None), &promises, live);
+        let bid = Bidder::new(NOW).weigh(&behind, (&catalogue, NO_TILL), &promises, live);
         let stands = bid.unwrap().expires_at.as_secs();
         assert!(
             stands >= now_s + 10,
@@ -373,9 +392,9 @@ mod tests {
         let mut bidder = Bidder::new(NOW);
         let offer = offer(|_| {});
         bidder
-            .weigh(&offer, (&catalogue, None), &promises, STORED)
+            .weigh(&offer, (&catalogue, NO_TILL), &promises, STORED)
             .unwrap();
-        let again = bidder.weigh(&offer, (&catalogue, None), &promises, STORED);
+        let again = bidder.weigh(&offer, (&catalogue, NO_TILL), &promises, STORED);
         assert_eq!(again, Err(Pass::Answered));
     }
 }

@@ -7,28 +7,40 @@ use infernet_protocol::money::{PaymentTerms, Price};
 
 use crate::options::Options;
 
-/// One model on sale.
+/// One model on sale, for one task.
 #[derive(Debug, Clone)]
 pub struct Item {
     /// The model, as the engine describes it.
     pub model: ModelInfo,
+    /// What is done with it: the model's own task, or checking others.
+    pub task: Task,
     /// What it costs.
     pub price: Price,
 }
 
+/// How one may pay for what costs money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ways {
+    /// By a tab, on these conditions.
+    pub tab: Option<PaymentTerms>,
+    /// Through an aggregator.
+    pub escrow: bool,
+}
+
 impl Item {
-    /// The terms that it is sold on: the tab's where it costs money.
-    pub const fn terms(&self, tab: Option<PaymentTerms>) -> Option<PaymentTerms> {
-        match self.price.is_free() {
-            true => Some(PaymentTerms::Free),
-            false => tab,
-        }
+    /// The terms that it is sold on: any of these where it costs money.
+    pub fn terms(&self, ways: Ways) -> impl Iterator<Item = PaymentTerms> {
+        let is_free = self.price.is_free();
+        let free = is_free.then_some(PaymentTerms::Free);
+        let tab = ways.tab.filter(|_| !is_free);
+        let escrow = (ways.escrow && !is_free).then_some(PaymentTerms::Escrow);
+        free.into_iter().chain(tab).chain(escrow)
     }
 
     /// Whether it goes on behind another provider's tokens: every engine here
     /// rebuilds a text from its tokens; vectors and tensors have no middle.
     pub const fn continues(&self) -> bool {
-        matches!(self.model.task, Task::TextGeneration)
+        matches!(self.task, Task::TextGeneration)
     }
 
     /// The item as it stands in an announcement.
@@ -37,7 +49,7 @@ impl Item {
             model: self.model.id,
             name: self.model.name.clone(),
             aliases: vec![],
-            task: self.model.task,
+            task: self.task,
             dtype: self.model.dtype,
             context: self.model.context,
             price: self.price,
@@ -79,17 +91,13 @@ impl Catalogue {
         if models.is_empty() {
             return Err(Error::Empty);
         }
-        let item = |model: &ModelInfo| Item {
-            model: model.clone(),
-            price: options
-                .prices
-                .get(&model.name)
-                .copied()
-                .unwrap_or(options.price),
-        };
-        Ok(Self {
-            items: models.iter().map(item).collect(),
-        })
+        let mut items: Vec<_> = models.iter().map(|model| item(model, options)).collect();
+        if options.verify {
+            let checkers = items.iter().filter_map(|item| checker(item, options));
+            let checkers: Vec<_> = checkers.collect();
+            items.extend(checkers);
+        }
+        Ok(Self { items })
     }
 
     /// A catalogue of these.
@@ -103,22 +111,23 @@ impl Catalogue {
         &self.items
     }
 
-    /// The item of this manifest.
-    pub fn item(&self, model: &ModelId) -> Option<&Item> {
-        self.items.iter().find(|item| item.model.id == *model)
+    /// The item of this manifest, for this task.
+    pub fn item(&self, model: &ModelId, task: Task) -> Option<&Item> {
+        let mut items = self.items.iter();
+        items.find(|item| (item.model.id, item.task) == (*model, task))
     }
 
     /// The tasks that items do, each once.
     pub fn tasks(&self) -> Vec<Task> {
-        let mut tasks: Vec<_> = self.items.iter().map(|item| item.model.task).collect();
+        let mut tasks: Vec<_> = self.items.iter().map(|item| item.task).collect();
         tasks.sort_unstable();
         tasks.dedup();
         tasks
     }
 
     /// The terms that items are sold on, each once.
-    pub fn terms(&self, tab: Option<PaymentTerms>) -> Vec<PaymentTerms> {
-        let terms = self.items.iter().filter_map(|item| item.terms(tab));
+    pub fn terms(&self, ways: Ways) -> Vec<PaymentTerms> {
+        let terms = self.items.iter().flat_map(|item| item.terms(ways));
         let mut terms: Vec<_> = terms.collect();
         terms.sort_unstable_by_key(PaymentTerms::kind);
         terms.dedup();
@@ -128,5 +137,32 @@ impl Catalogue {
     /// Whether anything costs money.
     pub fn has_prices(&self) -> bool {
         self.items.iter().any(|item| !item.price.is_free())
+    }
+}
+
+fn item(model: &ModelInfo, options: &Options) -> Item {
+    let own = options.prices.get(&model.name);
+    Item {
+        model: model.clone(),
+        task: model.task,
+        price: own.copied().unwrap_or(options.price),
+    }
+}
+
+/// A model as one that others' results are checked with, if they can be computed again.
+/// What is read then costs what else is read costs, unless said otherwise.
+fn checker(item: &Item, options: &Options) -> Option<Item> {
+    let input_msat = options.price_verify.unwrap_or(item.price.input_msat);
+    let price = Price {
+        input_msat,
+        output_msat: 0,
+    };
+    match item.task {
+        Task::TextGeneration | Task::Embedding => Some(Item {
+            task: Task::Verify,
+            price,
+            ..item.clone()
+        }),
+        Task::Tensors | Task::Verify => None,
     }
 }

@@ -8,7 +8,7 @@ use infernet_protocol::event::{Cancel, CancelReason, JobResult, Usage, V1};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::provider::Delivery;
 use infernet_protocol::money::Msat;
-use infernet_protocol::payload::{Output, Payload, Product};
+use infernet_protocol::payload::{Output, Payload, Product, Proof};
 use infernet_protocol::seal::{self, Digest, Domain, Salt, Sealed, salted_hash};
 use nostr::secp256k1::rand::RngCore;
 use nostr::secp256k1::rand::rngs::OsRng;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Admitted, MAX_DEADLINE_S};
 use crate::shop::{Shop, plain_reason};
-use crate::till;
+use crate::till::{self, Loan};
 
 /// How long one process tries to bring an event to a relay. Whoever waits for a
 /// result has a deadline of minutes; the next start tries again.
@@ -38,13 +38,13 @@ impl Goods {
     }
 }
 
-/// Seals a product. One that does not fit in an event is left out, and the
-/// attempt has failed.
-pub fn seal(shop: &Shop, admitted: &Admitted, product: Product) -> Goods {
+/// Seals a product and its proofs. A product that does not fit in an event is left
+/// out, and the attempt has failed.
+pub fn seal(shop: &Shop, admitted: &Admitted, product: Product, proofs: Vec<Proof>) -> Goods {
     let empty = Product::empty(&admitted.work);
-    seal_product(shop, admitted, product).unwrap_or_else(|error| Goods {
+    seal_output(shop, admitted, product, proofs).unwrap_or_else(|error| Goods {
         error: Some(error.to_string()),
-        ..unfailing(seal_product(shop, admitted, empty))
+        ..unfailing(seal_output(shop, admitted, empty, vec![]))
     })
 }
 
@@ -56,13 +56,18 @@ fn unfailing(sealed: Result<Goods, seal::Error>) -> Goods {
     sealed.expect("an empty product fits in an event")
 }
 
-fn seal_product(shop: &Shop, admitted: &Admitted, product: Product) -> Result<Goods, seal::Error> {
+fn seal_output(
+    shop: &Shop,
+    admitted: &Admitted,
+    product: Product,
+    proofs: Vec<Proof>,
+) -> Result<Goods, seal::Error> {
     let award = &admitted.award;
     let salt = fresh_salt();
     let bytes = Output {
         salt,
         product,
-        proofs: vec![],
+        proofs,
     }
     .to_bytes();
     let (author, secret) = (shop.public_key(), shop.keys().secret_key());
@@ -158,6 +163,18 @@ pub fn settle(shop: &Arc<Shop>, award: EventId, buyer: PublicKey) {
         return;
     };
     publish_made(shop, async move { till.settle(&award, &buyer).await });
+}
+
+/// Charges an attempt in escrow whose outcome is in the store. What it might have
+/// cost counts as lent until then.
+pub fn settle_loan(shop: &Arc<Shop>, award: EventId, loan: Loan) {
+    let Some(till) = shop.till.clone() else {
+        return;
+    };
+    shop.publications.spawn(async move {
+        till.settle(&award, loan.aggregator()).await;
+        drop(loan);
+    });
 }
 
 /// Publishes a receipt over what was paid for an attempt that never began, if

@@ -80,7 +80,7 @@ use announcing::Bulletin;
 use catalogue::Catalogue;
 use floor::{Ear, Ears, Floor, Question};
 pub use home::Home;
-pub use options::Options;
+pub use options::{Escrow, Options};
 use promise::Promises;
 use shop::{SharedEngine, Shop};
 use socket::Desk;
@@ -281,7 +281,8 @@ async fn open_till(
         return Ok(None);
     };
     let keys = options.keys.clone();
-    let till = Till::open(keys, &home.ledger(), wallet, options.tab, store.clone()).await?;
+    let terms = (options.tab, options.escrow.clone());
+    let till = Till::open(keys, &home.ledger(), wallet, terms, store.clone()).await?;
     if timeout(WALLET_PATIENCE, till.greet()).await.is_err() {
         tracing::warn!(
             "the wallet cannot be reached yet: buyers who have to pay are declined until it is"

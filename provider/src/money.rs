@@ -12,7 +12,7 @@ use infernet_protocol::money::Msat;
 use nostr::{PublicKey, Timestamp};
 use serde::Serialize;
 
-use crate::store::Store;
+use crate::store::{Stated, Store};
 use crate::{home, till};
 
 /// Why the books cannot be read.
@@ -47,6 +47,25 @@ pub struct Earnings {
     pub days: Vec<Share>,
     /// What buyers have left, or owe, by now.
     pub tabs: Vec<Tab>,
+    /// How it stands with aggregators that pay after their check, by now.
+    pub escrows: Vec<Owed>,
+}
+
+/// How it stands with an aggregator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Owed {
+    /// With whom.
+    pub aggregator: PublicKey,
+    /// What it owes, in msat: done, and neither rejected nor paid. The bond is in it.
+    pub owed_msat: Msat,
+    /// What of that it holds back for a while, in msat, as it said last.
+    pub bond_msat: Msat,
+    /// What it has paid in all, in msat.
+    pub paid_msat: Msat,
+    /// What it has rejected in all, in msat.
+    pub rejected_msat: Msat,
+    /// What it has kept of the bond in all, in msat.
+    pub forfeited_msat: Msat,
 }
 
 /// What one model, or one day, has earned.
@@ -87,7 +106,12 @@ pub async fn earnings(folder: &Path, since: Timestamp) -> Result<Earnings, Error
         Ok::<_, till::Error>((income, wallet, fees, tabs))
     };
     let (income, wallet, fees, tabs) = read.await?;
-    let models = models(folder).await?;
+    let store = store(folder).await?;
+    let models = models(store.as_ref()).await?;
+    let escrows = escrows(&ledger, store.as_ref()).await?;
+    if let Some(store) = store {
+        store.close().await;
+    }
     let model = |line: &Line| models.get(&line.reference).cloned();
     let by_model = shares(&income, |line| {
         model(line).unwrap_or_else(|| "unknown".to_owned())
@@ -111,6 +135,7 @@ pub async fn earnings(folder: &Path, since: Timestamp) -> Result<Earnings, Error
                 left_msat: -owes,
             })
             .collect(),
+        escrows,
     })
 }
 
@@ -125,6 +150,7 @@ const fn nothing(since: Timestamp) -> Earnings {
         models: vec![],
         days: vec![],
         tabs: vec![],
+        escrows: vec![],
     }
 }
 
@@ -156,19 +182,43 @@ async fn open(folder: &Path) -> Result<Ledger, Error> {
     Ok(Ledger::open(&path).await.map_err(till::Error::from)?)
 }
 
-/// Which model each award was for.
-async fn models(folder: &Path) -> Result<HashMap<[u8; 32], String>, till::Error> {
+async fn store(folder: &Path) -> Result<Option<Store>, till::Error> {
     let path = home::store(folder);
-    if !path.exists() {
-        return Ok(HashMap::new());
+    match path.exists() {
+        true => Ok(Some(Store::open(&path).await?)),
+        false => Ok(None),
     }
-    let store = Store::open(&path).await?;
-    let sold = store.models_sold().await?;
-    store.close().await;
-    let sold = sold.into_iter();
+}
+
+/// Which model each award was for.
+async fn models(store: Option<&Store>) -> Result<HashMap<[u8; 32], String>, till::Error> {
+    let Some(store) = store else {
+        return Ok(HashMap::new());
+    };
+    let sold = store.models_sold().await?.into_iter();
     Ok(sold
         .map(|(award, model)| (award.to_bytes(), model))
         .collect())
+}
+
+/// How it stands with all aggregators that have ever owed anything.
+async fn escrows(ledger: &Ledger, store: Option<&Store>) -> Result<Vec<Owed>, till::Error> {
+    let mut all = vec![];
+    for (aggregator, escrow) in ledger.escrows().await? {
+        let stated = match store {
+            Some(store) => store.stated(&aggregator).await?,
+            None => Stated::default(),
+        };
+        all.push(Owed {
+            aggregator,
+            owed_msat: escrow.owed,
+            bond_msat: stated.bond,
+            paid_msat: escrow.paid,
+            rejected_msat: escrow.rejected,
+            forfeited_msat: escrow.forfeited,
+        });
+    }
+    Ok(all)
 }
 
 fn of<'a>(lines: &'a [Line], reason: &str) -> impl Iterator<Item = &'a Line> {

@@ -1,6 +1,6 @@
 //! What a provider can be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use infernet_payments::PaymentRail;
 use infernet_payments::tab::provider::Terms;
 use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_RELAYS};
 use infernet_protocol::event::Promise;
-use infernet_protocol::money::Price;
-use nostr::{Keys, RelayUrl};
+use infernet_protocol::money::{Msat, Price};
+use nostr::{Keys, PublicKey, RelayUrl};
 
 /// Attempts that may run side by side; more than any one machine serves well.
 pub const MAX_SLOTS: u32 = 256;
@@ -49,6 +49,35 @@ pub struct Options {
     pub wallet: Option<Arc<dyn PaymentRail>>,
     /// What is asked of buyers who pay.
     pub tab: Terms,
+    /// Who may pay after the fact.
+    pub escrow: Escrow,
+    /// Whether others' results are checked, with each model that writes or embeds.
+    pub verify: bool,
+    /// What that costs, in msat for a million tokens that are read; what the model's
+    /// input costs if there is none.
+    pub price_verify: Option<u64>,
+}
+
+/// Aggregators that pay after they have checked the work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Escrow {
+    /// Who is trusted with that; nobody if there is none.
+    pub from: BTreeSet<PublicKey>,
+    /// The most that each may owe.
+    pub max_owed: Msat,
+}
+
+/// What one aggregator may owe, unless said otherwise: some thousand answers at usual
+/// prices.
+const MAX_OWED: Msat = Msat(1_000_000);
+
+impl Default for Escrow {
+    fn default() -> Self {
+        Self {
+            from: BTreeSet::new(),
+            max_owed: MAX_OWED,
+        }
+    }
 }
 
 /// Options that make no sense.
@@ -98,6 +127,9 @@ impl Options {
             promise: None,
             wallet: None,
             tab: Terms::default(),
+            escrow: Escrow::default(),
+            verify: false,
+            price_verify: None,
         }
     }
 

@@ -7,7 +7,10 @@ use std::str::FromStr;
 use infernet_payments::nip47::Connection;
 use infernet_payments::tab::provider::Terms;
 use infernet_protocol::money::{Msat, Price};
+use nostr::PublicKey;
 use serde::{Deserialize, Deserializer};
+
+use crate::options::Escrow;
 
 /// The relay of a market on one's own machine.
 pub const DEFAULT_RELAY: &str = "ws://127.0.0.1:7777";
@@ -59,6 +62,15 @@ pub struct Settings {
     pub credit_per_mille: Option<u64>,
     /// Satoshis of the most credit that anybody has.
     pub max_credit_sats: Option<u64>,
+    /// Aggregators that may pay after their check: npub or hex.
+    #[serde(deserialize_with = "public_keys")]
+    pub escrow_from: Vec<PublicKey>,
+    /// Satoshis that each of them may owe.
+    pub max_owed_sats: Option<u64>,
+    /// Whether to check others' results.
+    pub verify: Option<bool>,
+    /// Millisatoshis for a million tokens that are read to check them.
+    pub price_verify: Option<u64>,
 }
 
 /// What is wrong with a connection is said without quoting it.
@@ -66,6 +78,15 @@ fn connection<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Connection>, 
     let text = String::deserialize(text)?;
     let connection = text.parse().map_err(serde::de::Error::custom)?;
     Ok(Some(connection))
+}
+
+/// Keys as npub or hex.
+fn public_keys<'de, D: Deserializer<'de>>(texts: D) -> Result<Vec<PublicKey>, D::Error> {
+    let texts = Vec::<String>::deserialize(texts)?;
+    let parse = |text: &String| {
+        PublicKey::parse(text).map_err(|_| serde::de::Error::custom(format!("{text} is no npub")))
+    };
+    texts.iter().map(parse).collect()
 }
 
 /// One model to sell.
@@ -134,14 +155,10 @@ impl Settings {
     /// These settings with another's laid over them: what the other says counts.
     #[must_use]
     pub fn overlaid(self, over: Self) -> Self {
-        let list = |over: Vec<String>, under| if over.is_empty() { under } else { over };
         Self {
             name: over.name.or(self.name),
             relays: list(over.relays, self.relays),
-            models: match over.models.is_empty() {
-                true => self.models,
-                false => over.models,
-            },
+            models: list(over.models, self.models),
             price_in: over.price_in.or(self.price_in),
             price_out: over.price_out.or(self.price_out),
             slots: over.slots.or(self.slots),
@@ -160,7 +177,22 @@ impl Settings {
             prepaid_output_tokens: over.prepaid_output_tokens.or(self.prepaid_output_tokens),
             credit_per_mille: over.credit_per_mille.or(self.credit_per_mille),
             max_credit_sats: over.max_credit_sats.or(self.max_credit_sats),
+            escrow_from: list(over.escrow_from, self.escrow_from),
+            max_owed_sats: over.max_owed_sats.or(self.max_owed_sats),
+            verify: over.verify.or(self.verify),
+            price_verify: over.price_verify.or(self.price_verify),
         }
+    }
+
+    /// Who may pay after its check, and how much each may owe; `None` if that is more
+    /// than there is.
+    pub fn escrow(&self) -> Option<Escrow> {
+        let defaults = Escrow::default();
+        let max_owed = self.max_owed_sats.map(Msat::from_sat);
+        Some(Escrow {
+            from: self.escrow_from.iter().copied().collect(),
+            max_owed: max_owed.unwrap_or(Some(defaults.max_owed))?,
+        })
     }
 
     /// What is asked of buyers who pay; `None` if an amount is more than there is.
@@ -198,6 +230,10 @@ impl Settings {
     }
 }
 
+fn list<T>(over: Vec<T>, under: Vec<T>) -> Vec<T> {
+    if over.is_empty() { under } else { over }
+}
+
 /// A settings file that says what it can say, and changes nothing.
 pub const TEMPLATE: &str = r#"# Settings of an infernet provider. Flags and the environment override them.
 
@@ -232,6 +268,16 @@ pub const TEMPLATE: &str = r#"# Settings of an infernet provider. Flags and the 
 # more than so much. 0 gives nobody any.
 #credit_per_mille = 100
 #max_credit_sats = 100
+
+# Aggregators, by their npub, that pay after they have checked the work, and how much
+# each may owe. Nobody else is given that. It needs a wallet too.
+#escrow_from = ["npub1t26x38jqpf9pvr8srn2ywvyytf28dr0c237umurnm9j0zz033scqdn0433"]
+#max_owed_sats = 1000
+
+# Whether to check others' results too, with each model that writes or embeds, and the
+# price of a million tokens that are read for it. Without it: what input costs.
+#verify = false
+#price_verify = 0
 
 # Tokens a second that one job gets at most. Without it: all the machine can do.
 #max_speed = 20.0
@@ -292,6 +338,10 @@ mod tests {
         assert_eq!(settings.device, Some(Device::Auto));
         assert!(settings.wallet.is_some());
         assert_eq!(settings.tab(), Some(Terms::default()));
+        let escrow = settings.escrow().unwrap();
+        assert_eq!(escrow.from.len(), 1);
+        assert_eq!(escrow.max_owed, Escrow::default().max_owed);
+        assert!(toml::from_str::<Settings>("escrow_from = [\"npub1x\"]").is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use infernet_node::link::Link;
 use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_REASON_BYTES};
 use infernet_protocol::event::{Body, Private};
 use infernet_protocol::kinds;
-use infernet_protocol::money::{PaymentTerms, Price};
+use infernet_protocol::money::Price;
 use infernet_protocol::payload::{News, Payload, Progress};
 use infernet_protocol::seal::{self, Conversation};
 use infernet_protocol::tab::SignedTotals;
@@ -18,7 +18,7 @@ use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Keys, PublicKey, Timestamp, UnsignedEvent};
 use tokio_util::task::TaskTracker;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Ways};
 use crate::options::Options;
 use crate::promise::Promises;
 use crate::store::Store;
@@ -110,9 +110,21 @@ impl Shop {
         }
     }
 
-    /// The conditions of a tab, where there is a till.
-    pub fn tab(&self) -> Option<PaymentTerms> {
-        self.till.as_ref().map(Till::conditions)
+    /// How one may pay, if one is somebody whom we lend to: by a tab where there is a
+    /// till, or later.
+    pub fn ways(&self) -> Ways {
+        Ways {
+            tab: self.till.as_ref().map(Till::conditions),
+            escrow: self.till.is_some() && !self.options.escrow.from.is_empty(),
+        }
+    }
+
+    /// How this buyer may pay.
+    pub fn ways_of(&self, buyer: &PublicKey) -> Ways {
+        Ways {
+            escrow: self.till.is_some() && self.options.escrow.from.contains(buyer),
+            ..self.ways()
+        }
     }
 
     /// Tells a buyer something, and how its tab stands, in order behind what it

@@ -3,6 +3,7 @@
 //! the intent is written before the act. Money itself is in the ledger
 //! (`payments`), a file of its own.
 
+mod payouts;
 mod tickets;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use nostr::{Event, EventId, JsonUtil, PublicKey, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 
+pub use payouts::Stated;
 pub use tickets::{Kept, Outcome, Ticket};
 
 /// How long an event waits for a relay that takes it: a week covers a provider
@@ -439,6 +441,7 @@ mod tests {
             salt: infernet_protocol::seal::Salt::from_bytes([1; 32]),
             input_tokens: 3,
             prefix_tokens: 0,
+            is_escrow: false,
             opened_at: at(1_000),
         };
         store.open_ticket(&ticket).await.unwrap();

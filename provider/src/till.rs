@@ -8,6 +8,9 @@
 //! wallet's news (`watching`), charges and receipts (`settling`), refunds
 //! (`refunding`).
 //!
+//! What an aggregator buys in escrow has no tab: it is lent (`lending`), charged when
+//! it is done, and paid when the aggregator has accepted it (`payouts`).
+//!
 //! **Invariant:** an account knows of a payment once the ledger has it, and
 //! counts it once: it compares what the ledger says was paid with what it knows.
 //!
@@ -19,6 +22,8 @@
 
 mod account;
 mod asking;
+mod lending;
+mod payouts;
 mod refunding;
 mod seat;
 mod settling;
@@ -42,8 +47,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::account::Account;
+use self::lending::Lending;
+pub use self::lending::Loan;
+pub use self::payouts::NotPayable;
 pub use self::refunding::NotRefunded;
 pub use self::seat::{Seat, Word};
+use crate::options::Escrow;
 use crate::status::Wallet;
 use crate::steady::Steady;
 use crate::store::{self, Store, Ticket};
@@ -106,6 +115,7 @@ struct Inner {
     cashier: Cashier,
     store: Store,
     terms: Terms,
+    lending: Lending,
     clock: Steady,
     accounts: Mutex<HashMap<PublicKey, Arc<Account>>>,
     /// Who has ever paid here.
@@ -119,6 +129,8 @@ struct Inner {
     inquiring: tokio::sync::Mutex<()>,
     /// Held while one attempt is charged: each receipt counts the ones before.
     settling: tokio::sync::Mutex<()>,
+    /// Held while an aggregator's payout is booked and its invoice made.
+    paying_out: tokio::sync::Mutex<()>,
     wallet: watch::Sender<Wallet>,
     /// Says that there is another balance to show.
     moved: Notify,
@@ -135,7 +147,7 @@ impl Till {
         keys: Keys,
         path: &Path,
         rail: Arc<dyn PaymentRail>,
-        terms: Terms,
+        (terms, escrow): (Terms, Escrow),
         store: Store,
     ) -> Result<Self, Error> {
         let cashier = Cashier::new(rail, Ledger::open(path).await?);
@@ -145,6 +157,7 @@ impl Till {
             cashier,
             store,
             terms,
+            lending: Lending::new(escrow),
             clock: Steady::start(),
             accounts: Mutex::default(),
             customers: Mutex::new(customers),
@@ -152,6 +165,7 @@ impl Till {
             opening: tokio::sync::Mutex::default(),
             inquiring: tokio::sync::Mutex::default(),
             settling: tokio::sync::Mutex::default(),
+            paying_out: tokio::sync::Mutex::default(),
             wallet: watch::channel(Wallet::default()).0,
             moved: Notify::new(),
             stop: CancellationToken::new(),
@@ -217,10 +231,10 @@ impl Till {
         self.0.cashier.ledger().clone().close().await;
     }
 
-    /// Whether this buyer has ever paid here: what strangers can have us do is
-    /// counted apart from what it can.
+    /// Whether this buyer has ever paid here, or is lent to: what strangers can have
+    /// us do is counted apart from what it can.
     pub fn is_customer(&self, buyer: &PublicKey) -> bool {
-        self.customers().contains(buyer)
+        self.customers().contains(buyer) || self.lends_to(buyer)
     }
 
     fn customers(&self) -> MutexGuard<'_, HashSet<PublicKey>> {
@@ -337,7 +351,9 @@ impl Till {
 async fn customers(ledger: &Ledger) -> Result<HashSet<PublicKey>, ledger::Error> {
     let beginning = Timestamp::from_secs(0);
     let lines = ledger.lines(&ledger::Account::Wallet, beginning).await?;
-    let paid = lines.into_iter().filter(|line| line.reason == "top-up");
+    let paid = lines
+        .into_iter()
+        .filter(|line| matches!(&*line.reason, "top-up" | "payout"));
     Ok(paid.filter_map(|line| line.counterparty).collect())
 }
 
@@ -366,7 +382,7 @@ mod tests {
         let store = Store::open(&folder.path().join("store.sqlite")).await;
         let wallet = Network::new(clock::now()).wallet("till", Msat(1_000_000));
         let ledger = folder.path().join("ledger.sqlite");
-        let (keys, terms) = (Keys::generate(), Terms::default());
+        let (keys, terms) = (Keys::generate(), (Terms::default(), Escrow::default()));
         let till = Till::open(keys, &ledger, Arc::new(wallet), terms, store.unwrap()).await;
         (till.unwrap(), folder)
     }
@@ -381,6 +397,7 @@ mod tests {
             salt: Salt::from_bytes([1; 32]),
             input_tokens: 3,
             prefix_tokens: 0,
+            is_escrow: false,
             opened_at: Timestamp::from_secs(1_000),
         }
     }

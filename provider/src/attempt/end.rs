@@ -20,7 +20,7 @@ impl Driver {
         if let Err(error) = self.shop.store.end(&award).await {
             tracing::error!(%award, %error, "cannot write that an attempt has ended");
         }
-        if self.seat.take().is_some() {
+        if self.seat.take().is_some() || self.loan.take().is_some() {
             delivery::leave(&self.shop, award);
         }
         self.halted(None, Usage::default()).await;
@@ -41,9 +41,10 @@ impl Driver {
             total_ms = delivery.timing.total_ms, "ended"
         );
         let product = self.product(&delivery);
-        let goods = delivery::seal(&self.shop, &self.admitted, product);
+        let proofs = std::mem::take(&mut self.proofs);
+        let goods = delivery::seal(&self.shop, &self.admitted, product, proofs);
         let is_paid = self.seat.is_some();
-        let due = self.charge(ended, &goods);
+        let due = self.charge(ended, &goods, &usage);
         let event = delivery::result(&self.shop, &self.admitted, &delivery, goods, usage, due);
         let outcome = Outcome {
             due,
@@ -61,13 +62,23 @@ impl Driver {
         if is_paid && kept.is_ok() {
             delivery::settle(&self.shop, award, self.admitted.award.author());
         }
+        if let Some(loan) = self.loan.take() {
+            delivery::settle_loan(&self.shop, award, loan);
+        }
         self.result = Some(event);
         self.halted(Some(ended), usage).await;
     }
 
-    /// What the tab is charged. Text is paid for as it is drawn, vectors and
-    /// tensors when they are made.
-    fn charge(&mut self, ended: EndReason, goods: &Goods) -> Msat {
+    /// What it costs. On a tab text is paid for as it is drawn, vectors and tensors
+    /// when they are made; in escrow, what came to its own end.
+    fn charge(&mut self, ended: EndReason, goods: &Goods, usage: &Usage) -> Msat {
+        if self.loan.is_some() {
+            let is_done = matches!(ended, EndReason::Stop | EndReason::Length);
+            let read = usage.input_tokens + usage.prefix_tokens;
+            let cost = self.admitted.award.price.cost(read, usage.output_tokens);
+            let cost = cost.filter(|_| is_done && goods.are_whole());
+            return cost.unwrap_or(Msat::ZERO);
+        }
         let Some(seat) = self.seat.take() else {
             return Msat::ZERO;
         };
@@ -93,17 +104,10 @@ impl Driver {
     }
 
     fn usage(&self, delivery: &Delivery) -> Usage {
-        let prefix = match &self.admitted.work {
-            Work::TextGeneration(generate) => generate.prefix.len(),
-            Work::Embedding { .. }
-            | Work::Tensors { .. }
-            | Work::Shard { .. }
-            | Work::Verify { .. } => 0,
-        };
         Usage {
             input_tokens: self.input_tokens,
-            prefix_tokens: prefix as u64,
-            output_tokens: delivery.tokens.len() as u64,
+            prefix_tokens: self.admitted.prefix_tokens(),
+            output_tokens: delivery.tokens.len() as u64 + self.made_tokens,
         }
     }
 

@@ -10,7 +10,7 @@ use infernet_payments::PaymentRail;
 use infernet_payments::ledger::Report;
 use infernet_payments::nip47::{self, Rail};
 use infernet_protocol::money::Msat;
-use infernet_provider::money::{self, Earnings, Share, Tab};
+use infernet_provider::money::{self, Earnings, Owed, Share, Tab};
 use infernet_provider::settings::Settings;
 use nostr::{Timestamp, ToBech32};
 use serde_json::json;
@@ -74,6 +74,7 @@ fn told(earned: &Earnings) -> anyhow::Result<String> {
     list(&mut text, "by model", &earned.models, share);
     list(&mut text, "by day", &earned.days, share);
     list(&mut text, "tabs", &earned.tabs, tab);
+    list(&mut text, "in escrow", &earned.escrows, owed);
     Ok(text)
 }
 
@@ -102,6 +103,15 @@ fn tab(tab: &Tab) -> String {
         true => format!("{buyer} has {amount} left"),
         false => format!("{buyer} owes {amount}"),
     }
+}
+
+fn owed(owed: &Owed) -> String {
+    // Encoding 32 bytes as bech32 cannot fail.
+    let aggregator = owed.aggregator.to_bech32().unwrap_or_default();
+    format!(
+        "{aggregator} owes {} ({} of it held back as bond), has paid {}, rejected {}, kept {} of the bond",
+        owed.owed_msat, owed.bond_msat, owed.paid_msat, owed.rejected_msat, owed.forfeited_msat
+    )
 }
 
 /// An amount that may be less than nothing.

@@ -35,6 +35,9 @@ pub async fn start(home: &Path, config: Option<&Path>, start: Start) -> anyhow::
     options.tab = settings
         .tab()
         .context("an amount in the settings is more than there is")?;
+    options.escrow = settings
+        .escrow()
+        .context("an amount in the settings is more than there is")?;
     let models: Vec<_> = engine.models().iter().map(|m| m.name.clone()).collect();
     let provider = run(options, engine, shutdown).await?;
     let relays = provider.announced().await;
@@ -99,6 +102,8 @@ fn options(
         max_speed: settings.max_speed,
         direct: settings.direct.unwrap_or(defaults.direct),
         profile: settings.profile.unwrap_or(defaults.profile),
+        verify: settings.verify.unwrap_or(defaults.verify),
+        price_verify: settings.price_verify,
         ..defaults
     })
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 
 use super::{Entry, Floor, Heard, Phase, wishes};
 use crate::admission::{self, Admitted, Declined, Verdict};
-use crate::attempt::{self, Order};
+use crate::attempt::{self, Order, Pay};
 use crate::delivery;
 use crate::limits::Bucket;
 use crate::lobby::{self, Guest};
@@ -19,7 +19,7 @@ use crate::queue::Full;
 use crate::shop::{Address, plain_reason};
 use crate::steady::wall;
 use crate::store::Answered;
-use crate::till::{Seat, Till};
+use crate::till::Till;
 
 /// Awards that are not served, until they are written down.
 const MAX_REFUSED: usize = 256;
@@ -30,9 +30,6 @@ const BYTES_OF_ONE: usize = 4_096;
 
 /// Where an attempt hears its orders.
 type Orders = mpsc::UnboundedReceiver<Order>;
-
-/// What one that is paid by a tab brings along.
-type Paid = (Seat, Orders);
 
 impl Floor {
     /// An award came. A replay, and one that nobody waits for any more, ends here.
@@ -91,7 +88,6 @@ impl Floor {
     async fn admit(&mut self, admitted: Admitted) {
         let award = &admitted.award;
         let (id, job, buyer) = (award.id(), award.job_id(), award.author());
-        let price = award.price.output_msat;
         if self.cancelled.contains(&(id, buyer)) || self.cancelled.contains(&(job, buyer)) {
             tracing::info!(%job, award = %id, "ignores an award that was cancelled");
             return self.close_to(award).await;
@@ -112,10 +108,29 @@ impl Floor {
         }
         match (admitted.award.terms, self.shop.till.clone()) {
             (PaymentKind::Tab, Some(till)) => self.receive(admitted, till).await,
-            _ => match self.queue.enter(id, buyer, price) {
-                Ok(ahead) => self.accept(admitted, None, ahead).await,
-                Err(full) => self.is_full(admitted, full).await,
-            },
+            (PaymentKind::Escrow, Some(till)) => self.lend(admitted, till).await,
+            _ => self.enter(admitted, Pay::Nothing).await,
+        }
+    }
+
+    /// Takes on what is paid for after its check, if its buyer may owe so much.
+    async fn lend(&mut self, admitted: Admitted, till: Till) {
+        match till.lend(&admitted.award.author(), admitted.most()).await {
+            Ok(loan) => self.enter(admitted, Pay::Later(loan)).await,
+            Err(why) => {
+                let reason = why.decline();
+                self.refuse(admitted, reason, why.to_string()).await;
+            }
+        }
+    }
+
+    /// Takes on what need not be paid for now, if there is room.
+    async fn enter(&mut self, admitted: Admitted, pay: Pay) {
+        let award = &admitted.award;
+        let price = award.price.output_msat;
+        match self.queue.enter(award.id(), award.author(), price) {
+            Ok(ahead) => self.accept(admitted, pay, None, ahead).await,
+            Err(full) => self.is_full(admitted, full).await,
         }
     }
 
@@ -190,8 +205,8 @@ impl Floor {
         };
         match entered {
             Ok(ahead) => {
-                let paid = (guest.seat, guest.orders);
-                self.accept(guest.admitted, Some(paid), ahead).await;
+                let (pay, orders) = (Pay::Tab(guest.seat), Some(guest.orders));
+                self.accept(guest.admitted, pay, orders, ahead).await;
             }
             Err(full) => {
                 let detail = full.to_string();
@@ -219,10 +234,12 @@ impl Floor {
         delivery::leave(&self.shop, *award);
     }
 
-    /// Takes an award on: written down first, then told.
-    async fn accept(&mut self, admitted: Admitted, paid: Option<Paid>, ahead: u32) {
+    /// Takes an award on: written down first, then told. One that has waited for money
+    /// hears its `orders` already.
+    async fn accept(&mut self, admitted: Admitted, pay: Pay, orders: Option<Orders>, ahead: u32) {
         let id = admitted.award.id();
-        let ticket = paid.is_some().then(|| admitted.ticket(clock::now()));
+        let is_paid = !matches!(pay, Pay::Nothing);
+        let ticket = is_paid.then(|| admitted.ticket(clock::now()));
         let at = clock::now();
         let forget = admission::remember_accepted(&admitted.award, at);
         let answered = Answered::now(&admitted.award, at, forget);
@@ -246,19 +263,17 @@ impl Floor {
             model = admitted.item.model.name, input_tokens = admitted.input_tokens, ahead, "accepted"
         );
         self.tally.accepted += 1;
-        let (seat, orders) = match paid {
-            Some((seat, orders)) => {
+        let orders = match orders {
+            Some(orders) => {
                 if let Some(entry) = self.attempts.get_mut(&id) {
                     entry.phase = Phase::Waiting;
                 }
-                (Some(seat), orders)
+                orders
             }
-            None => (None, self.enlist(&admitted, Phase::Waiting)),
+            None => self.enlist(&admitted, Phase::Waiting),
         };
         let (shop, reporter) = (self.shop.clone(), self.reporter.clone());
-        tokio::spawn(attempt::drive(
-            shop, admitted, seat, ahead, orders, reporter,
-        ));
+        tokio::spawn(attempt::drive(shop, admitted, pay, ahead, orders, reporter));
         self.begin();
     }
 

@@ -1,14 +1,14 @@
 //! What buyers wish while their attempts run, and after.
 
 use infernet_protocol::event::{Cancel, Private, Signed};
-use infernet_protocol::payload::{Control, News, Payload, Wish};
+use infernet_protocol::payload::{Control, News, Payload, Payout, Wish};
 use infernet_protocol::seal::{self, Conversation};
 use nostr::{Event, EventId, PublicKey};
 
 use super::{Entry, Floor};
 use crate::attempt::Order;
 use crate::shop::{Address, Shop, plain_reason};
-use crate::till::{NotRefunded, Till};
+use crate::till::{NotPayable, NotRefunded, Till};
 
 /// How often one attempt repeats itself: a wish of 200 bytes may cost the whole
 /// answer again. A buyer waits three times this long before it asks.
@@ -40,16 +40,15 @@ impl Floor {
         let conversation = known.conversation.clone();
         let opened = seal::overhear(&conversation, &envelope.content);
         match opened.and_then(|bytes| Control::from_bytes(&bytes)) {
-            Ok(Control {
-                award,
-                wish: Wish::Refund { invoice },
-            }) => {
-                if self.may_wish(&event.pubkey) {
-                    let address = address(&envelope, award, event.pubkey, conversation);
-                    self.refund(address, invoice);
+            Ok(Control { award, wish }) => match money(wish) {
+                Ok(wish) => {
+                    if self.may_wish(&event.pubkey) {
+                        let address = address(&envelope, award, event.pubkey, conversation);
+                        self.settle_up(address, wish);
+                    }
                 }
-            }
-            Ok(control) => self.wish(&control, &event.pubkey),
+                Err(wish) => self.wish(&Control { award, wish }, &event.pubkey),
+            },
             Err(error) => tracing::debug!(job = %envelope.job, %error, "a wish that says nothing"),
         }
     }
@@ -60,22 +59,22 @@ impl Floor {
         let Some(entry) = entry.filter(|entry| entry.buyer == *buyer) else {
             return;
         };
-        match control.wish {
+        match &control.wish {
             Wish::Stop => entry.order(Order::Stop),
             Wish::Resend { from } => {
                 if at.since(entry.wished_at) >= WISH_EVERY_MS {
                     entry.wished_at = at;
-                    entry.order(Order::Resend(from));
+                    entry.order(Order::Resend(*from));
                 }
             }
             Wish::Acknowledge { tab } => {
                 if entry.words_on_money.take(at) {
-                    entry.order(Order::Acknowledged(tab));
+                    entry.order(Order::Acknowledged(*tab));
                 }
             }
             Wish::Invoice { most_msat } => {
                 if entry.words_on_money.take(at) {
-                    entry.order(Order::Renew(most_msat));
+                    entry.order(Order::Renew(*most_msat));
                 }
             }
             // About the tab, whatever runs.
@@ -88,8 +87,8 @@ impl Floor {
         self.refunds.take(is_customer, 1, self.clock.now())
     }
 
-    /// A wish about an attempt that is over and forgotten: only a refund means
-    /// anything then.
+    /// A wish about an attempt that is over and forgotten: only money that is left, or
+    /// owed, means anything then.
     fn wished_later(&mut self, envelope: &Private, buyer: PublicKey) {
         if self.shop.till.is_none() || !self.may_wish(&buyer) {
             return tracing::debug!(job = %envelope.job, "a wish for nothing that runs here");
@@ -100,25 +99,31 @@ impl Floor {
         };
         let opened = seal::overhear(&conversation, &envelope.content);
         let control = opened.and_then(|bytes| Control::from_bytes(&bytes));
-        if let Ok(Control {
-            award,
-            wish: Wish::Refund { invoice },
-        }) = control
+        if let Ok(Control { award, wish }) = control
+            && let Ok(wish) = money(wish)
         {
-            self.refund(address(envelope, award, buyer, conversation), invoice);
+            self.settle_up(address(envelope, award, buyer, conversation), wish);
         }
     }
 
-    /// Pays back, beside the loop.
-    fn refund(&self, address: Address, invoice: String) {
+    /// Pays back, or asks for what is owed, beside the loop.
+    fn settle_up(&self, address: Address, wish: OnMoney) {
         let Some(till) = self.shop.till.clone() else {
             return;
         };
         let shop = self.shop.clone();
         tokio::spawn(async move {
-            if let Err(why) = refund(&shop, &till, &address, &invoice).await {
-                tracing::info!(award = %address.award, peer = %address.buyer, %why, "refuses a refund");
-                let detail = plain_reason(&why.to_string());
+            let refused = match wish {
+                OnMoney::Refund(invoice) => refund(&shop, &till, &address, &invoice)
+                    .await
+                    .map_err(|why| why.to_string()),
+                OnMoney::Payout(payout) => pay_out(&shop, &till, &address, &payout)
+                    .await
+                    .map_err(|why| why.to_string()),
+            };
+            if let Err(why) = refused {
+                tracing::info!(award = %address.award, peer = %address.buyer, why, "refuses a refund or a payout");
+                let detail = plain_reason(&why);
                 shop.tell(&address, News::RefundRefused { detail }, None);
             }
         });
@@ -159,6 +164,36 @@ const fn address(
         buyer,
         conversation,
     }
+}
+
+/// A wish about money that is left or owed, whatever runs.
+enum OnMoney {
+    Refund(String),
+    Payout(Payout),
+}
+
+/// Tells a wish about money that is left or owed from others.
+fn money(wish: Wish) -> Result<OnMoney, Wish> {
+    match wish {
+        Wish::Refund { invoice } => Ok(OnMoney::Refund(invoice)),
+        Wish::Payout(payout) => Ok(OnMoney::Payout(payout)),
+        Wish::Resend { .. } | Wish::Acknowledge { .. } | Wish::Invoice { .. } | Wish::Stop => {
+            Err(wish)
+        }
+    }
+}
+
+/// Books what an aggregator makes of our work, and hands out the invoice for it.
+async fn pay_out(
+    shop: &Shop,
+    till: &Till,
+    address: &Address,
+    payout: &Payout,
+) -> Result<(), NotPayable> {
+    let invoice = till.payable(&address.buyer, &address.award, payout).await?;
+    let invoice = invoice.as_str().to_owned();
+    shop.tell(address, News::Payable { invoice }, None);
+    Ok(())
 }
 
 /// Says that it is paid once it is written down, so that asking again is safe.

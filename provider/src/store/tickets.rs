@@ -1,4 +1,4 @@
-//! Attempts that are paid by a tab, from the first invoice to the receipt.
+//! Attempts that are paid, by a tab or in escrow, until they are charged.
 
 use infernet_protocol::money::Msat;
 use infernet_protocol::seal::Salt;
@@ -8,7 +8,7 @@ use sqlx::{Row, Sqlite, Transaction};
 
 use super::{Error, Store, post, seconds};
 
-/// An attempt that is paid by a tab.
+/// An attempt that is paid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// Its award.
@@ -27,6 +27,8 @@ pub struct Ticket {
     pub input_tokens: u64,
     /// Tokens of the prefix.
     pub prefix_tokens: u64,
+    /// Whether it is paid after its check, and not by a tab.
+    pub is_escrow: bool,
     /// When it came.
     pub opened_at: Timestamp,
 }
@@ -126,6 +128,22 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
+    /// An attempt is charged that is paid for later, together with others. One that
+    /// has cost nothing is forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub async fn settle_unpaid(&self, award: &EventId, due: Msat) -> Result<(), Error> {
+        if due == Msat::ZERO {
+            return self.forget_ticket(award).await;
+        }
+        sqlx::query("UPDATE tickets SET is_settled = 1 WHERE award = ?")
+            .bind(award.as_bytes().as_slice())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// An attempt has cost and brought nothing: its ticket is forgotten.
     ///
     /// # Errors
@@ -156,8 +174,9 @@ pub(super) async fn open(
     ticket: &Ticket,
 ) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO tickets (award, job, buyer, number, model, salt, input_tokens, prefix_tokens, opened_s)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO tickets (award, job, buyer, number, model, salt, input_tokens, prefix_tokens,
+                              is_escrow, opened_s)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
     )
     .bind(ticket.award.as_bytes().as_slice())
     .bind(ticket.job.as_bytes().as_slice())
@@ -167,6 +186,7 @@ pub(super) async fn open(
     .bind(ticket.salt.as_bytes().as_slice())
     .bind(number(ticket.input_tokens))
     .bind(number(ticket.prefix_tokens))
+    .bind(ticket.is_escrow)
     .bind(seconds(ticket.opened_at))
     .execute(&mut **transaction)
     .await?;
@@ -207,6 +227,7 @@ fn read(row: &SqliteRow) -> Result<Kept, Error> {
         salt: Salt::from_bytes(salt),
         input_tokens: positive(row.try_get("input_tokens")?)?,
         prefix_tokens: positive(row.try_get("prefix_tokens")?)?,
+        is_escrow: row.try_get("is_escrow")?,
         opened_at: Timestamp::from_secs(positive(opened_s)?),
     };
     Ok(Kept {
@@ -236,10 +257,10 @@ fn id(row: &SqliteRow, name: &str) -> Result<EventId, Error> {
 }
 
 /// A count or an amount as SQLite keeps it: all of ours are below 2^63.
-fn number(number: u64) -> i64 {
+pub(super) fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn positive(number: i64) -> Result<u64, Error> {
+pub(super) fn positive(number: i64) -> Result<u64, Error> {
     u64::try_from(number).map_err(|_| Error::Damaged("a negative number"))
 }

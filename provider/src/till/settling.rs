@@ -87,6 +87,10 @@ impl Till {
         };
         self.charge(&ticket, &outcome).await?;
         mortality::point("charged");
+        if ticket.is_escrow {
+            self.0.store.settle_unpaid(award, outcome.due).await?;
+            return Ok(None);
+        }
         let payments = self.paid_during(&ticket).await?;
         if outcome.due == Msat::ZERO && payments.is_empty() {
             self.0.store.forget_ticket(award).await?;
@@ -99,10 +103,18 @@ impl Till {
     }
 
     async fn charge(&self, ticket: &Ticket, outcome: &Outcome) -> Result<(), ledger::Error> {
-        let charge = Posting::Earned {
-            award: ticket.award,
-            buyer: ticket.buyer,
-            amount: outcome.due,
+        let (award, amount) = (ticket.award, outcome.due);
+        let charge = match ticket.is_escrow {
+            true => Posting::WorkDone {
+                award,
+                aggregator: ticket.buyer,
+                amount,
+            },
+            false => Posting::Earned {
+                award,
+                buyer: ticket.buyer,
+                amount,
+            },
         };
         let ledger = self.0.cashier.ledger();
         ledger.post(&charge, clock::now()).await.map(drop)

@@ -220,6 +220,10 @@ fn report(change: &Change) {
             let payment = intent.hash().map(tracing::field::display);
             tracing::info!(%peer, payment, %amount, "a top-up has come");
         }
+        (Reason::Payout, Standing::Settled) => {
+            let payment = intent.hash().map(tracing::field::display);
+            tracing::info!(%peer, payment, %amount, "a payout has come");
+        }
         (Reason::Refund, Standing::Settled) => {
             tracing::info!(%peer, %amount, fee = %change.fee, "paid back");
         }
