@@ -35,17 +35,20 @@ const BLOB_KEY: [u8; 32] = [0x55; 32];
 /// What its nonce is drawn from; apart from all other draws.
 const BLOB_SEED: u64 = 5;
 
-struct Cast {
-    buyer: Keys,
-    a: Keys,
-    b: Keys,
-    checker: Keys,
+/// Who takes part.
+pub struct Cast {
+    pub buyer: Keys,
+    pub a: Keys,
+    pub b: Keys,
+    pub checker: Keys,
+    pub aggregator: Keys,
 }
 
-struct Life {
-    cast: Cast,
-    draws: Draws,
-    files: BTreeMap<&'static str, String>,
+/// What has happened so far.
+pub struct Life {
+    pub cast: Cast,
+    pub draws: Draws,
+    pub files: BTreeMap<&'static str, String>,
 }
 
 /// Every example by its file's name.
@@ -56,6 +59,7 @@ pub fn files() -> BTreeMap<&'static str, String> {
         a: keys(0x22),
         b: keys(0x33),
         checker: keys(0x44),
+        aggregator: keys(0x66),
     };
     let mut life = Life {
         cast,
@@ -66,21 +70,22 @@ pub fn files() -> BTreeMap<&'static str, String> {
     life.auction();
     life.direct();
     life.tensors();
+    life.batch();
     life.files
 }
 
 impl Life {
-    fn sign(&mut self, unsigned: UnsignedEvent, author: &Keys) -> Event {
+    pub fn sign(&mut self, unsigned: UnsignedEvent, author: &Keys) -> Event {
         let signed = unsigned.sign_with_ctx(SECP256K1, &mut self.draws, author);
         signed.expect("it is its author's")
     }
 
-    fn keep(&mut self, name: &'static str, event: &Event) {
+    pub fn keep(&mut self, name: &'static str, event: &Event) {
         let text = serde_json::to_string_pretty(event).expect("an event is JSON");
         self.files.insert(name, text + "\n");
     }
 
-    fn publish<B: Body>(
+    pub fn publish<B: Body>(
         &mut self,
         name: &'static str,
         body: &B,
@@ -93,18 +98,18 @@ impl Life {
     }
 
     /// A payload's file holds exactly the bytes that are hashed and encrypted.
-    fn keep_payload<P: Payload>(&mut self, name: &'static str, payload: &P) {
+    pub fn keep_payload<P: Payload>(&mut self, name: &'static str, payload: &P) {
         let text = String::from_utf8(payload.to_bytes()).expect("JSON is UTF-8");
         self.files.insert(name, text);
     }
 
-    fn salt(&mut self) -> Salt {
+    pub fn salt(&mut self) -> Salt {
         let mut bytes = [0; 32];
         self.draws.fill_bytes(&mut bytes);
         Salt::from_bytes(bytes)
     }
 
-    fn seal<P: Payload>(&mut self, payload: &P, author: &Keys, reader: &Keys) -> Sealed {
+    pub fn seal<P: Payload>(&mut self, payload: &P, author: &Keys, reader: &Keys) -> Sealed {
         let reader = reader.public_key();
         let bytes = payload.to_bytes();
         Sealed::close(&bytes, author.secret_key(), &reader, &mut self.draws).expect("it is short")
@@ -146,6 +151,7 @@ impl Life {
             "provider_a": keys(&self.cast.a),
             "provider_b": keys(&self.cast.b),
             "checker": keys(&self.cast.checker),
+            "aggregator": keys(&self.cast.aggregator),
         });
         self.keep_json("keys.json", &all);
     }
@@ -161,6 +167,7 @@ impl Life {
             a,
             b,
             checker,
+            ..
         } = self.cast.copy();
         self.publish("announcement.json", &announcement_a(), &a, 0);
         let offer = self.publish("offer.json", &offer(), &buyer, 60);
@@ -586,6 +593,7 @@ impl Cast {
             a: self.a.clone(),
             b: self.b.clone(),
             checker: self.checker.clone(),
+            aggregator: self.aggregator.clone(),
         }
     }
 }

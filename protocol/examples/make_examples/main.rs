@@ -10,8 +10,10 @@
     reason = "an example that cannot be made is a mistake in these files"
 )]
 
+mod batch;
 mod draws;
 mod life;
+mod ordering;
 mod words;
 
 fn main() -> std::io::Result<()> {

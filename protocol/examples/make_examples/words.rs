@@ -263,6 +263,8 @@ pub fn attestation(award: &Event, job: EventId, experience: Experience) -> Attes
         promised: PROMISE,
         measured: None,
         paid_msat: Msat::ZERO,
+        verdict: None,
+        batch: None,
     }
 }
 

@@ -148,6 +148,9 @@ impl Body for Quote {
         validate_relays(&self.relays)?;
         instant("valid_until", self.valid_until)?;
         instant("deadline", self.deadline)?;
+        if self.accepts.is_empty() {
+            return Err(Refusal::Invalid("it accepts no model"));
+        }
         if self.valid_until <= created_at || self.deadline < self.valid_until {
             return Err(Refusal::Invalid("its times are not in order"));
         }

@@ -1,5 +1,6 @@
 //! What is at its bound passes; one more is refused.
 
+mod batches;
 mod payloads;
 
 use infernet_protocol::bounds::*;
@@ -12,7 +13,7 @@ use infernet_protocol::seal::Digest;
 use nostr::{Keys, RelayUrl, Tag, Timestamp};
 
 use crate::generate::{self, one};
-use crate::parties::{NOW, buyer, event, provider};
+use crate::parties::{NOW, buyer, event, provider, stranger};
 
 fn passes<B: Body>(body: &B, author: &Keys) -> bool {
     check(&event(body, author)).is_ok()
@@ -234,6 +235,7 @@ fn of_a_bid_a_result_a_receipt_and_the_others() {
     let result = JobResult {
         ended: infernet_protocol::inference::EndReason::Failed,
         error: Some("e".into()),
+        output: generate::in_a_body(),
         ..one(generate::result())
     };
     bound(&result, &provider(), reason, |r, n| r.error = Some(len(n)));
@@ -304,10 +306,10 @@ fn of_a_bid_a_result_a_receipt_and_the_others() {
         result: Some(nostr::EventId::all_zeros()),
         ..one(generate::attestation())
     };
-    bound(&attestation, &buyer(), Msat::MAX.0, |a, n| {
+    bound(&attestation, &stranger(), Msat::MAX.0, |a, n| {
         a.paid_msat = Msat(n)
     });
-    bound(&attestation, &buyer(), MAX_DURATION_MS, |a, n| {
+    bound(&attestation, &stranger(), MAX_DURATION_MS, |a, n| {
         a.promised.first_token_ms = n
     });
     assert!(!passes(
@@ -315,7 +317,7 @@ fn of_a_bid_a_result_a_receipt_and_the_others() {
             result: None,
             ..attestation
         },
-        &buyer()
+        &stranger()
     ));
 
     let cancel = one(generate::cancel());
@@ -388,7 +390,7 @@ fn of_contents() {
     bound_in_bytes(&one(generate::bid()), &provider(), MAX_TERMS_BYTES);
     bound_in_bytes(&one(generate::receipt()), &buyer(), MAX_RECORD_BYTES);
     bound_in_bytes(&one(generate::verdict()), &buyer(), MAX_RECORD_BYTES);
-    bound_in_bytes(&one(generate::attestation()), &buyer(), MAX_RECORD_BYTES);
+    bound_in_bytes(&one(generate::attestation()), &stranger(), MAX_RECORD_BYTES);
     bound_in_bytes(&one(generate::cancel()), &buyer(), MAX_RECORD_BYTES);
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use infernet_protocol::batch::{Answer, Question};
 use infernet_protocol::bounds::*;
 use infernet_protocol::event::Body;
 use infernet_protocol::inference::{Message, Prompt, Role, Sampling};
@@ -11,7 +12,7 @@ use infernet_protocol::kinds;
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{
     Chain, Control, Decline, Generate, Input, News, Output, Payload as _, Piece, Product, Progress,
-    Vector, Wish, Work,
+    Proof, Vector, Wish, Work,
 };
 use infernet_protocol::seal::Salt;
 use infernet_protocol::tab::{SignedTotals, Statement, Totals};
@@ -24,9 +25,12 @@ use serde_json::Value;
 use crate::{generate, parties};
 
 /// The documents that are about this crate.
-const OURS: [&str; 13] = [
+const OURS: [&str; 16] = [
     "README.md",
+    "aggregator.md",
     "announcement.md",
+    "batch.md",
+    "escrow.md",
     "offer-and-bid.md",
     "award.md",
     "progress-and-control.md",
@@ -65,17 +69,20 @@ fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
     rows.skip(2).map(cells).collect()
 }
 
+/// The names in the first column; a cell may hold several.
 fn first_column(document: &str, heading: &str) -> BTreeSet<String> {
     let rows = table(document, heading);
-    let cells = rows.iter().map(|row| row[0].trim_matches('`').to_owned());
-    cells.collect()
+    let names = rows.iter().flat_map(|row| row[0].split(", "));
+    names
+        .map(|name| name.trim_matches('`').to_owned())
+        .collect()
 }
 
-/// The paths of a JSON value's leaves: `a.b[].c`. An event, and an object whose
-/// names are data, are leaves.
+/// The paths of a JSON value's leaves: `a.b[].c`. An event, an object whose names are
+/// data, and one that is described elsewhere, are leaves.
 fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
-        Value::Object(map) if !map.contains_key("sig") && !path.ends_with("figures") => {
+        Value::Object(map) if !is_leaf(map, path) => {
             for (name, value) in map {
                 let dot = if path.is_empty() { "" } else { "." };
                 leaves(value, &format!("{path}{dot}{name}"), found);
@@ -89,6 +96,11 @@ fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
         Value::Array(_) => {}
         _ => drop(found.insert(path.to_owned())),
     }
+}
+
+fn is_leaf(map: &serde_json::Map<String, Value>, path: &str) -> bool {
+    let ends = ["figures", "thresholds", "requests[]"];
+    map.contains_key("sig") || ends.iter().any(|end| path.ends_with(end))
 }
 
 /// All that bodies of a kind can hold, and all their tags, seen in many of them.
@@ -145,6 +157,8 @@ fn words(bodies: &[Value]) -> BTreeSet<String> {
         "/terms/0",
         "/terms/kind",
         "/terms",
+        "/tasks/0",
+        "/checking",
     ];
     let values = bodies.iter().flat_map(|body| {
         fixed
@@ -169,6 +183,13 @@ fn describe_every_field_tag_and_word() {
     describes("verdict.md", CONTENT, generate::verdict());
     describes("attestation.md", CONTENT, generate::attestation());
     describes("cancel.md", CONTENT, generate::cancel());
+    describes("aggregator.md", CONTENT, generate::aggregator());
+    let quote = ("Content of a quote", "Tags of a quote");
+    describes("batch.md", quote, generate::quote());
+    let order = ("Content of an order", "Tags of an order");
+    describes("batch.md", order, generate::order());
+    let settlement = ("Content of a settlement", "Tags of a settlement");
+    describes("batch.md", settlement, generate::settlement());
 }
 
 fn tensor() -> Tensor {
@@ -205,13 +226,15 @@ fn describe_every_field_of_inputs_and_outputs() {
         Work::Tensors {
             inputs: vec![tensor()],
         },
+        generate::shard(),
+        generate::checks(),
     ];
     let mut fields = BTreeSet::new();
     for work in works {
         let input = Input {
             salt,
             work,
-            prove: false,
+            prove: true,
         };
         leaves(&serde_json::to_value(&input).unwrap(), "", &mut fields);
     }
@@ -226,13 +249,22 @@ fn describe_every_field_of_inputs_and_outputs() {
         Product::Tensors {
             outputs: vec![tensor()],
         },
+        Product::Shard {
+            answers: generate::every_generated(),
+        },
+        Product::Verify {
+            verdicts: vec![parties::event(
+                &generate::one(generate::verdict()),
+                &parties::stranger(),
+            )],
+        },
     ];
     let mut fields = BTreeSet::new();
     for product in products {
         let output = Output {
             salt,
             product,
-            proofs: vec![],
+            proofs: vec![Proof(vec![1])],
         };
         leaves(&serde_json::to_value(&output).unwrap(), "", &mut fields);
     }
@@ -290,6 +322,9 @@ fn every_news() -> Vec<News> {
         detail: String::new(),
     };
     let (accepted, alive) = (News::Accepted { ahead: 0 }, News::Alive { ahead: 0 });
+    let payable = News::Payable {
+        invoice: "x".into(),
+    };
     vec![
         accepted,
         declined,
@@ -298,6 +333,7 @@ fn every_news() -> Vec<News> {
         due,
         News::Refunding,
         refused,
+        payable,
     ]
 }
 
@@ -311,7 +347,7 @@ fn signed_totals() -> SignedTotals {
     statement.signed(&parties::provider())
 }
 
-fn every_wish() -> [Wish; 5] {
+fn every_wish() -> [Wish; 6] {
     [
         Wish::Resend { from: 0 },
         Wish::Acknowledge {
@@ -321,6 +357,7 @@ fn every_wish() -> [Wish; 5] {
         Wish::Refund {
             invoice: "x".into(),
         },
+        Wish::Payout(generate::payout()),
         Wish::Stop,
     ]
 }
@@ -372,6 +409,67 @@ fn describe_every_message() {
     }
 }
 
+/// Many of them, as JSON.
+fn many<T: serde::Serialize + std::fmt::Debug>(values: impl Strategy<Value = T>) -> Vec<Value> {
+    let mut runner = TestRunner::deterministic();
+    let value = |_| values.new_tree(&mut runner).unwrap().current();
+    let values = (0..200).map(value);
+    values
+        .map(|value| serde_json::to_value(value).unwrap())
+        .collect()
+}
+
+#[test]
+fn describe_what_is_said_of_batches() {
+    let text = document("batch.md");
+    let questions = many::<Question>(generate::question());
+    let answers = many::<Answer>(generate::answer());
+    for (heading, messages) in [("Questions", &questions), ("Answers", &answers)] {
+        let fields: BTreeSet<_> = messages.iter().flat_map(names).collect();
+        assert_eq!(first_column(&text, heading), fields);
+        let types = messages.iter().filter_map(|value| value["type"].as_str());
+        for word in types {
+            assert!(text.contains(&format!("`{word}`")), "{word}");
+        }
+    }
+    let mut progress = BTreeSet::new();
+    let mut phases = BTreeSet::new();
+    for answer in &answers {
+        let Some(standing) = answer.get("progress") else {
+            continue;
+        };
+        progress.extend(names(standing));
+        match &answer["phase"] {
+            Value::String(word) => phases.extend([word.clone()]),
+            Value::Object(phase) => {
+                let inner = phase.iter();
+                phases.extend(
+                    inner.flat_map(|(phase, of)| names(of).map(move |n| format!("{phase}.{n}"))),
+                );
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(first_column(&text, "Progress"), progress);
+    assert_eq!(first_column(&text, "Phases of a group"), phases);
+    let mut outcomes = BTreeSet::new();
+    for outcome in generate::every_outcome() {
+        leaves(&serde_json::to_value(outcome).unwrap(), "", &mut outcomes);
+    }
+    assert_eq!(first_column(&text, "Lines and outcomes"), outcomes);
+}
+
+#[test]
+fn describe_a_payout() {
+    let payout = serde_json::to_value(generate::payout()).unwrap();
+    let mut fields = BTreeSet::new();
+    leaves(&payout, "", &mut fields);
+    assert_eq!(
+        first_column(&document("escrow.md"), "Aggregator and provider"),
+        fields
+    );
+}
+
 #[test]
 fn list_every_kind() {
     let text = document("README.md");
@@ -408,6 +506,18 @@ fn list_every_bound() {
         MAX_STOP_STRINGS,
         MAX_STOP_BYTES,
         MAX_TEXTS,
+        MAX_REQUESTS,
+        MAX_CHECKS,
+        MAX_REJECTED,
+        MAX_PROOF_BYTES,
+        MAX_GROUP_LINES,
+        MAX_GROUPS,
+        MAX_GROUP_RESULTS,
+        MAX_BLOB_BYTES,
+        MAX_BLOB_PAYLOAD_BYTES,
+        MAX_SEALED_BYTES,
+        MAX_BLOB_SERVERS,
+        MAX_FEE_PPM,
         MAX_TENSORS,
         MAX_DIMENSIONS,
         MAX_SAFE_INTEGER,
@@ -434,15 +544,14 @@ fn link_to_what_is_there_and_to_every_example() {
         let text = document(name);
         let links = text.split("](").skip(1);
         for link in links.map(|rest| rest.split(')').next().unwrap()) {
-            // models.md and sampling.md are the engine's.
-            let theirs = matches!(link, "models.md" | "sampling.md");
-            assert!(theirs || folder().join(link).exists(), "{name}: {link}");
+            assert!(folder().join(link).exists(), "{name}: {link}");
             linked.insert(link.to_owned());
         }
     }
     for entry in std::fs::read_dir(folder().join("examples")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let theirs = name.starts_with("model") || name.starts_with("sampling");
+        let theirs = ["model", "sampling", "verification", "thresholds"];
+        let theirs = theirs.iter().any(|prefix| name.starts_with(prefix));
         let link = format!("examples/{name}");
         assert!(theirs || linked.contains(&link), "{name} is in no document");
     }

@@ -1,9 +1,13 @@
 //! The examples of the documents: made by today's code, valid, and one story.
 
+#[path = "../../examples/make_examples/batch.rs"]
+mod batch;
 #[path = "../../examples/make_examples/draws.rs"]
 mod draws;
 #[path = "../../examples/make_examples/life.rs"]
 mod life;
+#[path = "../../examples/make_examples/ordering.rs"]
+mod ordering;
 #[path = "../../examples/make_examples/words.rs"]
 mod words;
 
@@ -11,9 +15,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use base64::Engine as _;
+use infernet_protocol::batch::{Answer, Done, Lines, Phase, Question, Reply};
 use infernet_protocol::event::{
-    Announcement, Attestation, Award, Basis, Bid, Body, Cancel, Experience, JobResult, Offer,
-    Private, Receipt, Signed, Verdict, check,
+    Aggregator, Announcement, Attestation, Award, Basis, Bid, Body, Cancel, Experience, JobResult,
+    ModelThresholds, Offer, Order, Private, Quote, Receipt, Settlement, Signed, Talk, Verdict,
+    check,
 };
 use infernet_protocol::kinds;
 use infernet_protocol::payload::{
@@ -28,25 +34,37 @@ use serde_json::Value;
 use sha2::Digest as _;
 
 /// Examples that other documents' tests read.
-const OTHERS: [&str; 2] = ["model", "sampling"];
+const OTHERS: [&str; 3] = ["model", "sampling", "verification"];
 
 /// All that are one signed event.
-const EVENTS: [&str; 16] = [
+const EVENTS: [&str; 28] = [
+    "aggregator.json",
     "announcement.json",
+    "attestation-batch.json",
     "attestation-silent.json",
     "attestation.json",
     "award-direct.json",
     "award-second.json",
+    "award-shard.json",
     "award.json",
     "bid-b.json",
     "bid.json",
     "cancel.json",
     "control.json",
     "offer.json",
+    "order.json",
     "progress.json",
+    "quote.json",
     "receipt.json",
     "result-direct.json",
+    "result-shard.json",
     "result.json",
+    "settlement-closing.json",
+    "settlement.json",
+    "talk-answer.json",
+    "talk-question.json",
+    "thresholds.json",
+    "verdict-shard.json",
     "verdict.json",
 ];
 
@@ -123,7 +141,13 @@ fn verify_and_serialise_to_the_same() {
             kinds::VERDICT => same::<Verdict>(name),
             kinds::ATTESTATION => same::<Attestation>(name),
             kinds::CANCEL => same::<Cancel>(name),
+            kinds::AGGREGATOR => same::<Aggregator>(name),
+            kinds::THRESHOLDS => same::<ModelThresholds>(name),
+            kinds::QUOTE => same::<Quote>(name),
+            kinds::ORDER => same::<Order>(name),
+            kinds::SETTLEMENT => same::<Settlement>(name),
             kinds::PROGRESS | kinds::CONTROL => drop(Private::parse(&event).unwrap()),
+            kinds::TALK => drop(Talk::parse(&event).unwrap()),
             other => panic!("{name}: kind {other}"),
         }
         seen.insert(event.kind.as_u16());
@@ -147,6 +171,18 @@ fn payloads_serialise_to_the_same() {
     same::<Output>("payload-output-direct.json");
     same::<Progress>("payload-progress.json");
     same::<Control>("payload-control.json");
+    same::<Control>("payload-payout.json");
+    same::<Progress>("payload-payable.json");
+    same::<Input>("payload-input-shard.json");
+    same::<Input>("payload-input-verify.json");
+    same::<Output>("payload-output-shard.json");
+    same::<Output>("payload-output-verify.json");
+    same::<Question>("payload-question.json");
+    same::<Question>("payload-question-group.json");
+    same::<Answer>("payload-answer.json");
+    same::<Answer>("payload-answer-standing.json");
+    same::<Lines>("payload-lines.json");
+    same::<Done>("payload-done.json");
 }
 
 #[test]
@@ -463,6 +499,112 @@ fn the_tensors_fit_the_announced_module() {
     assert_eq!(tokens(&inputs), 2);
     let sum: f32 = inputs[0].data.iter().map(|&byte| f32::from(byte)).sum();
     assert_eq!(outputs[0].data, sum.to_le_bytes());
+}
+
+/// What a talk event says, opened by its reader.
+fn overheard(name: &str, reader: &str) -> String {
+    let event = event(name);
+    let talk = Talk::parse(&event).unwrap();
+    let reader = keys(reader);
+    assert_eq!(talk.reader, reader.public_key());
+    let key = Conversation::between(reader.secret_key(), &event.pubkey).unwrap();
+    String::from_utf8(overhear(&key, &talk.content).unwrap()).unwrap()
+}
+
+#[test]
+fn the_batch_is_one_story() {
+    let (buyer, aggregator) = (keys("buyer").public_key(), keys("aggregator").public_key());
+    assert_eq!(read::<Aggregator>("aggregator.json").author(), aggregator);
+    let question = overheard("talk-question.json", "aggregator");
+    assert_eq!(question, text("payload-question.json"));
+    let answer = overheard("talk-answer.json", "buyer");
+    assert_eq!(answer, text("payload-answer.json"));
+    let order = read::<Order>("order.json");
+    assert_eq!((order.author(), order.aggregator), (buyer, aggregator));
+    assert_eq!(&*order.quote, read::<Quote>("quote.json").event());
+    let (award, result) = (
+        read::<Award>("award-shard.json"),
+        read::<JobResult>("result-shard.json"),
+    );
+    assert_eq!((award.author(), award.job_id()), (aggregator, award.id()));
+    assert_eq!(result.award, award.id());
+    let sealed = opened(&award, &keys("provider_a"));
+    assert_eq!(sealed, text("payload-input-shard.json"));
+    let verdict = read::<Verdict>("verdict-shard.json");
+    assert_eq!(verdict.result, result.id());
+    let said = read::<Attestation>("attestation-batch.json");
+    assert_eq!(said.verdict, Some(verdict.id()));
+    let batch = said.batch.unwrap();
+    assert_eq!((batch.order, batch.buyer), (order.id(), buyer));
+    let settlement = read::<Settlement>("settlement.json");
+    assert_eq!((settlement.order, settlement.buyer), (order.id(), buyer));
+    let group = settlement.group.as_ref().unwrap();
+    let results: Vec<_> = group
+        .results
+        .iter()
+        .map(|r| (r.result, r.verdict))
+        .collect();
+    assert_eq!(results, [(result.id(), Some(verdict.id()))]);
+    assert_eq!(batch.fee_msat, group.charge.fee_msat);
+    assert_eq!(result.due_msat, group.charge.work_msat);
+}
+
+/// As `batch.md` says to.
+#[test]
+fn an_auditor_finds_the_batch_in_order() {
+    let quote = read::<Quote>("quote.json");
+    let settlement = read::<Settlement>("settlement.json");
+    let secret = read::<Settlement>("settlement-closing.json")
+        .secret
+        .unwrap();
+    assert_eq!(secret.commitment(), quote.commitment);
+    let group = settlement.group.as_ref().unwrap();
+    for checked in &group.results {
+        let chosen = secret.chooses(&checked.result, checked.chance_ppm);
+        assert_eq!(chosen, checked.verdict.is_some());
+    }
+    assert!(group.charge.total() <= quote.most_msat);
+    assert!(group.charge.total() <= group.taken_msat);
+    let result = read::<JobResult>("result-shard.json").usage;
+    let (input, output) = (result.input_tokens, result.output_tokens);
+    assert!(quote.allows(&group.charge, input, output));
+    let payment = payload::<Answer>("payload-answer.json");
+    let Reply::Group(standing) = payment.reply else {
+        panic!("it is about a group");
+    };
+    let Phase::Settled { delivery, preimage } = standing.phase else {
+        panic!("it is settled");
+    };
+    assert_eq!(delivery.charge, group.charge);
+    let key = infernet_protocol::batch::BlobKey::of_delivery(preimage.as_bytes());
+    let salt = Salt::from_bytes(*key.as_bytes());
+    let hash = sha2::Sha256::digest(preimage.as_bytes());
+    let author = settlement.author();
+    let about = &settlement.order;
+    let payment = salted_hash(Domain::Payment, &salt, about, &author, &hash);
+    assert_eq!(group.payment, Some(payment));
+}
+
+/// The checker opens what it checks with the two keys that it is given.
+#[test]
+fn a_check_opens_its_award_and_its_result() {
+    let Work::Verify { checks, .. } = payload::<Input>("payload-input-verify.json").work else {
+        panic!("these are checks");
+    };
+    let award = Signed::<Award>::verify((*checks[0].award).clone()).unwrap();
+    let result = Signed::<JobResult>::verify((*checks[0].result).clone()).unwrap();
+    let input = award.input.open_with(checks[0].input_key.as_bytes());
+    let output = result.output.open_with(checks[0].output_key.as_bytes());
+    assert_eq!(input.unwrap(), text("payload-input-shard.json").as_bytes());
+    assert_eq!(
+        output.unwrap(),
+        text("payload-output-shard.json").as_bytes()
+    );
+    let Product::Verify { verdicts } = payload::<Output>("payload-output-verify.json").product
+    else {
+        panic!("these are verdicts");
+    };
+    assert_eq!(verdicts, [event("verdict-shard.json")]);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Any valid body of every kind.
 
+mod batches;
+
 use infernet_protocol::event::{
-    Accepts, AnnouncedModel, Announcement, Attestation, Award, Basis, Bid, Body, Cancel,
-    CancelReason, Capacity, Checkers, DeviceKind, Experience, Hardware, JobResult, Judgement,
-    Limits, Load, Measured, Offer, Promise, Receipt, ReceiptSide, Status, TabTotals, Timing, Usage,
-    V1, Verdict,
+    Accepts, AnnouncedModel, Announcement, Attestation, Award, Basis, BatchShare, Bid, Body,
+    Cancel, CancelReason, Capacity, Checkers, DeviceKind, Experience, Hardware, JobResult,
+    Judgement, Limits, Load, Measured, Offer, Promise, Receipt, ReceiptSide, Status, TabTotals,
+    Timing, Usage, V1, Verdict,
 };
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Task};
 use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
@@ -19,6 +21,11 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use crate::parties::{self, NOW};
+
+pub use batches::{
+    aggregator, answer, checked, checks, every_generated, every_outcome, group, order, payout,
+    question, quote, request, settlement, shard, thresholds,
+};
 
 const SAFE: u64 = infernet_protocol::bounds::MAX_SAFE_INTEGER;
 const WEEK_MS: u64 = infernet_protocol::bounds::MAX_DURATION_MS;
@@ -49,7 +56,12 @@ fn later() -> impl Strategy<Value = Timestamp> {
 }
 
 fn task() -> impl Strategy<Value = Task> {
-    proptest::sample::select(vec![Task::TextGeneration, Task::Embedding, Task::Tensors])
+    proptest::sample::select(vec![
+        Task::TextGeneration,
+        Task::Embedding,
+        Task::Tensors,
+        Task::Verify,
+    ])
 }
 
 fn dtype() -> impl Strategy<Value = Dtype> {
@@ -131,11 +143,20 @@ fn usage() -> impl Strategy<Value = Usage> {
 
 fn sealed() -> impl Strategy<Value = Sealed> {
     let texts = ("[A-Za-z0-9+/]{0,200}", "[A-Za-z0-9+/]{1,200}");
-    texts.prop_map(|(key, body)| Sealed {
+    (texts, option::of(batches::blob())).prop_map(|((key, body), blob)| Sealed {
         key,
-        body,
-        blob: None,
+        body: if blob.is_some() { String::new() } else { body },
+        blob,
     })
+}
+
+/// A payload that is in no blob.
+pub fn in_a_body() -> Sealed {
+    Sealed {
+        key: "A".into(),
+        body: "A".into(),
+        blob: None,
+    }
 }
 
 /// A tensor of any format that is what it says.
@@ -505,7 +526,7 @@ pub fn verdict() -> impl Strategy<Value = Verdict> {
     })
 }
 
-/// By anybody but the provider.
+/// By anybody but the provider and the buyer.
 pub fn attestation() -> impl Strategy<Value = Attestation> {
     let what = (event_id(), event_id(), option::of(event_id()), model_id());
     let experience = proptest::sample::select(vec![
@@ -513,6 +534,7 @@ pub fn attestation() -> impl Strategy<Value = Attestation> {
         Experience::Failed,
         Experience::Silent,
         Experience::Invalid,
+        Experience::Rejected,
     ]);
     let measured = (0..=WEEK_MS, speed(), 0..=SAFE).prop_map(
         |(first_token_ms, tokens_per_s, output_tokens)| Measured {
@@ -521,17 +543,28 @@ pub fn attestation() -> impl Strategy<Value = Attestation> {
             output_tokens,
         },
     );
-    let how = (promise(), option::of(measured), msat(), event_id());
+    let share = msat().prop_map(|fee_msat| BatchShare {
+        fee_msat,
+        ..share()
+    });
+    let links = (event_id(), option::of(event_id()), option::of(share));
+    let how = (promise(), option::of(measured), msat(), links);
     (what, option::of(event_id()), experience, how).prop_map(|(what, receipt, experience, how)| {
-        let (promised, measured, paid_msat, result) = how;
+        let (promised, measured, paid_msat, (result, verdict, batch)) = how;
         Attestation {
             v: V1,
             job: what.0,
             award: what.1,
             result: match experience {
-                Experience::Completed => Some(result),
+                Experience::Completed | Experience::Rejected => Some(result),
                 _ => what.2,
             },
+            verdict: match experience {
+                Experience::Rejected => Some(result),
+                Experience::Completed => verdict,
+                _ => None,
+            },
+            batch,
             receipt,
             provider: parties::provider().public_key(),
             model: what.3,
@@ -541,6 +574,15 @@ pub fn attestation() -> impl Strategy<Value = Attestation> {
             paid_msat,
         }
     })
+}
+
+/// The buyer's.
+pub fn share() -> BatchShare {
+    BatchShare {
+        order: EventId::all_zeros(),
+        buyer: parties::buyer().public_key(),
+        fee_msat: Msat(1),
+    }
 }
 
 /// By either side.

@@ -1,8 +1,10 @@
 //! Whatever arrives, it is refused with a reason; nothing panics.
 
+use infernet_protocol::batch::{Answer, Done, Lines, Question};
 use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
 use infernet_protocol::event::{
-    Attestation, Bid, Cancel, JobResult, Offer, Private, Receipt, Refusal, Signed, Verdict, check,
+    Attestation, Bid, Cancel, JobResult, Offer, Private, Receipt, Refusal, Signed, Talk, Verdict,
+    check,
 };
 use infernet_protocol::inference::ModelId;
 use infernet_protocol::kinds;
@@ -37,7 +39,8 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
     leaf.prop_recursive(4, 64, 8, |inner| {
         let name = prop_oneof![
             proptest::sample::select(vec![
-                "v", "type", "award", "job", "price", "models", "limits", "basis", "work",
+                "v", "type", "award", "job", "price", "models", "limits", "basis", "work", "order",
+                "group", "size", "number", "phase",
             ])
             .prop_map(str::to_owned),
             any::<String>(),
@@ -82,6 +85,10 @@ proptest! {
         let _ = Output::from_bytes(&bytes);
         let _ = Progress::from_bytes(&bytes);
         let _ = Control::from_bytes(&bytes);
+        let _ = Question::from_bytes(&bytes);
+        let _ = Answer::from_bytes(&bytes);
+        let _ = Lines::from_bytes(&bytes);
+        let _ = Done::from_bytes(&bytes);
         let _ = serde_json::from_slice::<Vector>(&bytes);
         let _ = text.parse::<ModelId>();
         let _ = Event::from_json_or_not(&text);
@@ -94,6 +101,19 @@ proptest! {
         prop_assert!(Output::from_bytes(&bytes).is_err());
         prop_assert!(Progress::from_bytes(&bytes).is_err());
         prop_assert!(Control::from_bytes(&bytes).is_err());
+        prop_assert!(Question::from_bytes(&bytes).is_err());
+        prop_assert!(Answer::from_bytes(&bytes).is_err());
+        prop_assert!(Lines::from_bytes(&bytes).is_err());
+        prop_assert!(Done::from_bytes(&bytes).is_err() || json == serde_json::json!([]));
+    }
+
+    #[test]
+    fn what_is_said_of_batches_is_read_as_it_was(
+        question in generate::question(),
+        answer in generate::answer(),
+    ) {
+        prop_assert_eq!(Question::from_bytes(&question.to_bytes()), Ok(question));
+        prop_assert_eq!(Answer::from_bytes(&answer.to_bytes()), Ok(answer));
     }
 
     #[test]
@@ -305,6 +325,29 @@ fn a_private_envelope_needs_its_job_and_its_reader() {
         Private::parse(&crafted(1, "AAAA", &tags)),
         Err(Refusal::Kind(1))
     );
+}
+
+#[test]
+fn talk_needs_its_reader() {
+    let talk = Talk {
+        reader: buyer().public_key(),
+        content: "AAAA".into(),
+    };
+    let author = provider();
+    let whole = talk.to_unsigned(author.public_key(), NOW);
+    let whole = whole.sign_with_keys(&author).unwrap();
+    assert_eq!(check(&whole), Ok(()));
+    assert_eq!(Talk::parse(&whole), Ok(talk));
+    for name in ["p", "alt"] {
+        let tags = whole.tags.iter().filter(|t| t.as_slice()[0] != name);
+        let tags: Vec<_> = tags.map(|t| t.clone().to_vec()).collect();
+        let refused = check(&crafted(kinds::TALK, "AAAA", &tags));
+        assert_eq!(refused, Err(Refusal::Tag(name.into())));
+    }
+    let long = "A".repeat(54_705);
+    let tags: Vec<_> = whole.tags.iter().map(|t| t.clone().to_vec()).collect();
+    assert!(check(&crafted(kinds::TALK, &long, &tags)).is_err());
+    assert_eq!(check(&crafted(kinds::TALK, &long[1..], &tags)), Ok(()));
 }
 
 #[test]

@@ -42,6 +42,8 @@ fn attests_speed(
             output_tokens: 100,
         }),
         paid_msat: Msat::ZERO,
+        verdict: None,
+        batch: None,
     };
     let at = Timestamp::from_secs(NOW.as_secs() - age_s);
     use infernet_protocol::event::Body as _;

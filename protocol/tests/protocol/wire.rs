@@ -75,7 +75,7 @@ fn altered_tags_are_refused<B: Body>(
 fn other_kinds_are_refused<B: Body>(event: &Event, author: &Keys) -> Result<(), TestCaseError> {
     for kind in infernet_protocol::kinds::ALL
         .into_iter()
-        .chain([1, 5050, 8608])
+        .chain([1, 5050, 8611])
     {
         if kind != B::KIND {
             let other = resign(event, author, Kind::from(kind), event.tags.clone());
@@ -109,8 +109,12 @@ travels! {
     result by provider,
     receipt by buyer,
     verdict by stranger,
-    attestation by buyer,
+    attestation by stranger,
     cancel by provider,
+    aggregator by stranger,
+    quote by stranger,
+    order by buyer,
+    settlement by stranger,
 }
 
 #[test]
