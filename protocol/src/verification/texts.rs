@@ -141,7 +141,8 @@ impl ActivationTotals {
             return;
         }
         let mean = |of: fn(&ChunkDistance) -> f64| {
-            chunks.iter().map(of).sum::<f64>() / chunks.len() as f64
+            let sum: f64 = chunks.iter().map(|chunk| distance(of(chunk))).sum();
+            sum / chunks.len() as f64
         };
         self.chunks += chunks.len() as u64;
         self.exponents = self.exponents.max(mean(|c| c.exponents.into()));
@@ -196,6 +197,14 @@ impl Tally {
         }
         let stretches = margins.chunks(JUDGED_TOKENS);
         self.evidence += stretches.map(|s| evidence(s, bounds.pooled)).sum::<f64>();
+    }
+}
+
+/// What is no number counts as more than any two mantissas of seven bits differ by.
+const fn distance(distance: f64) -> f64 {
+    match distance.is_finite() {
+        true => distance,
+        false => 128.0,
     }
 }
 

@@ -15,6 +15,7 @@ mod parties;
 mod reputation;
 mod sealing;
 mod simulation;
+mod verification;
 mod wire;
 
 /// So many random cases, or as many as the variable `CASES` says; and no file of failed ones: a failure prints its own
