@@ -81,7 +81,8 @@ impl Blob {
     pub fn validate(&self) -> Result<(), Refusal> {
         at_most("blob bytes", self.bytes, MAX_BLOB_BYTES)?;
         count("blob servers", self.servers.len(), MAX_BLOB_SERVERS)?;
-        self.servers.iter().try_for_each(validate_server)?;
+        let mut servers = self.servers.iter();
+        servers.try_for_each(|server| validate_server(server))?;
         match self.servers.is_empty() {
             true => Err(Refusal::Invalid("no server has the blob")),
             false => Ok(()),
@@ -89,7 +90,7 @@ impl Blob {
     }
 }
 
-pub(crate) fn validate_server(server: &String) -> Result<(), Refusal> {
+pub(crate) fn validate_server(server: &str) -> Result<(), Refusal> {
     text("blob server", server, MAX_RELAY_URL_BYTES)?;
     match server.starts_with("https://") || server.starts_with("http://") {
         true => Ok(()),

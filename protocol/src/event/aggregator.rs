@@ -72,7 +72,8 @@ impl Body for Aggregator {
         at_most("hold_s", self.hold_s, MAX_DURATION_MS / 1_000)?;
         count("checkers", self.checkers.len(), MAX_ACCEPTED_MODELS)?;
         count("blob servers", self.blobs.len(), MAX_BLOB_SERVERS)?;
-        self.blobs.iter().try_for_each(validate_server)?;
+        let mut servers = self.blobs.iter();
+        servers.try_for_each(|server| validate_server(server))?;
         validate_relays(&self.relays)?;
         instant("expires_at", self.expires_at)?;
         if self.tasks.is_empty() {
