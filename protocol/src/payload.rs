@@ -228,7 +228,11 @@ impl Payload for Input {
 }
 
 impl Work {
-    pub(crate) fn validate(&self) -> Result<(), Refusal> {
+    /// Refuses values that are out of bounds.
+    ///
+    /// # Errors
+    /// The first bound that is broken.
+    pub fn validate(&self) -> Result<(), Refusal> {
         match self {
             Self::TextGeneration(generate) => validate_generate(generate),
             Self::Embedding { texts } => {
