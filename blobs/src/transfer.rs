@@ -33,7 +33,7 @@ const MAX_REASON_CHARS: usize = 200;
 pub fn http() -> Client {
     // rustls asks for one provider for the whole process; somebody else's choice is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    let roots = webpki_roots::TLS_SERVER_ROOTS.to_vec();
     let tls = rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore { roots })
         .with_no_client_auth();
