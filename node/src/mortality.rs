@@ -10,8 +10,11 @@ pub const PROVIDER: &str = "INFERNET_PROVIDER_DIES_AT";
 /// Names the point at which a client dies, in the same way.
 pub const CLIENT: &str = "INFERNET_CLIENT_DIES_AT";
 
-/// Dies here without a word, as by SIGKILL, if a debug build was told to: by either variable, for no process plays
-/// both roles. Release builds do not look.
+/// Names the point at which an aggregator dies, in the same way.
+pub const AGGREGATOR: &str = "INFERNET_AGGREGATOR_DIES_AT";
+
+/// Dies here without a word, as by SIGKILL, if a debug build was told to: by any of the variables, for no process plays
+/// two roles. Release builds do not look.
 pub fn point(name: &str) {
     if cfg!(debug_assertions) && told().is_some_and(|told| told.is_reached(name)) {
         std::process::abort();
@@ -47,7 +50,7 @@ impl Told {
 fn told() -> Option<&'static Told> {
     static TOLD: OnceLock<Option<Told>> = OnceLock::new();
     let told = || {
-        let mut names = [PROVIDER, CLIENT].iter();
+        let mut names = [PROVIDER, CLIENT, AGGREGATOR].iter();
         let text = names.find_map(|name| std::env::var(name).ok())?;
         Some(Told::read(&text))
     };

@@ -26,13 +26,15 @@ use infernet_protocol::money::Msat;
 use nostr::{PublicKey, Timestamp};
 use tokio::sync::{Mutex, Notify, broadcast};
 
-use crate::ledger::{self, Budget, Caps, Due, Intent, Ledger, Planned, Reason, Report, Standing};
+use crate::ledger::{
+    self, Budget, Caps, Due, Hold, Intent, Ledger, Planned, Reason, Report, Standing,
+};
 use crate::rail::{Ask, Direction, Notice, Notices, Order, OrderKey, Payment, PaymentRail, State};
 use crate::{Invoice, PaymentHash, rail};
 
 /// How long a request to the wallet, or the last payment of an invoice, may be on its way, with room for clocks that
 /// differ.
-const REQUEST_LIFE: Duration = Duration::from_secs(180);
+pub(crate) const REQUEST_LIFE: Duration = Duration::from_secs(180);
 
 /// Changes that may wait for a slow reader; one who misses some asks the ledger.
 const MAX_UNREAD: usize = 1_024;
@@ -395,13 +397,21 @@ impl Cashier {
             mortality::point("top-up-booked");
         }
         if is_hold(intent) {
-            mortality::point("charged");
+            mortality::point("group-charged");
         }
         let is_awaited = awaited.remove(&intent.key).is_some();
         if is_new || is_awaited {
             self.tell(intent, Standing::Settled, amount, fee);
         }
         Ok(())
+    }
+
+    /// A hold has come to nothing.
+    pub(crate) async fn end_hold(&self, hold: &Hold, now: Timestamp) -> Result<(), Error> {
+        match &hold.intent {
+            Some(intent) => self.fail(intent, intent.standing, now).await,
+            None => Ok(()),
+        }
     }
 
     async fn held(&self, intent: &Intent, now: Timestamp) -> Result<(), Error> {

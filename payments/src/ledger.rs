@@ -33,7 +33,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use self::account::Account;
-pub use self::escrow::{Bill, Credit, Dues, Escrow, Hold, HoldDue, PlannedHold, Sums, Will, Work};
+pub use self::escrow::{
+    Bill, Credit, Custom, Dues, Escrow, Hold, HoldDue, PlannedHold, Sums, Will, Work,
+};
 pub use self::intent::{Budget, Caps, Due, Intent, Planned, Reason, Standing};
 pub use self::journal::{Line, Tabs};
 pub use self::lock::TabLock;

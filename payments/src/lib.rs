@@ -9,6 +9,7 @@
 mod adopting;
 pub mod cashier;
 mod hash;
+pub mod holding;
 mod invoice;
 pub mod ledger;
 pub mod nip47;

@@ -24,8 +24,8 @@ use infernet_protocol::batch::Charge;
 use infernet_protocol::money::Msat;
 use nostr::{EventId, PublicKey, Timestamp};
 
-pub use self::credit::Credit;
 pub(super) use self::credit::is_left as is_credit_left;
+pub use self::credit::{Credit, Custom};
 pub use self::payouts::Dues;
 pub(super) use self::payouts::is_left as is_payout_left;
 pub(super) use self::settling::settled;

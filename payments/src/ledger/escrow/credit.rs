@@ -29,6 +29,45 @@ impl Ledger {
     }
 }
 
+/// What a buyer's batches have come to, and what paying back its credit has cost us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Custom {
+    /// What it was charged.
+    pub charged: Msat,
+    /// What routing its refunds has cost us, those under way at the most they may.
+    pub routed: Msat,
+}
+
+impl Ledger {
+    /// What a buyer has brought and cost us.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub async fn custom(&self, buyer: &PublicKey) -> Result<Custom, Error> {
+        let buyer = buyer.as_bytes().to_vec();
+        let row = sqlx::query!(
+            r#"SELECT
+                coalesce((SELECT sum(amount_msat) FROM entries
+                          WHERE account = 'credit' AND counterparty = ?1 AND leg = 'charged'), 0)
+                    AS "charged!: i64",
+                coalesce((SELECT sum(fee.amount_msat) FROM entries AS fee
+                          JOIN entries AS paid ON paid.posting = fee.posting
+                          WHERE paid.account = 'credit' AND paid.counterparty = ?1
+                             AND paid.leg = 'credited' AND fee.leg = 'routing'), 0)
+                + coalesce((SELECT sum(max_fee_msat) FROM intents
+                            WHERE direction = 'outgoing' AND reason = 'credit' AND counterparty = ?1
+                               AND state IN ('planned', 'under-way')), 0) AS "routed!: i64""#,
+            buyer
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Custom {
+            charged: msat(row.charged.max(0))?,
+            routed: msat(row.routed)?,
+        })
+    }
+}
+
 async fn all(change: &mut Transaction<'static, Sqlite>, buyer: &PublicKey) -> Result<Msat, Error> {
     let buyer = buyer.as_bytes().to_vec();
     let sum = sqlx::query_scalar!(

@@ -182,7 +182,7 @@ impl Ledger {
     }
 
     /// Decides to give back what is held for a group, or to have it never paid. Work that was accepted is owed all the
-    /// same. Again, it changes nothing. False if it is to be taken.
+    /// same, also what is told later. Again, it changes nothing. False if it is to be taken.
     ///
     /// # Errors
     /// [`Error::Conflict`] if work in it is in another bill; [`Error::Sqlite`].
@@ -195,14 +195,10 @@ impl Ledger {
         let mut change = self.change().await?;
         let hold = known(&mut change, hold).await?;
         match hold.will {
-            Some(Will::Cancel) => return Ok(true),
             Some(Will::Claim(_)) => return Ok(false),
-            None => {}
+            Some(Will::Cancel) => {}
+            None => cancel(&mut change, &hold.key).await?,
         }
-        let name = hold.key.as_bytes().to_vec();
-        sqlx::query!("UPDATE holds SET will = 'cancel' WHERE key = ?", name)
-            .execute(&mut *change)
-            .await?;
         enter(&mut change, &hold.key, works, now).await?;
         post_works(&mut change, &hold.key, now).await?;
         change.commit().await?;
@@ -267,6 +263,14 @@ async fn claim(
     )
     .execute(&mut **change)
     .await?;
+    Ok(())
+}
+
+async fn cancel(change: &mut Transaction<'static, Sqlite>, hold: &OrderKey) -> Result<(), Error> {
+    let name = hold.as_bytes().to_vec();
+    sqlx::query!("UPDATE holds SET will = 'cancel' WHERE key = ?", name)
+        .execute(&mut **change)
+        .await?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::ledger::posting::Posting;
 use crate::ledger::{Error, amount, bytes32, key, msat, seconds};
 use crate::rail::OrderKey;
 
-/// Writes work down. What is in another bill, or twice in this one, is an error.
+/// Writes work down; again it changes nothing. What is in another bill, or was told differently, is an error.
 pub(super) async fn enter(
     change: &mut Transaction<'static, Sqlite>,
     hold: &OrderKey,
@@ -36,11 +36,27 @@ pub(super) async fn enter(
         )
         .execute(&mut **change)
         .await?;
-        if done.rows_affected() == 0 {
+        if done.rows_affected() == 0 && !is_known(change, &hold, work).await? {
             return Err(Error::Conflict);
         }
     }
     Ok(())
+}
+
+async fn is_known(
+    change: &mut Transaction<'static, Sqlite>,
+    hold: &[u8],
+    work: &Work,
+) -> Result<bool, Error> {
+    let award = work.award.as_bytes().to_vec();
+    let row = sqlx::query!(
+        "SELECT hold, provider, cost_msat FROM works WHERE award = ?",
+        award
+    )
+    .fetch_one(&mut **change)
+    .await?;
+    let is_same = row.hold == hold && key(&row.provider)? == work.provider;
+    Ok(is_same && msat(row.cost_msat)? == work.cost)
 }
 
 /// Posts what is owed for a bill's work; again it changes nothing.
