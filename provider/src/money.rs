@@ -31,7 +31,7 @@ pub enum Error {
 pub struct Earnings {
     /// Since when.
     pub since: Timestamp,
-    /// What work was charged for, in msat.
+    /// What work was charged for, in msat, less what was rejected or forfeited of it.
     pub earned_msat: Msat,
     /// How much work it was.
     pub jobs: u64,
@@ -121,9 +121,9 @@ pub async fn earnings(folder: &Path, since: Timestamp) -> Result<Earnings, Error
     ledger.close().await;
     Ok(Earnings {
         since,
-        earned_msat: total(income.iter()),
-        jobs: income.len() as u64,
-        received_msat: total(of(&wallet, "top-up")),
+        earned_msat: net(&income),
+        jobs: of(&income, CHARGE).count() as u64,
+        received_msat: Msat(total(of(&wallet, "top-up")).0 + total(of(&wallet, "payout")).0),
         refunded_msat: refunded(&wallet, &fees),
         fees_msat: total(fees.iter()),
         models: by_model,
@@ -225,6 +225,15 @@ fn of<'a>(lines: &'a [Line], reason: &str) -> impl Iterator<Item = &'a Line> {
     lines.iter().filter(move |line| line.reason == reason)
 }
 
+/// What work brings, and nothing else does.
+const CHARGE: &str = "charge";
+
+/// What is left of an income, which grows downwards, after what was lost of it.
+fn net<'a>(income: impl IntoIterator<Item = &'a Line>) -> Msat {
+    let sum: i64 = income.into_iter().map(|line| -line.amount_msat).sum();
+    Msat(u64::try_from(sum).unwrap_or(0))
+}
+
 /// Income grows downwards, what comes into the wallet upwards.
 fn total<'a>(lines: impl Iterator<Item = &'a Line>) -> Msat {
     Msat(lines.map(|line| line.amount_msat.unsigned_abs()).sum())
@@ -243,20 +252,17 @@ fn day(line: &Line) -> String {
 
 /// What each has earned, the most first.
 fn shares(income: &[Line], name: impl Fn(&Line) -> String) -> Vec<Share> {
-    let mut by_name: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let mut by_name: BTreeMap<String, Vec<&Line>> = BTreeMap::new();
     for line in income {
-        let (earned, jobs) = by_name.entry(name(line)).or_default();
-        *earned += line.amount_msat.unsigned_abs();
-        *jobs += 1;
+        by_name.entry(name(line)).or_default().push(line);
     }
-    let shares = by_name.into_iter();
-    let mut shares: Vec<Share> = shares
-        .map(|(name, (earned, jobs))| Share {
-            name,
-            earned_msat: Msat(earned),
-            jobs,
-        })
-        .collect();
+    let shares = by_name.into_iter().map(|(name, lines)| Share {
+        name,
+        earned_msat: net(lines.iter().copied()),
+        jobs: lines.iter().filter(|line| line.reason == CHARGE).count() as u64,
+    });
+    // A bond that was lost is no model's.
+    let mut shares: Vec<_> = shares.filter(|share| share.jobs > 0).collect();
     shares.sort_by_key(|share| std::cmp::Reverse(share.earned_msat));
     shares
 }

@@ -255,6 +255,12 @@ impl Buyer {
 
     /// The result of an award, opened, its hash checked.
     pub async fn result(&mut self, award: &Signed<Award>) -> (Signed<JobResult>, Product) {
+        let (result, output) = self.output(award).await;
+        (result, output.product)
+    }
+
+    /// The same with its proofs.
+    pub async fn output(&mut self, award: &Signed<Award>) -> (Signed<JobResult>, Output) {
         let id = award.id();
         let result = self
             .wait(|heard| match heard {
@@ -262,11 +268,15 @@ impl Buyer {
                 _ => None,
             })
             .await;
-        let product = self.open(award, &result);
-        (result, product)
+        let output = self.open_output(award, &result);
+        (result, output)
     }
 
     pub fn open(&self, award: &Signed<Award>, result: &Signed<JobResult>) -> Product {
+        self.open_output(award, result).product
+    }
+
+    fn open_output(&self, award: &Signed<Award>, result: &Signed<JobResult>) -> Output {
         let provider = result.author();
         assert_eq!(provider, award.provider);
         assert_eq!(
@@ -281,7 +291,7 @@ impl Buyer {
         let output = Output::from_bytes(&bytes).unwrap();
         let hash = salted_hash(Domain::Output, &output.salt, &award.id(), &provider, &bytes);
         assert_eq!(hash, result.output_hash);
-        output.product
+        output
     }
 
     /// So many tokens of an attempt, from the piece of this number on.

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod buyer;
+mod checks;
 mod crash;
 mod declines;
+mod escrow;
 mod house;
 mod jobs;
 mod killed;
@@ -17,6 +19,7 @@ mod paying;
 mod process;
 mod queue;
 mod relays;
+mod shards;
 mod speed;
 mod stopping;
 mod unpaid;
