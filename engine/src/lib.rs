@@ -47,6 +47,7 @@
 //! begin with [`threads::wait_politely`], which says why.
 
 mod cache;
+pub mod calibration;
 mod chat;
 mod check;
 mod cuda;

@@ -107,3 +107,60 @@ proptest! {
         prop_assert!(chunks[0].exponents <= 128);
     }
 }
+
+/// A case of `nips/examples/toploc.json`, which another program computed.
+#[derive(serde::Deserialize)]
+struct Case {
+    tokens: usize,
+    width: usize,
+    multiplier: u64,
+    proof: String,
+    checks: Vec<Check>,
+}
+
+#[derive(serde::Deserialize)]
+struct Check {
+    drift: u64,
+    chunks: Vec<Expected>,
+}
+
+#[derive(serde::Deserialize)]
+struct Expected {
+    exponents: u32,
+    mantissa_mean: f64,
+    mantissa_median: f64,
+}
+
+/// The states of a case, as `nips/verification.md` says.
+fn invented(case: &Case, drift: u64) -> Vec<Vec<bf16>> {
+    let number = |at: usize| {
+        let at = at as u64;
+        let spread = (at + 1).pow(2) * case.multiplier % ((1 << 31) - 1);
+        let magnitude = (spread >> 8) % 32_512 + at % (drift + 1);
+        bf16::from_bits(magnitude as u16 | ((spread & 1) << 15) as u16)
+    };
+    let state = |token: usize| (token * case.width..(token + 1) * case.width).map(number);
+    (0..case.tokens)
+        .map(|token| state(token).collect())
+        .collect()
+}
+
+#[test]
+fn proofs_are_those_of_the_examples() {
+    let examples = include_str!("../../../nips/examples/toploc.json");
+    let cases: Vec<Case> = serde_json::from_str(examples).unwrap();
+    assert!(cases.len() > 3);
+    for case in cases {
+        let proof = prove(&invented(&case, 0));
+        assert_eq!(hex::encode(&proof.0), case.proof);
+        for check in &case.checks {
+            let found = compare(proof.clone(), &invented(&case, check.drift));
+            assert_eq!(found.len(), check.chunks.len());
+            for (found, expected) in found.iter().zip(&check.chunks) {
+                assert_eq!(found.exponents, expected.exponents);
+                assert!((found.mantissa_mean - expected.mantissa_mean).abs() < 1e-9);
+                assert!((found.mantissa_median - expected.mantissa_median).abs() < 1e-9);
+            }
+        }
+    }
+}
