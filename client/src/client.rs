@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use infernet_blobs::Blobs;
 use infernet_node::clock;
 use infernet_node::link::{self, Delivery, Link, Subscription};
+use infernet_protocol::bounds::{MAX_BLOB_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
 use infernet_protocol::event::{Announcement, Attestation, Body, Receipt, Signed};
 use infernet_protocol::kinds;
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey};
@@ -56,6 +58,8 @@ pub(crate) struct Shared {
     pub tasks: TaskTracker,
     /// Ends every job.
     pub closing: CancellationToken,
+    /// Where our blobs go.
+    pub blobs: Blobs,
     /// What is paid with, if anything.
     pub purse: Option<Purse>,
     market: Mutex<Market>,
@@ -64,6 +68,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Bytes that an input may have.
+    fn max_input_bytes(&self) -> usize {
+        match self.blobs.can_put() {
+            true => MAX_BLOB_PAYLOAD_BYTES,
+            false => MAX_PAYLOAD_BYTES,
+        }
+    }
+
     pub fn market(&self) -> MutexGuard<'_, Market> {
         self.market.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,6 +101,7 @@ impl Client {
     /// A relay's address that cannot be read, or no relay that can be reached.
     pub async fn connect(options: Options) -> Result<Self, Error> {
         let relays = options.relay_urls()?;
+        let blobs = Blobs::new(options.blob_servers(&relays), options.keys.clone());
         let mut link_options = link::Options::new(relays, options.keys.clone());
         link_options.connect_timeout = options.connect_timeout;
         link_options.retry_first = RETRY_FIRST;
@@ -109,6 +122,7 @@ impl Client {
             routes: Routes::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            blobs,
             purse,
             market: Mutex::new(market),
             stocked: watch::Sender::new(false),
@@ -132,7 +146,7 @@ impl Client {
     /// A request that is out of bounds or too large, or that nobody can do: then nothing was published, and the
     /// error says what there is.
     pub async fn submit(&self, request: Request) -> Result<Answer, Error> {
-        request.validate()?;
+        request.validate(self.shared.max_input_bytes())?;
         self.stocked().await;
         let means = self.shared.means(&request);
         let (order, words) = resolve(&self.shared.market(), &request, means, clock::now())?;

@@ -1,6 +1,7 @@
 //! The subcommands, and what they share: arguments, settings, identity, exit codes.
 
 mod audit;
+mod batch;
 mod embed;
 mod init;
 mod interrupt;
@@ -57,6 +58,7 @@ const AFTER_HELP: &str = "\
 Examples:
   infernet-client submit \"Why is the sky blue?\"
   cat letter.txt | infernet-client submit --system \"Translate to French\"
+  infernet-client batch requests.jsonl -o answers.jsonl
   infernet-client providers
   infernet-client audit 1a2b3c4d
 
@@ -117,6 +119,8 @@ enum Command {
     Submit(Box<submit::Submit>),
     /// Turn texts into vectors, one JSON array a line
     Embed(Box<embed::Embed>),
+    /// Have a file of requests done by an aggregator
+    Batch(Box<batch::BatchCommand>),
     /// Run a module: tensors in, tensors out
     Run(Box<run::Run>),
     /// List who sells what, the best score first
@@ -192,6 +196,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     match arguments.command {
         Command::Submit(submit) => submit.run(place).await,
         Command::Embed(embed) => embed.run(place).await,
+        Command::Batch(batch) => batch.run(place).await,
         Command::Run(run) => run.run(place).await,
         Command::Providers(providers) => providers.run(place).await,
         Command::Jobs(jobs) => jobs.run(place).await,
@@ -275,6 +280,7 @@ impl Place {
         let mut options = Options::new(&self.relays).keys(self.keys()?);
         options.trust = self.trusted()?;
         options.purse = purse;
+        options.blobs = self.blob_servers()?;
         let mut connecting = pin!(Client::connect(options));
         let connected = match timeout(QUIET, &mut connecting).await {
             Ok(connected) => connected,
@@ -339,6 +345,15 @@ impl Place {
         let moved = books.moved().await;
         books.close().await;
         Ok(moved?)
+    }
+
+    fn blob_servers(&self) -> anyhow::Result<Vec<infernet_blobs::Address>> {
+        let parse = |text: &String| {
+            let wrong = |error| format!("blossom in {}: {error}", self.settings_file.display());
+            text.parse()
+                .map_err(|error: infernet_blobs::InvalidAddress| Misunderstood(wrong(error)).into())
+        };
+        self.settings.blossom.iter().map(parse).collect()
     }
 
     fn trusted(&self) -> anyhow::Result<Vec<PublicKey>> {

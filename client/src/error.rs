@@ -20,13 +20,15 @@ pub enum Error {
     /// The request itself is out of bounds.
     #[error("the request is not valid: {0}")]
     Invalid(String),
-    /// The input does not fit in an event. Nothing was published.
+    /// The input does not fit in an event, nor in a blob if there is a server for one. Nothing was published.
     #[error(
-        "the input has {bytes} bytes and one job carries at most {MAX_PAYLOAD_BYTES}: make it shorter, or split it"
+        "the input has {bytes} bytes and one job carries at most {most}: make it shorter, or split it"
     )]
     TooLarge {
         /// Bytes it has.
         bytes: usize,
+        /// Bytes it may have.
+        most: usize,
     },
     /// Nobody sells the model.
     #[error("{}", no_such_model(model.as_deref(), *task, on_sale))]
@@ -98,6 +100,9 @@ pub enum Error {
         "there is no wallet: set INFERNET_WALLET, or wallet in client.toml, to a wallet connection"
     )]
     NoWallet,
+    /// There is no aggregator for a batch, or it is not clear which one is meant.
+    #[error("{0}")]
+    NoAggregator(String),
     /// A provider that is owed money does not say where to.
     #[error("the provider does not answer")]
     PayoutUnanswered,

@@ -29,6 +29,7 @@
 
 mod answer;
 pub mod audit;
+pub mod batch;
 mod client;
 mod control;
 mod error;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use infernet_blobs::{Address, servers_of};
 use infernet_protocol::job::buyer::Patience;
 use nostr::{Keys, PublicKey, RelayUrl};
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// What to pay with; without it only free work can be bought.
     pub purse: Option<purse::Options>,
+    /// Blossom servers for what no event carries; none for the relays' own addresses.
+    pub blobs: Vec<Address>,
     /// Whether work is bought on escrow terms, from providers that give this key credit. The client pays nothing for
     /// it: its owner, an aggregator, does.
     pub escrow: bool,
@@ -54,6 +57,7 @@ impl Options {
             market_patience: MARKET_PATIENCE,
             connect_timeout: CONNECT_TIMEOUT,
             purse: None,
+            blobs: Vec::new(),
             escrow: false,
         }
     }
@@ -76,6 +80,14 @@ impl Options {
         let parse =
             |text: &String| RelayUrl::parse(text).map_err(|_| Error::RelayAddress(text.clone()));
         self.relays.iter().map(parse).collect()
+    }
+
+    /// The blob servers to use.
+    pub(crate) fn blob_servers(&self, relays: &[RelayUrl]) -> Vec<Address> {
+        match self.blobs.is_empty() {
+            true => servers_of(relays),
+            false => self.blobs.clone(),
+        }
     }
 
     /// Whose attestations count.

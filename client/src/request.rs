@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_SAFE_INTEGER};
+use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_SAFE_INTEGER};
 use infernet_protocol::event::{Checkers, JobResult, Limits};
 use infernet_protocol::inference::{Message, Prompt, Role, Sampling, Task};
 use infernet_protocol::money::{Msat, Price};
@@ -249,8 +249,8 @@ impl Request {
         self.work.task()
     }
 
-    /// Refuses what no provider could do, before anything is published.
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    /// Refuses what no provider could do, before anything is published. `most` is how many bytes an input may have.
+    pub(crate) fn validate(&self, most: usize) -> Result<(), Error> {
         let input = Input {
             salt: Salt::from_bytes([0; 32]),
             work: self.work.clone(),
@@ -267,20 +267,14 @@ impl Request {
             .validate()
             .map_err(|e| Error::Invalid(e.to_string()))?;
         match input.to_bytes().len() {
-            bytes if bytes > MAX_PAYLOAD_BYTES => Err(Error::TooLarge { bytes }),
+            bytes if bytes > most => Err(Error::TooLarge { bytes, most }),
             _ => Ok(()),
         }
     }
 
     /// The size of the work, as far as it can be guessed without the model's tokenizer.
     pub fn limits(&self) -> Limits {
-        Limits {
-            input_tokens: guess_tokens(&self.work),
-            output_tokens: match &self.work {
-                Work::Shard { requests } => drawn_at_most(requests),
-                _ => self.max_output(),
-            },
-        }
+        size_of(&self.work)
     }
 
     /// Tokens the answer may have; 0 for work that is not streamed.
@@ -292,6 +286,18 @@ impl Request {
             | Work::Shard { .. }
             | Work::Verify { .. } => 0,
         }
+    }
+}
+
+/// The size of work, as far as it can be guessed without the model's tokenizer.
+pub(crate) fn size_of(work: &Work) -> Limits {
+    Limits {
+        input_tokens: guess_tokens(work),
+        output_tokens: match work {
+            Work::TextGeneration(generate) => generate.max_tokens,
+            Work::Shard { requests } => drawn_at_most(requests),
+            Work::Embedding { .. } | Work::Tensors { .. } | Work::Verify { .. } => 0,
+        },
     }
 }
 

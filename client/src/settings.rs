@@ -23,6 +23,10 @@ pub struct Settings {
     pub risk_sats: Option<u64>,
     /// The most that routing one payment may cost, whatever its size.
     pub max_fee_sats: Option<u64>,
+    /// Blossom servers for what no event carries; none for the relays' own addresses.
+    pub blossom: Vec<String>,
+    /// Who does batches: a name or an npub.
+    pub aggregator: Option<String>,
     /// What `submit` and `embed` do unless they are told otherwise.
     pub defaults: Defaults,
 }
@@ -114,6 +118,12 @@ pub const TEMPLATE: &str = r#"# Settings of infernet-client. Every line is optio
 #risk_sats = 50
 # The most that routing one payment may cost; never more than a tenth of it and 1 sat.
 #max_fee_sats = 5
+
+# Blossom servers for inputs and answers that no event carries [default: the relays' own addresses].
+#blossom = ["https://blobs.example.com"]
+
+# Who does your batches: an aggregator's name or npub. It holds what you pay until the work is checked.
+#aggregator = "npub1…"
 
 [defaults]
 # The model of `submit`; without one, the best-ranked provider's.

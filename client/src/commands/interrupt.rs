@@ -5,11 +5,11 @@ use std::process;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that the first SIGINT or SIGTERM cancels; the second ends the process.
+/// A token that the first SIGINT or SIGTERM cancels, saying what is done about it; the second ends the process.
 ///
 /// # Errors
 /// When the operating system refuses the handlers.
-pub fn on_signals() -> std::io::Result<CancellationToken> {
+pub fn on_signals(what: &'static str) -> std::io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = CancellationToken::new();
@@ -23,7 +23,7 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
             if told.is_cancelled() {
                 process::exit(130);
             }
-            eprintln!("\nStopping, and telling the provider. Once more (Ctrl-C) stops at once.");
+            eprintln!("\n{what} Once more (Ctrl-C) stops at once.");
             told.cancel();
         }
     });

@@ -89,7 +89,7 @@ pub async fn run(
     request: Request,
     terminal: &mut Terminal,
 ) -> anyhow::Result<Finished> {
-    let stop = interrupt::on_signals()?;
+    let stop = interrupt::on_signals("Stopping, and telling the provider.")?;
     let within = request.deadline;
     let answer = tokio::select! {
         answer = client.submit(request) => answer,

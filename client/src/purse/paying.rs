@@ -19,7 +19,7 @@ use super::checks::{chain, is_on, short};
 use super::{Attempt, Error, Flaw, Purse};
 
 /// What a daily budget is for.
-const A_DAY: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const A_DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// How long the wallet has to say what is in it, once in a ledger's life.
 const BOOKS_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    fn of(error: &Error) -> Self {
+    pub(super) fn of(error: &Error) -> Self {
         let is_temporary = match error {
             Error::Cashier(cashier::Error::Rail(error)) => {
                 error.is_temporary() || matches!(error, rail::Error::Refused(_))
@@ -125,7 +125,7 @@ impl Purse {
     }
 
     /// Takes what a wallet holds into a new ledger, before anything is paid from it.
-    async fn open_books(&self) {
+    pub(super) async fn open_books(&self) {
         let opened = &self.shared.opened;
         let opening = || async {
             let opening = self.shared.cashier.open_books(clock::now());
@@ -231,7 +231,7 @@ impl Purse {
         self.with(&intent.counterparty, |tab| match intent.standing {
             Standing::Settled => tab.settle(self, hash, *amount, *fee, about),
             Standing::Failed => tab.fail(self, hash, about, no_route()),
-            Standing::Planned | Standing::UnderWay => {}
+            Standing::Planned | Standing::UnderWay | Standing::Held => {}
         });
     }
 

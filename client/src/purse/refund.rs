@@ -21,7 +21,7 @@ use crate::control::control;
 use crate::routing::{Ear, Heard, Routes};
 
 /// How long the invoice of a refund can be paid.
-const INVOICE_EXPIRY: Duration = Duration::from_secs(600);
+pub(super) const INVOICE_EXPIRY: Duration = Duration::from_secs(600);
 
 /// The least that is worth a payment, and that every channel carries.
 const LEAST: Msat = Msat(1_000);
@@ -242,7 +242,7 @@ impl Purse {
         Ok(Refund::UnderWay { amount_msat })
     }
 
-    async fn is_settled(&self, invoice: &Invoice) -> bool {
+    pub(super) async fn is_settled(&self, invoice: &Invoice) -> bool {
         let ledger = self.shared.books.ledger();
         let intent = ledger.intent(Direction::Incoming, &invoice.hash()).await;
         matches!(intent, Ok(Some(intent)) if intent.standing == Standing::Settled)

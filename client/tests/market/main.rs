@@ -2,7 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod batches;
 mod bazaar;
+mod broker;
 mod command;
 mod fake;
 mod faults;
