@@ -1,0 +1,259 @@
+//! What is remembered of providers and checkers, and of what was judged.
+
+use infernet_protocol::event::{Judgement, Signed, Verdict};
+use infernet_protocol::inference::ModelId;
+use infernet_protocol::verification::{Pool, Texts, Thresholds, Trust};
+use nostr::{Event, EventId, PublicKey, Timestamp};
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqlitePool};
+
+use super::{Error, Judged, Outcome};
+
+/// How long a judgement is remembered: longer than any order is open.
+const KEPT_S: u64 = 30 * 24 * 3_600;
+
+/// Whose work, and by which program: what trust is kept for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// Whose.
+    pub provider: PublicKey,
+    /// The model.
+    pub model: ModelId,
+    /// The engine and its version, as results say.
+    pub engine: String,
+}
+
+/// What a subject has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Dossier {
+    /// Results in a row that have passed.
+    pub trust: Trust,
+    /// What its margins say together.
+    pub pool: Pool,
+}
+
+/// The tables.
+#[derive(Debug, Clone)]
+pub(super) struct Books {
+    pool: SqlitePool,
+}
+
+/// A judgement as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    outcome: Outcome,
+    chance_ppm: u32,
+    verdicts: Vec<Event>,
+}
+
+impl Books {
+    pub const fn new(pool: SqlitePool) -> Self {
+        Self { pool }
+    }
+
+    /// How a result was judged before, if it was.
+    pub async fn judged(&self, result: &EventId) -> Result<Option<Judged>, Error> {
+        let row = sqlx::query("SELECT judged FROM judged WHERE result = ?")
+            .bind(result.as_bytes().as_slice())
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let text: String = row.try_get("judged")?;
+        let kept: Kept = serde_json::from_str(&text).map_err(|_| Error::Damaged)?;
+        let read = |event| Signed::<Verdict>::from_verified(event).map_err(|_| Error::Damaged);
+        let verdicts = kept.verdicts.into_iter().map(read);
+        Ok(Some(Judged {
+            outcome: kept.outcome,
+            chance_ppm: kept.chance_ppm,
+            verdicts: verdicts.collect::<Result<_, _>>()?,
+            hired: Vec::new(),
+        }))
+    }
+
+    /// Remembers how a result was judged; false if it had been before.
+    pub async fn keep(
+        &self,
+        result: &EventId,
+        judged: &Judged,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let events = judged
+            .verdicts
+            .iter()
+            .map(|verdict| verdict.event().clone());
+        let kept = Kept {
+            outcome: judged.outcome,
+            chance_ppm: judged.chance_ppm,
+            verdicts: events.collect(),
+        };
+        let text = serde_json::to_string(&kept).map_err(|_| Error::Damaged)?;
+        let done =
+            sqlx::query("INSERT OR IGNORE INTO judged (result, judged, judged_s) VALUES (?, ?, ?)")
+                .bind(result.as_bytes().as_slice())
+                .bind(text)
+                .bind(seconds(now))
+                .execute(&self.pool)
+                .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Forgets judgements that nobody asks for any more.
+    pub async fn tidy(&self, now: Timestamp) -> Result<(), Error> {
+        let oldest = Timestamp::from_secs(now.as_secs().saturating_sub(KEPT_S));
+        sqlx::query("DELETE FROM judged WHERE judged_s < ?")
+            .bind(seconds(oldest))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// What a subject has shown.
+    pub async fn dossier(&self, subject: &Subject) -> Result<Dossier, Error> {
+        let row =
+            sqlx::query("SELECT * FROM dossiers WHERE provider = ? AND model = ? AND engine = ?")
+                .bind(subject.provider.as_bytes().as_slice())
+                .bind(subject.model.as_bytes().as_slice())
+                .bind(&subject.engine)
+                .fetch_optional(&self.pool)
+                .await?;
+        row.as_ref().map_or(Ok(Dossier::default()), read_dossier)
+    }
+
+    /// What a provider has shown in all that it does.
+    pub async fn dossiers(&self, provider: &PublicKey) -> Result<Vec<(Subject, Dossier)>, Error> {
+        let rows = sqlx::query("SELECT * FROM dossiers WHERE provider = ? ORDER BY model, engine")
+            .bind(provider.as_bytes().as_slice())
+            .fetch_all(&self.pool)
+            .await?;
+        let read = |row: &SqliteRow| {
+            let model: Vec<u8> = row.try_get("model")?;
+            let subject = Subject {
+                provider: *provider,
+                model: ModelId::from_bytes(model.try_into().map_err(|_| Error::Damaged)?),
+                engine: row.try_get("engine")?,
+            };
+            Ok((subject, read_dossier(row)?))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Adds a judgement of a subject's work, with the figures it rests on, and tells
+    /// what the subject has shown now.
+    pub async fn enter(
+        &self,
+        subject: &Subject,
+        judgement: Judgement,
+        figures: Option<(&Texts, &Thresholds)>,
+    ) -> Result<Dossier, Error> {
+        let mut transaction = self.pool.begin().await?;
+        let row =
+            sqlx::query("SELECT * FROM dossiers WHERE provider = ? AND model = ? AND engine = ?")
+                .bind(subject.provider.as_bytes().as_slice())
+                .bind(subject.model.as_bytes().as_slice())
+                .bind(&subject.engine)
+                .fetch_optional(&mut *transaction)
+                .await?;
+        let mut dossier = row.as_ref().map_or(Ok(Dossier::default()), read_dossier)?;
+        dossier.trust = dossier.trust.after(judgement);
+        if let Some((texts, thresholds)) = figures {
+            dossier.pool = dossier.pool.with(texts, thresholds);
+        }
+        sqlx::query(
+            "INSERT OR REPLACE INTO dossiers
+                 (provider, model, engine, streak, results, tokens, margin_sum, evidence)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(subject.provider.as_bytes().as_slice())
+        .bind(subject.model.as_bytes().as_slice())
+        .bind(&subject.engine)
+        .bind(i64::from(dossier.trust.streak))
+        .bind(number(dossier.pool.results))
+        .bind(number(dossier.pool.tokens))
+        .bind(dossier.pool.margin_sum)
+        .bind(dossier.pool.evidence)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(dossier)
+    }
+
+    /// Begins anew with a subject's margins: what they said has had its consequence.
+    pub async fn empty_pool(&self, subject: &Subject) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE dossiers SET streak = 0, results = 0, tokens = 0, margin_sum = 0, evidence = 0
+             WHERE provider = ? AND model = ? AND engine = ?",
+        )
+        .bind(subject.provider.as_bytes().as_slice())
+        .bind(subject.model.as_bytes().as_slice())
+        .bind(&subject.engine)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Another agreed with a checker, or it saw through a trap.
+    pub async fn confirm(&self, checker: &PublicKey) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO checkers (checker, confirmed) VALUES (?, 1)
+             ON CONFLICT (checker) DO UPDATE SET confirmed = confirmed + 1",
+        )
+        .bind(checker.as_bytes().as_slice())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// A checker was wrong: it is hired no more. False if that was known.
+    pub async fn refute(&self, checker: &PublicKey, now: Timestamp) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "INSERT INTO checkers (checker, refuted_s) VALUES (?1, ?2)
+             ON CONFLICT (checker) DO UPDATE SET refuted_s = ?2 WHERE refuted_s IS NULL",
+        )
+        .bind(checker.as_bytes().as_slice())
+        .bind(seconds(now))
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Who is not hired to check: those refuted before, and those that are banned.
+    pub async fn shunned(&self) -> Result<Vec<PublicKey>, Error> {
+        let rows = sqlx::query(
+            "SELECT checker FROM checkers WHERE refuted_s IS NOT NULL
+             UNION SELECT provider FROM bans",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let read = |row: &SqliteRow| {
+            let key: Vec<u8> = row.try_get("checker")?;
+            PublicKey::from_slice(&key).map_err(|_| Error::Damaged)
+        };
+        rows.iter().map(read).collect()
+    }
+}
+
+fn read_dossier(row: &SqliteRow) -> Result<Dossier, Error> {
+    let count = |column| {
+        let count: i64 = row.try_get(column)?;
+        u64::try_from(count).map_err(|_| Error::Damaged)
+    };
+    let streak = u32::try_from(count("streak")?).map_err(|_| Error::Damaged)?;
+    Ok(Dossier {
+        trust: Trust { streak },
+        pool: Pool {
+            results: count("results")?,
+            tokens: count("tokens")?,
+            margin_sum: row.try_get("margin_sum")?,
+            evidence: row.try_get("evidence")?,
+        },
+    })
+}
+
+fn seconds(at: Timestamp) -> i64 {
+    i64::try_from(at.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
