@@ -47,13 +47,17 @@ pub fn draw(logits: &[f32], sampling: &Sampling, position: u32) -> Result<TokenI
     Ok(drawn)
 }
 
+/// How far logits of honest machines are apart where the filters cut, in logits: a token
+/// that is so near to the cut may be on either side of it.
+pub const FILTER_SLACK: f32 = 0.5;
+
 /// How far a token is from the one that [`draw`] gives.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Margin {
-    /// Whether the filters leave it.
+    /// Whether the filters leave it, or nearly do.
     pub kept: bool,
-    /// By how much it is below the token drawn, noise counted in, in logits. What the
-    /// filters do not leave can be above it: that is below 0.
+    /// By how much it is below the greatest of those that the filters leave with some
+    /// slack, noise counted in, in logits. Below 0 if it is above.
     pub logits: f64,
 }
 
@@ -68,8 +72,8 @@ impl Margin {
     }
 }
 
-/// How far a token at `position` is from the one that [`draw`] gives. One that there is
-/// not is infinitely far.
+/// How far a token at `position` is from the one that [`draw`] gives
+/// (`nips/verification.md`). One that there is not is infinitely far.
 ///
 /// # Errors
 /// As [`draw`].
@@ -92,16 +96,25 @@ pub fn margin(
             logits: f64::from(logits[best as usize]) - f64::from(logit),
         });
     }
-    let kept = keep(logits, sampling, logits[best as usize]);
+    let mut rivals = keep(logits, sampling, logits[best as usize]);
+    let mut kept = true;
+    if rivals.len() < logits.len() {
+        let cut = rivals.iter().map(|&token| logits[token as usize]);
+        let cut = cut.fold(f32::INFINITY, f32::min);
+        kept = logit >= cut - FILTER_SLACK;
+        rivals.retain(|&token| logits[token as usize] >= cut + FILTER_SLACK);
+    }
     let temperature = f64::from(sampling.temperature);
     let mut noise = Noise::new(sampling.seed, position);
     let score = f64::from(logit) / temperature + noise.gumbel(token);
     // What is asked for is mostly what is drawn: to begin with it saves most others.
-    let is_kept = kept.binary_search(&token).is_ok();
-    let first = if is_kept { token } else { best };
-    let (greatest, _) = noise.greatest(logits, sampling, first, &kept);
+    let first = match rivals.binary_search(&token) {
+        Ok(_) => token,
+        Err(_) => best,
+    };
+    let (greatest, _) = noise.greatest(logits, sampling, first, &rivals);
     Ok(Margin {
-        kept: is_kept,
+        kept,
         logits: (greatest - score) * temperature,
     })
 }
@@ -341,6 +354,60 @@ mod tests {
                 assert_eq!(draw(&logits, &sampling, position).unwrap(), expected);
             }
         }
+    }
+
+    #[test]
+    fn what_is_drawn_has_no_margin_and_all_else_has() {
+        let near = |token: u32| ((token * 37) % 64) as f32 / 8.0;
+        let logits: Vec<f32> = (0..64).map(near).collect();
+        for (top_k, top_p) in [(0, 1.0), (20, 1.0), (0, 0.9)] {
+            for position in 0..100 {
+                let sampling = Sampling {
+                    temperature: 0.8,
+                    top_k,
+                    top_p,
+                    seed: 5,
+                };
+                let drawn = draw(&logits, &sampling, position).unwrap();
+                let kept = candidates(&logits, &sampling).unwrap();
+                let all = top_k == 0 && top_p == 1.0;
+                for token in 0..64 {
+                    let margin = margin(&logits, &sampling, position, token).unwrap();
+                    if token == drawn {
+                        assert!(margin.kept && margin.logits <= 0.0);
+                    } else if all {
+                        assert!(margin.kept && margin.logits > 0.0);
+                    }
+                    assert!(margin.kept || !kept.contains(&token));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_near_the_cut_may_be_on_either_side_of_it() {
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_k: 2,
+            ..Sampling::default()
+        };
+        // The second and third differ by less than the slack.
+        let logits = [3.0, 1.0, 0.8, 0.2];
+        let mut seen = [false; 3];
+        for seed in 0..200 {
+            let sampling = Sampling { seed, ..sampling };
+            let margin = |token| margin(&logits, &sampling, 0, token).unwrap();
+            assert!(margin(2).kept && !margin(3).kept);
+            // It is not held against one that the second is above it, only that the
+            // first is.
+            let of = |token| f64::from(logits[token as usize]) + gumbel(seed, 0, token);
+            assert!((margin(2).logits - (of(0) - of(2))).abs() < 1e-9);
+            seen[0] |= of(2) > of(0);
+            seen[1] |= of(1) > of(2) && of(2) > of(0);
+            seen[2] |= of(0) > of(2);
+        }
+        assert_eq!(seen, [true; 3]);
+        assert_eq!(margin(&logits, &sampling, 0, 9).unwrap().clipped(2.5), 2.5);
     }
 
     #[test]
