@@ -21,6 +21,7 @@ mod reading;
 mod samples;
 mod shelf;
 mod traps;
+mod twins;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

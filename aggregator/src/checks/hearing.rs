@@ -4,10 +4,12 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use infernet_client::Summary;
+use infernet_client::{Request, Summary};
 use infernet_node::clock;
 use infernet_protocol::event::Judgement;
+use infernet_protocol::inference::Task;
 use infernet_protocol::money::Msat;
+use infernet_protocol::payload::Work;
 use infernet_protocol::verification::Thresholds;
 use nostr::PublicKey;
 use rand::seq::SliceRandom as _;
@@ -18,6 +20,7 @@ use super::panel::{Opinion, Panel};
 use super::reading::{self, Read};
 use super::samples::Sample;
 use super::traps::{Maker, Trap};
+use super::twins;
 use super::{Caught, Chances, Error, Finding, Hire, Inner, LOOK_EVERY, PATIENCE, Policy};
 use crate::Bought;
 
@@ -76,7 +79,14 @@ impl<'a> Hearing<'a> {
         let until = self.policy.until.min(patience);
         let market = self.market();
         loop {
-            let drawn = market.draw(&self.work.model, self.policy.checkers, &self.shunned);
+            let draw = |task| {
+                let sold = (&self.work.model, task);
+                market.draw(sold, self.policy.checkers, &self.shunned)
+            };
+            let drawn = draw(Task::Verify).or_else(|| match self.work.work {
+                Work::Embedding { .. } => draw(Task::Embedding),
+                _ => None,
+            });
             let is_over = Instant::now() >= until || !self.reads.is_empty();
             match drawn {
                 Some(checker) => return Some(checker),
@@ -92,19 +102,8 @@ impl<'a> Hearing<'a> {
         let spent = self.hired.iter().map(|hire| hire.cost.0);
         let left = Msat(self.policy.most.0.saturating_sub(spent.sum()));
         let trap = self.trap(checker).await?;
-        let mut checks = vec![self.work.check()];
-        checks.extend(trap.as_ref().map(|trap| trap.check.clone()));
-        checks.shuffle(&mut rand::rng());
-        let hired = self
-            .market()
-            .hire(
-                checker,
-                &self.work.model,
-                checks,
-                self.thresholds,
-                (within, left),
-            )
-            .await;
+        let request = self.request(checker, trap.as_ref());
+        let hired = self.market().hire(checker, request, within, left).await;
         match hired {
             Ok(summary) => self.hear(checker, &summary, trap).await,
             Err(error) => {
@@ -114,9 +113,28 @@ impl<'a> Hearing<'a> {
         }
     }
 
+    /// What is asked of a checker.
+    fn request(&self, checker: &Checker, trap: Option<&Trap>) -> Request {
+        let model = self.work.model.to_string();
+        match &self.work.work {
+            Work::Embedding { texts } if checker.task == Task::Embedding => {
+                Request::embedding(Some(model), texts)
+            }
+            _ => {
+                let mut checks = vec![self.work.check()];
+                checks.extend(trap.map(|trap| trap.check.clone()));
+                checks.shuffle(&mut rand::rng());
+                Request::verify(model, checks, self.thresholds)
+            }
+        }
+    }
+
     /// A trap for a stranger, now and then, if there is anything to make it of.
     async fn trap(&self, checker: &Checker) -> Result<Option<Trap>, Error> {
-        if checker.is_own || !Chances::draw(self.checks.chances.trap_ppm) {
+        if checker.is_own
+            || checker.task != Task::Verify
+            || !Chances::draw(self.checks.chances.trap_ppm)
+        {
             return Ok(None);
         }
         let model = &self.work.model;
@@ -155,8 +173,11 @@ impl<'a> Hearing<'a> {
                 self.checks.books.confirm(&checker.key).await?;
             }
         }
-        let verdict = on(self.work.result.id());
-        let read = verdict.and_then(|v| reading::read(v, self.work, &self.thresholds));
+        let (keys, thresholds) = (&self.checks.keys, &self.thresholds);
+        let read = match checker.task {
+            Task::Embedding => twins::compare(self.work, summary, thresholds, keys),
+            _ => on(self.work.result.id()).and_then(|v| reading::read(v, self.work, thresholds)),
+        };
         let Some(read) = read else {
             return self
                 .refute(checker.key, "its verdict contradicts itself")

@@ -4,23 +4,26 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use infernet_client::{Client, Request, Route, Summary};
-use infernet_protocol::event::{AnnouncedModel, Checkers, Status};
+use infernet_protocol::event::{Checkers, Status};
 use infernet_protocol::inference::{ModelId, Task};
 use infernet_protocol::money::{Msat, Price};
-use infernet_protocol::payload::Check;
-use infernet_protocol::verification::Thresholds;
 use nostr::{EventId, PublicKey};
 use rand::seq::IndexedRandom as _;
 
 /// How many times the cheapest price a checker may ask and still be drawn.
 const DEARER: u64 = 2;
 
-/// A provider that sells checks of a model.
+/// How long a check may take.
+const LONGEST: Duration = Duration::from_secs(1_800);
+
+/// A provider that can say whether another's work on a model is honest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checker {
     pub key: PublicKey,
     pub is_own: bool,
     pub price: Price,
+    /// What it is asked for: checks; or vectors, to compare with.
+    pub task: Task,
 }
 
 /// A checker's work, to be paid where it has a price.
@@ -49,7 +52,7 @@ impl Market<'_> {
     /// chance decides among the cheap: who cheats cannot choose its checker.
     pub fn draw(
         &self,
-        model: &ModelId,
+        (model, task): (&ModelId, Task),
         allowed: Checkers,
         shunned: &HashSet<PublicKey>,
     ) -> Option<Checker> {
@@ -65,13 +68,14 @@ impl Market<'_> {
             let sold = announcement
                 .models
                 .iter()
-                .find(|sold| checks(sold, model))?;
+                .find(|sold| sold.task == task && sold.model == *model)?;
             let key = announcement.author();
             let is_own = self.own.contains(&key);
             Some(Checker {
                 key,
                 is_own,
                 price: sold.price,
+                task,
             })
         });
         let allowed = checkers.filter(|checker| match allowed {
@@ -85,34 +89,29 @@ impl Market<'_> {
             .cloned()
     }
 
-    /// Hires a checker for these results.
+    /// Hires a checker.
     ///
     /// # Errors
-    /// Why there are no verdicts.
+    /// Why there are no verdicts, or vectors.
     pub async fn hire(
         &self,
         checker: &Checker,
-        model: &ModelId,
-        checks: Vec<Check>,
-        thresholds: Thresholds,
-        (within, most): (Duration, Msat),
+        request: Request,
+        within: Duration,
+        most: Msat,
     ) -> Result<Summary, infernet_client::Error> {
-        let mut request = Request::verify(model.to_string(), checks, thresholds)
+        let mut request = request
             .route(Route::To {
                 provider: checker.key.to_hex(),
                 only: true,
             })
             .max_price(checker.price)
-            .deadline(within);
+            .deadline(within.min(LONGEST));
         if checker.price != Price::FREE {
             request = request.max_cost(most);
         }
         self.client.submit(request).await?.finish().await
     }
-}
-
-fn checks(sold: &AnnouncedModel, model: &ModelId) -> bool {
-    sold.task == Task::Verify && sold.model == *model
 }
 
 /// One of those that ask little more than the cheapest.
