@@ -1,7 +1,6 @@
 //! Why there is no answer, by what the caller can do about it.
 
 use infernet_node::link;
-use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
 use infernet_protocol::inference::Task;
 use infernet_protocol::job::buyer::Failure;
 use infernet_protocol::money::{Msat, Price};

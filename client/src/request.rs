@@ -358,15 +358,19 @@ fn tokens_to_check(checks: &[Check]) -> u32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
+
     use super::*;
 
     #[test]
     fn a_sane_request_passes() {
         Request::chat("m", "Hello")
             .system("Be brief")
-            .validate()
+            .validate(MAX_PAYLOAD_BYTES)
             .unwrap();
-        Request::embedding(None, ["a", "b"]).validate().unwrap();
+        Request::embedding(None, ["a", "b"])
+            .validate(MAX_PAYLOAD_BYTES)
+            .unwrap();
     }
 
     #[test]
@@ -381,7 +385,7 @@ mod tests {
             Request::embedding(None, Vec::<String>::new()),
         ];
         for request in refused {
-            let refusal = request.validate().unwrap_err();
+            let refusal = request.validate(MAX_PAYLOAD_BYTES).unwrap_err();
             assert!(matches!(refusal, Error::Invalid(_)), "{refusal}");
         }
     }
@@ -397,9 +401,12 @@ mod tests {
         // The seed is the only part whose length varies.
         let room = MAX_PAYLOAD_BYTES - around.to_bytes().len();
         let fits = Request::text("m", "x".repeat(room)).seed(1);
-        fits.validate().unwrap();
+        fits.validate(MAX_PAYLOAD_BYTES).unwrap();
         let more = Request::text("m", "x".repeat(room + 20)).seed(1);
-        assert!(matches!(more.validate(), Err(Error::TooLarge { .. })));
+        assert!(matches!(
+            more.validate(MAX_PAYLOAD_BYTES),
+            Err(Error::TooLarge { .. })
+        ));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod award;
 mod ending;
+mod fetching;
 mod inbox;
 mod money;
 mod pace;
@@ -19,13 +20,15 @@ use std::time::Duration;
 use infernet_node::{clock, link};
 pub(crate) use results::owed;
 
+use infernet_protocol::batch::Blob;
 use infernet_protocol::bounds::{MAX_ATTEMPTS, MAX_BIDS};
-use infernet_protocol::event::{Award, Experience, Signed};
+use infernet_protocol::event::{Award, Experience, JobResult, Signed};
 use infernet_protocol::inference::ModelId;
 use infernet_protocol::job::Millis;
 use infernet_protocol::job::buyer::{Effect, End, Input, Job, Mode, Plan};
 use infernet_protocol::payload::Wish;
 use infernet_protocol::seal::Conversation;
+use infernet_protocol::seal::blob::Outsized;
 use nostr::{Event, EventId, RelayUrl, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -39,6 +42,7 @@ use crate::routing::{Ear, Heard};
 use crate::{Request, Route};
 use money::{Bill, Money};
 use pace::Pace;
+use placing::Placement;
 use tally::Tally;
 
 /// How often a job looks anew at who could take it over: announcements are renewed, and providers come and go.
@@ -93,6 +97,8 @@ struct Current {
     bill: Option<Bill>,
     /// Whether we have left it for a reason that is not its provider's, and have said so.
     is_spared: bool,
+    /// The result whose output is being fetched.
+    fetching: Option<EventId>,
     /// Whether no relay answered for a while: its provider may have said what we never heard.
     was_adrift: bool,
 }
@@ -123,6 +129,19 @@ enum Report {
     Unanswered(EventId),
     /// About what is paid.
     Money(money::Report),
+    /// The input of an attempt was put on servers, or not.
+    Put(
+        Box<Placement>,
+        Outsized,
+        Result<Blob, infernet_blobs::Error>,
+    ),
+    /// The output of a result is being fetched.
+    Fetching(EventId),
+    /// It was fetched, or not.
+    Fetched(
+        Box<Signed<JobResult>>,
+        Result<Vec<u8>, infernet_blobs::Error>,
+    ),
 }
 
 /// What the driver waits for.
@@ -275,6 +294,11 @@ impl Driver {
             }
             Wake::Report(Report::Unpublished(event, error)) => self.unpublished(event, error),
             Wake::Report(Report::Money(report)) => self.about_money(report),
+            Wake::Report(Report::Put(placement, outsized, put)) => {
+                Some(self.input_put(*placement, outsized, put))
+            }
+            Wake::Report(Report::Fetching(result)) => self.fetching(result),
+            Wake::Report(Report::Fetched(result, fetched)) => self.fetched(&result, fetched),
             Wake::Told(award, told) => self.told(award, told),
             Wake::Relays => {
                 self.relays_changed();

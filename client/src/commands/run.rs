@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use infernet_client::Request;
-use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
+use infernet_protocol::bounds::MAX_BLOB_PAYLOAD_BYTES;
 use infernet_protocol::tensor::Tensor;
 
 use super::submit::object;
@@ -19,7 +19,7 @@ use super::work::{Terms, run};
 use super::{Exit, Misunderstood, Place, print, print_json};
 
 /// Bytes of a file of one tensor at most: as JSON it is larger than what a job carries.
-const MAX_FILE_BYTES: u64 = 16 * MAX_PAYLOAD_BYTES as u64;
+const MAX_FILE_BYTES: u64 = 4 * MAX_BLOB_PAYLOAD_BYTES as u64;
 
 /// Run a module: tensors in, tensors out
 #[derive(Debug, clap::Args)]
@@ -124,7 +124,7 @@ fn read_file(path: &Path) -> anyhow::Result<Tensor> {
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     ensure!(
         bytes.len() as u64 <= MAX_FILE_BYTES,
-        "it is too large: one job carries at most {MAX_PAYLOAD_BYTES} bytes"
+        "it is too large: one job carries at most {MAX_BLOB_PAYLOAD_BYTES} bytes"
     );
     match path.extension().and_then(OsStr::to_str) {
         Some("npy") => npy::from_bytes(&bytes),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, ensure};
 use infernet_client::{Outcome, Request};
-use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
+use infernet_protocol::bounds::MAX_BLOB_PAYLOAD_BYTES;
 use infernet_protocol::inference::{Message, Prompt, Role};
 use infernet_protocol::payload::Work;
 use serde::Serialize;
@@ -15,9 +15,8 @@ use super::terminal::{Terminal, speed_of};
 use super::work::{Finished, Terms, run};
 use super::{Exit, Misunderstood, Place, print_json};
 
-/// The most that is read from a file or from standard input: more than any job can carry, so that the error can
-/// mostly tell by how much it is too long.
-const MAX_READ_BYTES: u64 = 1 << 20;
+/// The most that is read from a file or from standard input: what a job carries.
+const MAX_READ_BYTES: u64 = MAX_BLOB_PAYLOAD_BYTES as u64;
 
 /// Ask a model
 #[derive(Debug, clap::Args)]
@@ -154,8 +153,7 @@ fn read(from: impl Read, what: &str) -> anyhow::Result<String> {
     read.with_context(|| format!("cannot read {what}"))?;
     ensure!(
         bytes.len() as u64 <= MAX_READ_BYTES,
-        "{what} holds more than {MAX_READ_BYTES} bytes and one job carries at most {MAX_PAYLOAD_BYTES}: make it \
-         shorter, or split it"
+        "{what} holds more than the {MAX_READ_BYTES} bytes that one job carries: make it shorter, or split it"
     );
     String::from_utf8(bytes).map_err(|_| anyhow!("{what} is not UTF-8 text"))
 }

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use infernet_blobs::{Blobs, servers_of};
 use infernet_node::clock;
 use infernet_payments::ledger::Account;
 use infernet_protocol::event::{
@@ -16,6 +17,7 @@ use infernet_protocol::event::{
 use infernet_protocol::kinds;
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{Input, Payload};
+use infernet_protocol::seal::Sealed;
 use nostr::{Event, EventId, Filter, Kind, PublicKey, Timestamp};
 
 use super::attempts::Unfinished;
@@ -229,28 +231,51 @@ impl Purse {
             .event(attempt.award);
         let fetching = self.shared.link.fetch(vec![award, result], FETCH_PATIENCE);
         let events = fetching.await.map_err(|_| Unanswered)?;
-        Ok(self.owed_by(attempt, &events))
+        Ok(self.owed_by(attempt, &events).await)
     }
 
-    fn owed_by(&self, attempt: &Attempt, events: &[Event]) -> Option<(Msat, Done)> {
+    async fn owed_by(&self, attempt: &Attempt, events: &[Event]) -> Option<(Msat, Done)> {
         let find = |id: &EventId| events.iter().find(|event| event.id == *id).cloned();
         let award = Signed::<Award>::verify(find(&attempt.award)?).ok()?;
         let keys = &self.shared.keys;
-        let input = award.input.open(keys.secret_key(), &award.provider).ok()?;
+        let input = self.opened(&award.input, &award.provider).await?;
         let work = Input::from_bytes(&input).ok()?.work;
         let results = events
             .iter()
             .filter(|event| event.kind.as_u16() == kinds::RESULT);
-        let mut results =
-            results.filter_map(|event| Signed::<JobResult>::verify(event.clone()).ok());
-        results.find_map(|result| {
-            let due = owed(&result, &award, &work, keys)?;
-            let done = Done {
-                usage: result.usage,
-                result: Some(result.id()),
+        for event in results {
+            let Ok(result) = Signed::<JobResult>::verify(event.clone()) else {
+                continue;
             };
-            Some((due, done))
-        })
+            let fetched = self.fetched(&result.output).await;
+            if let Some(due) = owed(&result, fetched, &award, &work, keys) {
+                let done = Done {
+                    usage: result.usage,
+                    result: Some(result.id()),
+                };
+                return Some((due, done));
+            }
+        }
+        None
+    }
+
+    /// A payload between us and `other`, wherever it is.
+    async fn opened(&self, sealed: &Sealed, other: &PublicKey) -> Option<Vec<u8>> {
+        let own = self.shared.keys.secret_key();
+        let opened = match self.fetched(sealed).await {
+            Some(bytes) => sealed.open_fetched(bytes, own, other),
+            None => sealed.open(own, other),
+        };
+        opened.ok()
+    }
+
+    /// What is in a payload's blob, if it has one that can be had.
+    async fn fetched(&self, sealed: &Sealed) -> Option<Vec<u8>> {
+        let blob = sealed.blob.as_ref()?;
+        let relays = self.shared.link.relays();
+        let servers = servers_of(relays.iter().map(|relay| &relay.url));
+        let blobs = Blobs::new(servers, self.shared.keys.clone());
+        blobs.get(blob).await.ok()
     }
 
     /// Tells a provider that nobody waits any more.

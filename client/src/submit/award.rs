@@ -10,6 +10,7 @@ use infernet_protocol::inference::TokenId;
 use infernet_protocol::job::buyer::Account;
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{Input, Payload, Work};
+use infernet_protocol::seal::blob::Outsized;
 use infernet_protocol::seal::{self, Domain, Salt, Sealed, salted_hash};
 use nostr::secp256k1::rand::RngCore;
 use nostr::secp256k1::rand::rngs::OsRng;
@@ -22,6 +23,8 @@ use crate::market::{Order, Word};
 pub(super) enum Error {
     #[error("the input cannot be sealed: {0}")]
     Seal(#[from] seal::Error),
+    #[error("the input is too large for an event, and {0}")]
+    Blob(#[from] infernet_blobs::Error),
     #[error(
         "with what it rests on, the award has {0} bytes and an event at most {MAX_EVENT_BYTES}"
     )]
@@ -52,31 +55,69 @@ pub(super) struct Placing<'a> {
     pub relays: &'a [RelayUrl],
 }
 
+/// An input before it is sealed.
+pub(super) struct Plain {
+    /// Salt of its hash.
+    pub salt: Salt,
+    pub bytes: Vec<u8>,
+}
+
+impl Plain {
+    /// Seals it into the award itself.
+    pub fn seal(&self, keys: &Keys, provider: &PublicKey) -> Result<Sealed, Error> {
+        let sealed = Sealed::close(&self.bytes, keys.secret_key(), provider, &mut OsRng);
+        Ok(sealed?)
+    }
+
+    /// Seals it into a blob, which is to be put on a server first.
+    pub fn seal_outsized(&self, keys: &Keys, provider: &PublicKey) -> Result<Outsized, Error> {
+        let own = keys.secret_key();
+        Ok(Sealed::close_outsized(
+            &self.bytes,
+            own,
+            provider,
+            &mut OsRng,
+        )?)
+    }
+}
+
 impl Placing<'_> {
-    /// Seals the input under a fresh salt, and signs the award.
-    pub fn sign(&self, keys: &Keys, now: Timestamp) -> Result<(Signed<Award>, Salt), Error> {
+    /// What is to be sealed, under a fresh salt.
+    pub fn input(&self) -> Plain {
         let mut salt = [0; 32];
         OsRng.fill_bytes(&mut salt);
         let salt = Salt::from_bytes(salt);
-        let body = self.award(keys, salt)?;
-        let event = body
-            .to_unsigned(keys.public_key(), now)
-            .sign_with_keys(keys)
-            .map_err(|_| Error::Unsigned)?;
-        match encoded_len(&event) {
-            bytes if bytes > MAX_EVENT_BYTES => Err(Error::TooLarge(bytes)),
-            _ => Ok((Signed::from_verified(event)?, salt)),
-        }
-    }
-
-    fn award(&self, keys: &Keys, salt: Salt) -> Result<Award, Error> {
-        let basis = self.basis();
         let input = Input {
             salt,
             work: self.remaining_work(),
             prove: self.prove,
         };
         let bytes = input.to_bytes();
+        Plain { salt, bytes }
+    }
+
+    /// Signs the award of an input that is sealed.
+    pub fn sign(
+        &self,
+        plain: &Plain,
+        sealed: Sealed,
+        keys: &Keys,
+        now: Timestamp,
+    ) -> Result<Signed<Award>, Error> {
+        let body = self.award(plain, sealed, keys)?;
+        let event = body
+            .to_unsigned(keys.public_key(), now)
+            .sign_with_keys(keys)
+            .map_err(|_| Error::Unsigned)?;
+        match encoded_len(&event) {
+            bytes if bytes > MAX_EVENT_BYTES => Err(Error::TooLarge(bytes)),
+            _ => Ok(Signed::from_verified(event)?),
+        }
+    }
+
+    fn award(&self, plain: &Plain, sealed: Sealed, keys: &Keys) -> Result<Award, Error> {
+        let basis = self.basis();
+        let Plain { salt, bytes } = plain;
         let buyer = keys.public_key();
         let limits = self.limits();
         let tokens = (limits.input_tokens.into(), limits.output_tokens.into());
@@ -91,8 +132,8 @@ impl Placing<'_> {
             job: self.job,
             attempt: self.attempt,
             provider: self.word.provider,
-            input_hash: salted_hash(Domain::Input, &salt, &basis.word().id, &buyer, &bytes),
-            input: Sealed::close(&bytes, keys.secret_key(), &self.word.provider, &mut OsRng)?,
+            input_hash: salted_hash(Domain::Input, salt, &basis.word().id, &buyer, bytes),
+            input: sealed,
             basis,
             task: self.order.task,
             model: self.word.model,

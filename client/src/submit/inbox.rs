@@ -53,9 +53,21 @@ impl Driver {
     }
 
     fn result(&mut self, result: &Signed<JobResult>) -> Option<Input> {
+        match &result.output.blob {
+            Some(blob) => self.fetch(result, blob),
+            None => self.opened(result, None),
+        }
+    }
+
+    /// A result came, and its output, if that had to be fetched.
+    pub(super) fn opened(
+        &mut self,
+        result: &Signed<JobResult>,
+        fetched: Option<Vec<u8>>,
+    ) -> Option<Input> {
         let current = self.current.as_ref()?;
         let keys = self.client.shared().keys();
-        let checked = results::check(result, &current.award, &self.request.work, keys);
+        let checked = results::check(result, fetched, &current.award, &self.request.work, keys);
         let award = current.award.id();
         match checked {
             Checked::Foreign => None,

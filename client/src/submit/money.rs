@@ -208,10 +208,10 @@ impl Driver {
                 word,
                 prefix,
                 lease,
-            } => Some(match lease {
-                Ok(lease) => self.place_on(*word, &prefix, Some(lease)),
-                Err(error) => self.misplaced(&word, &error.to_string()),
-            }),
+            } => match lease {
+                Ok(lease) => self.place_on(*word, prefix, Some(lease)),
+                Err(error) => Some(self.misplaced(&word, &error.to_string())),
+            },
             Report::Taken(name) => {
                 self.tell(Step::TabTaken { name });
                 None

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use infernet_node::{clock, link, mortality};
+use infernet_protocol::batch::Blob;
+use infernet_protocol::bounds::{MAX_PAYLOAD_BYTES, MAX_SEALED_BYTES};
 use infernet_protocol::event::{Award, Signed};
 use infernet_protocol::inference::TokenId;
 use infernet_protocol::job::buyer::Input;
 use infernet_protocol::kinds;
 use infernet_protocol::money::PaymentKind;
-use infernet_protocol::seal::{Conversation, Salt};
+use infernet_protocol::seal::blob::Outsized;
+use infernet_protocol::seal::{Conversation, Sealed};
 use nostr::{Event, EventId, Timestamp};
 use tokio::time::Instant;
 
+use super::award::Plain;
 use super::money::{self, Bill};
 use super::{Current, Driver, Report, award};
 use crate::answer::Step;
@@ -22,6 +26,16 @@ use crate::purse::Lease;
 /// How long relays may be away before an award that is under way counts as failed; a provider would ignore one that
 /// is much older.
 const AWARD_PATIENCE: Duration = Duration::from_secs(20);
+
+/// An award that is about to be made.
+pub(super) struct Placement {
+    word: Word,
+    /// Tokens that earlier attempts have brought.
+    prefix: Vec<TokenId>,
+    /// The open tab, if it is paid.
+    lease: Option<Lease>,
+    plain: Plain,
+}
 
 impl Driver {
     /// Signs an offer and sends it out; bids may come from now on.
@@ -53,21 +67,93 @@ impl Driver {
         }
         match word.terms.kind() {
             PaymentKind::Tab => self.open_tab(word, prefix),
-            PaymentKind::Free | PaymentKind::Escrow => Some(self.place_on(word, &prefix, None)),
+            PaymentKind::Free | PaymentKind::Escrow => self.place_on(word, prefix, None),
         }
     }
 
-    /// Awards to a provider, whose tab is open if it is paid.
+    /// Awards to a provider, whose tab is open if it is paid; at once if the input fits into the award.
     pub(super) fn place_on(
         &mut self,
         word: Word,
-        prefix: &[TokenId],
+        prefix: Vec<TokenId>,
         lease: Option<Lease>,
+    ) -> Option<Input> {
+        let plain = self.placing(&word, &prefix).input();
+        let placement = Placement {
+            word,
+            prefix,
+            lease,
+            plain,
+        };
+        if placement.plain.bytes.len() > MAX_SEALED_BYTES && self.shared().blobs.can_put() {
+            return self.put_input(placement);
+        }
+        let keys = self.shared().keys();
+        let sealed = placement.plain.seal(keys, &placement.word.provider);
+        Some(self.place_sealed(placement, sealed))
+    }
+
+    /// Puts the input where the provider can fetch it, and comes back.
+    fn put_input(&mut self, placement: Placement) -> Option<Input> {
+        let keys = self.shared().keys();
+        let outsized = placement
+            .plain
+            .seal_outsized(keys, &placement.word.provider);
+        let outsized = match outsized {
+            Ok(outsized) => outsized,
+            Err(error) => return Some(self.place_sealed(placement, Err(error))),
+        };
+        let (blobs, reporter) = (self.shared().blobs.clone(), self.reporter.clone());
+        self.shared().tasks.spawn(async move {
+            tokio::select! {
+                put = blobs.put(outsized.bytes().to_vec()) => {
+                    // The job may be over by now.
+                    let _ = reporter.send(Report::Put(Box::new(placement), outsized, put));
+                }
+                () = reporter.closed() => {}
+            }
+        });
+        None
+    }
+
+    /// The input was put on servers, or not: then it goes into the award, if it can.
+    pub(super) fn input_put(
+        &mut self,
+        placement: Placement,
+        outsized: Outsized,
+        put: Result<Blob, infernet_blobs::Error>,
     ) -> Input {
-        match self.sign_award(&word, prefix) {
-            Ok((award, salt)) => {
-                let bill = lease.map(|lease| self.bill(lease, &word, &award, salt, prefix.len()));
-                self.awarded(word, award, prefix.len(), bill)
+        let sealed = match put {
+            Ok(blob) => Ok(outsized.lies_in(blob)),
+            Err(_) if placement.plain.bytes.len() <= MAX_PAYLOAD_BYTES => {
+                let keys = self.shared().keys();
+                placement.plain.seal(keys, &placement.word.provider)
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.place_sealed(placement, sealed)
+    }
+
+    /// Awards what is sealed.
+    fn place_sealed(
+        &mut self,
+        placement: Placement,
+        sealed: Result<Sealed, award::Error>,
+    ) -> Input {
+        let Placement {
+            word,
+            prefix,
+            lease,
+            plain,
+        } = placement;
+        let (keys, now) = (self.shared().keys(), clock::now());
+        let placing = self.placing(&word, &prefix);
+        let signed = sealed.and_then(|sealed| placing.sign(&plain, sealed, keys, now));
+        match signed {
+            Ok(award) => {
+                let behind = prefix.len();
+                let bill = lease.map(|lease| self.bill(lease, &word, &award, plain.salt, behind));
+                self.awarded(word, award, behind, bill)
             }
             Err(error) => self.misplaced(&word, &error.to_string()),
         }
@@ -84,12 +170,8 @@ impl Driver {
         Input::AwardFailed
     }
 
-    fn sign_award(
-        &self,
-        word: &Word,
-        prefix: &[TokenId],
-    ) -> Result<(Signed<Award>, Salt), award::Error> {
-        let placing = award::Placing {
+    fn placing<'a>(&'a self, word: &'a Word, prefix: &'a [TokenId]) -> award::Placing<'a> {
+        award::Placing {
             order: &self.order,
             work: &self.request.work,
             prove: self.request.prove,
@@ -100,8 +182,7 @@ impl Driver {
             prefix,
             deadline: self.deadline,
             relays: &self.relays,
-        };
-        placing.sign(self.shared().keys(), clock::now())
+        }
     }
 
     fn awarded(
@@ -145,6 +226,7 @@ impl Driver {
             delivered: None,
             bill,
             is_spared: false,
+            fetching: None,
             was_adrift: self.adrift || self.unanswered,
         });
         Input::Awarded { award: id }

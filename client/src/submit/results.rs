@@ -21,17 +21,23 @@ pub(super) enum Checked {
     Good(Product),
 }
 
-/// Checks a result against the award that it is about.
+/// Whether a result is about an award, by its provider.
+pub(super) fn is_of(result: &Signed<JobResult>, award: &Signed<Award>) -> bool {
+    result.author() == award.provider && result.award == award.id()
+}
+
+/// Checks a result against the award that it is about. What lies in a blob was `fetched` before.
 pub(super) fn check(
     result: &Signed<JobResult>,
+    fetched: Option<Vec<u8>>,
     award: &Signed<Award>,
     work: &Work,
     keys: &Keys,
 ) -> Checked {
-    if result.author() != award.provider || result.award != award.id() {
+    if !is_of(result, award) {
         return Checked::Foreign;
     }
-    match product(result, award, work, keys) {
+    match product(result, fetched, award, work, keys) {
         Ok(product) => Checked::Good(product),
         Err(flaw) => Checked::Bad(flaw),
     }
@@ -39,6 +45,7 @@ pub(super) fn check(
 
 fn product(
     result: &Signed<JobResult>,
+    fetched: Option<Vec<u8>>,
     award: &Signed<Award>,
     work: &Work,
     keys: &Keys,
@@ -66,10 +73,12 @@ fn product(
     if result.due_msat > award.budget_msat {
         return Err("it asks for more than the budget");
     }
-    let bytes = result
-        .output
-        .open(keys.secret_key(), &award.provider)
-        .map_err(|_| "the output cannot be opened")?;
+    let (own, provider) = (keys.secret_key(), &award.provider);
+    let opened = match fetched {
+        Some(bytes) => result.output.open_fetched(bytes, own, provider),
+        None => result.output.open(own, provider),
+    };
+    let bytes = opened.map_err(|_| "the output cannot be opened")?;
     let output = Output::from_bytes(&bytes).map_err(|_| "the output is malformed")?;
     let hash = salted_hash(
         Domain::Output,
@@ -211,11 +220,12 @@ fn are_vectors(vectors: &[Vector]) -> bool {
 /// What is owed for a result that nobody was there to hear: nothing if it is not what was asked for.
 pub(crate) fn owed(
     result: &Signed<JobResult>,
+    fetched: Option<Vec<u8>>,
     award: &Signed<Award>,
     work: &Work,
     keys: &Keys,
 ) -> Option<Msat> {
-    let Checked::Good(product) = check(result, award, work, keys) else {
+    let Checked::Good(product) = check(result, fetched, award, work, keys) else {
         return None;
     };
     let usage = &result.usage;
@@ -285,7 +295,7 @@ mod tests {
     fn verdict(story: &Story, signer: &Keys) -> Checked {
         let unsigned = story.result.to_unsigned(signer.public_key(), story.at(2));
         let result = Signed::verify(unsigned.sign_with_keys(signer).unwrap()).unwrap();
-        check(&result, &story.signed_award(), &chat(), &story.buyer)
+        check(&result, None, &story.signed_award(), &chat(), &story.buyer)
     }
 
     #[test]

@@ -261,10 +261,25 @@ async fn a_provider_that_is_not_there_or_does_not_sell_it_is_named() {
 async fn an_input_over_the_bound_is_refused_before_anything_is_published() {
     let market = Market::of([Script::new("ada", Conduct::Honest)]).await;
     let client = market.client().await;
-    let request = Request::chat("tiny", "x".repeat(41_000)).route(Route::Auction);
+    let most = infernet_protocol::bounds::MAX_BLOB_PAYLOAD_BYTES;
+    let request = Request::chat("tiny", "x".repeat(most)).route(Route::Auction);
     let error = live(&client, request).await.outcome.unwrap_err();
-    assert!(matches!(error, Error::TooLarge { bytes } if bytes > 41_000));
+    assert!(matches!(error, Error::TooLarge { bytes, .. } if bytes > most));
     assert!(market.stored(kinds::OFFER).await.is_empty());
+    assert!(market.stored(kinds::AWARD).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_input_that_needs_a_blob_server_says_so() {
+    let market = Market::of([Script::new("ada", Conduct::Honest)]).await;
+    let client = market.client().await;
+    let life = live(&client, Request::chat("tiny", "x".repeat(41_000))).await;
+    let said = life.steps.iter().find_map(|step| match step {
+        Step::Failed { how, .. } => Some(how.clone()),
+        _ => None,
+    });
+    let said = said.unwrap();
+    assert!(said.contains("no blob server took it"), "{said}");
     assert!(market.stored(kinds::AWARD).await.is_empty());
 }
 
