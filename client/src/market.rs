@@ -140,7 +140,7 @@ impl Market {
         let more = more
             .iter()
             .filter(|a| a.provider == *provider && !self.known.contains(&a.id()));
-        reputation::standing(kept.chain(more), &self.trusted, now)
+        reputation::standing(kept.chain(more), [], &self.trusted, now)
     }
 }
 

@@ -287,7 +287,7 @@ async fn providers_are_listed_with_what_their_score_rests_on() {
     let (user, stranger) = (User::on(&market), User::on(&market));
     let before = user.run(&["providers"]).await;
     assert!(
-        before.out.contains("ada") && before.out.contains("0.50 (no ratings)"),
+        before.out.contains("ada") && before.out.contains("0.25 (no ratings)"),
         "{}",
         before.out
     );
@@ -298,7 +298,7 @@ async fn providers_are_listed_with_what_their_score_rests_on() {
     let providers = user.json(&["providers", "--json"]).await;
     assert_eq!(providers[0]["ratings_counted"], 1);
     assert_eq!(providers[0]["ratings_ignored"], 1);
-    assert!(providers[0]["score"].as_f64().unwrap() > 0.5);
+    assert!(providers[0]["score"].as_f64().unwrap() > 0.3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

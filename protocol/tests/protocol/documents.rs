@@ -48,12 +48,12 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../nips")
 }
 
-fn document(name: &str) -> String {
+pub fn document(name: &str) -> String {
     std::fs::read_to_string(folder().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// The cells of the first table under a heading, without its head.
-fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
+pub fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
     let heading = format!("## {heading}\n");
     let start = document
         .find(&heading)
@@ -550,7 +550,7 @@ fn link_to_what_is_there_and_to_every_example() {
     }
     for entry in std::fs::read_dir(folder().join("examples")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let theirs = ["model", "sampling", "verification", "thresholds"];
+        let theirs = ["model", "sampling", "thresholds", "toploc", "verification"];
         let theirs = theirs.iter().any(|prefix| name.starts_with(prefix));
         let link = format!("examples/{name}");
         assert!(theirs || linked.contains(&link), "{name} is in no document");

@@ -34,7 +34,7 @@ use serde_json::Value;
 use sha2::Digest as _;
 
 /// Examples that other documents' tests read.
-const OTHERS: [&str; 3] = ["model", "sampling", "verification"];
+const OTHERS: [&str; 5] = ["model", "reputation", "sampling", "toploc", "verification"];
 
 /// All that are one signed event.
 const EVENTS: [&str; 28] = [

@@ -1,33 +1,48 @@
-//! The worked examples of `nips/reputation.md`.
+//! The worked examples of `nips/reputation.md`, and what it costs to deceive a reader.
+
+mod attacks;
+mod worked;
 
 use std::collections::HashSet;
 
-use infernet_protocol::event::{Attestation, Experience, Limits, Measured, Promise, Signed, V1};
-use infernet_protocol::inference::ModelId;
+use infernet_protocol::event::{
+    Attestation, BatchShare, Body as _, Experience, Judgement, Limits, Measured, Promise, Signed,
+    V1, Verdict,
+};
+use infernet_protocol::inference::{Dtype, ModelId};
 use infernet_protocol::money::{Msat, Price};
-use infernet_protocol::reputation::{HALF_LIFE_S, Standing, standing};
+use infernet_protocol::reputation::{Standing, standing};
 use infernet_protocol::selection::{DEFAULT_MSAT_PER_S, Quote, rank};
 use nostr::{EventId, Keys, PublicKey, SecretKey, Timestamp};
+use sha2::Digest as _;
 
 use crate::parties::{NOW, buyer, provider, stranger};
 
-/// One attestation about one award, so many seconds old.
-fn attests(by: &Keys, award: u8, experience: Experience, age_s: u64) -> Signed<Attestation> {
-    attests_speed(by, award, experience, age_s, None)
+const DAY_S: u64 = 24 * 3_600;
+
+/// Who has this name.
+fn named(name: &str) -> Keys {
+    let secret = sha2::Sha256::digest(name);
+    Keys::new(SecretKey::from_slice(&secret).unwrap())
 }
 
-fn attests_speed(
-    by: &Keys,
-    award: u8,
-    experience: Experience,
-    age_s: u64,
-    tokens_per_s: Option<f32>,
-) -> Signed<Attestation> {
-    let attestation = Attestation {
+fn ago(age_s: u64) -> Timestamp {
+    Timestamp::from_secs(NOW.as_secs() - age_s)
+}
+
+fn id(number: u64) -> EventId {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    EventId::from_byte_array(bytes)
+}
+
+/// An attestation about one award, to be changed.
+fn said(award: u64, experience: Experience) -> Attestation {
+    Attestation {
         v: V1,
-        job: EventId::from_byte_array([award; 32]),
-        award: EventId::from_byte_array([award; 32]),
-        result: Some(EventId::from_byte_array([award; 32])),
+        job: id(award),
+        award: id(award),
+        result: Some(id(award)),
         receipt: None,
         provider: provider().public_key(),
         model: ModelId::from_bytes([1; 32]),
@@ -36,18 +51,38 @@ fn attests_speed(
             first_token_ms: 500,
             tokens_per_s: 40.0,
         },
-        measured: tokens_per_s.map(|tokens_per_s| Measured {
-            first_token_ms: 500,
-            tokens_per_s,
-            output_tokens: 100,
-        }),
+        measured: None,
         paid_msat: Msat::ZERO,
-        verdict: None,
+        verdict: (experience == Experience::Rejected).then(|| id(award)),
         batch: None,
+    }
+}
+
+fn signed(attestation: &Attestation, by: &Keys, age_s: u64) -> Signed<Attestation> {
+    let unsigned = attestation.to_unsigned(by.public_key(), ago(age_s));
+    Signed::verify(unsigned.sign_with_keys(by).unwrap()).unwrap()
+}
+
+/// One attestation about one award, so many seconds old.
+fn attests(by: &Keys, award: u64, experience: Experience, age_s: u64) -> Signed<Attestation> {
+    signed(&said(award, experience), by, age_s)
+}
+
+fn judged(award: u64, judgement: Judgement, by: &Keys, age_s: u64) -> Signed<Verdict> {
+    let verdict = Verdict {
+        v: V1,
+        job: id(award),
+        award: id(award),
+        result: id(award),
+        provider: provider().public_key(),
+        model: ModelId::from_bytes([1; 32]),
+        judgement,
+        method: "made-up/1".into(),
+        figures: [].into(),
+        dtype: Dtype::F32,
+        engine: "made up".into(),
     };
-    let at = Timestamp::from_secs(NOW.as_secs() - age_s);
-    use infernet_protocol::event::Body as _;
-    let unsigned = attestation.to_unsigned(by.public_key(), at);
+    let unsigned = verdict.to_unsigned(by.public_key(), ago(age_s));
     Signed::verify(unsigned.sign_with_keys(by).unwrap()).unwrap()
 }
 
@@ -55,8 +90,8 @@ fn trusting(keys: &[&Keys]) -> HashSet<PublicKey> {
     keys.iter().map(|keys| keys.public_key()).collect()
 }
 
-fn score(attestations: &[Signed<Attestation>]) -> f64 {
-    standing(attestations, &trusting(&[&buyer()]), NOW).score
+fn seen(attestations: &[Signed<Attestation>], trusted: &[&Keys]) -> Standing {
+    standing(attestations, [], &trusting(trusted), NOW)
 }
 
 fn near(found: f64, expected: f64) {
@@ -64,109 +99,63 @@ fn near(found: f64, expected: f64) {
 }
 
 #[test]
-fn somebody_unknown_stands_in_the_middle() {
-    near(score(&[]), 0.5);
-}
-
-#[test]
-fn worked_examples() {
-    use Experience::{Completed, Failed, Invalid, Silent};
+fn what_comes_from_the_future_counts_as_new() {
     let by = buyer();
-    let one = |experience| score(&[attests(&by, 1, experience, 0)]);
-    near(one(Completed), 2.0 / 3.0);
-    near(one(Failed), 1.0 / 3.0);
-    near(one(Silent), 1.0 / 3.0);
-    near(one(Invalid), 1.0 / 7.0);
-    // Nine completed and one failed: (1 + 9) / (2 + 10).
-    let nine = (0..9).map(|n| attests(&by, n, Completed, 0));
-    let ten: Vec<_> = nine.chain([attests(&by, 9, Failed, 0)]).collect();
-    near(score(&ten), 10.0 / 12.0);
-    // An invalid one in their place: (1 + 9) / (2 + 9 + 5).
-    let nine = (0..9).map(|n| attests(&by, n, Completed, 0));
-    let ten: Vec<_> = nine.chain([attests(&by, 9, Invalid, 0)]).collect();
-    near(score(&ten), 10.0 / 16.0);
-}
-
-#[test]
-fn after_thirty_days_it_counts_half() {
-    assert_eq!(HALF_LIFE_S, 2_592_000);
-    let by = buyer();
-    let old = |age| score(&[attests(&by, 1, Experience::Completed, age)]);
-    near(old(HALF_LIFE_S), 1.5 / 2.5);
-    near(old(2 * HALF_LIFE_S), 1.25 / 2.25);
-    let future = Timestamp::from_secs(NOW.as_secs() - 1_000);
     let early = [attests(&by, 1, Experience::Completed, 0)];
-    let seen = standing(&early, &trusting(&[&by]), future);
-    near(seen.score, 2.0 / 3.0);
+    let standing = standing(&early, [], &trusting(&[&by]), ago(1_000));
+    near(standing.score, 2.0 / 5.0);
 }
 
 #[test]
 fn who_is_slower_than_promised_loses_at_most_half() {
     let by = buyer();
-    let at = |speed| score(&[attests_speed(&by, 1, Experience::Completed, 0, Some(speed))]);
-    near(at(40.0), 2.0 / 3.0);
-    near(at(80.0), 2.0 / 3.0);
-    // Half the promise kept: pace (1 + 0.5) / 2 = 0.75.
-    near(at(20.0), 2.0 / 3.0 * 1.75 / 2.0);
-    // Not measured.
-    near(at(0.0), 2.0 / 3.0);
-    let crawling: Vec<_> = (0..200)
-        .map(|n| attests_speed(&by, n, Experience::Completed, 0, Some(0.001)))
-        .collect();
-    let slow = score(&crawling);
-    assert!((0.49..0.51).contains(&slow), "{slow}");
-}
-
-/// A ring of keys that praise each other is nobody's business.
-#[test]
-fn untrusted_praise_counts_nothing() {
-    let ring: Vec<_> = (10..60_u8)
-        .map(|n| Keys::new(SecretKey::from_slice(&[n; 32]).unwrap()))
-        .map(|keys| {
-            attests(
-                &keys,
-                keys.public_key().as_bytes()[0],
-                Experience::Completed,
-                0,
-            )
-        })
-        .collect();
-    let seen = standing(&ring, &trusting(&[&buyer()]), NOW);
-    let expected = Standing {
-        score: 0.5,
-        counted: 0,
-        ignored: 50,
+    let at = |tokens_per_s, times| {
+        let measured = Some(Measured {
+            first_token_ms: 500,
+            tokens_per_s,
+            output_tokens: 100,
+        });
+        let one = |award| Attestation {
+            measured,
+            ..said(award, Experience::Completed)
+        };
+        let all: Vec<_> = (0..times).map(|n| signed(&one(n), &by, 0)).collect();
+        seen(&all, &[&by]).score
     };
-    assert_eq!(seen, expected);
+    near(at(40.0, 1), 2.0 / 5.0);
+    near(at(80.0, 1), 2.0 / 5.0);
+    // Not measured.
+    near(at(0.0, 1), 2.0 / 5.0);
+    let crawling = at(0.001, 200);
+    assert!((0.49..0.51).contains(&crawling), "{crawling}");
 }
 
 #[test]
 fn an_award_counts_once_for_each_author_and_the_first_word_counts() {
     use Experience::{Completed, Failed};
     let (by, also) = (buyer(), stranger());
-    let words = [
+    let mut words = vec![
         attests(&by, 1, Failed, 50),
         attests(&by, 1, Completed, 40),
         attests(&by, 1, Completed, 30),
         attests(&also, 1, Completed, 0),
     ];
-    let seen = standing(&words, &trusting(&[&by, &also]), NOW);
-    assert_eq!(seen.counted, 2);
-    let mut backwards = words.to_vec();
-    backwards.reverse();
-    let again = standing(&backwards, &trusting(&[&by, &also]), NOW);
-    assert_eq!(seen, again, "the order in which they come");
-    assert!(seen.score < 0.51, "{}", seen.score);
+    let forwards = seen(&words, &[&by, &also]);
+    assert_eq!((forwards.counted, forwards.counterparties), (2, 2));
+    words.reverse();
+    let backwards = seen(&words, &[&by, &also]);
+    assert_eq!(forwards, backwards, "the order in which they come");
+    assert!((0.33..0.34).contains(&forwards.score), "{forwards:?}");
 }
 
 #[test]
 fn scores_stay_between_0_and_1() {
-    use Experience::{Completed, Invalid};
+    use Experience::{Completed, Failed, Invalid, Rejected, Silent};
     let by = buyer();
-    for experience in [Completed, Invalid] {
+    for experience in [Completed, Failed, Silent, Invalid, Rejected] {
         let many: Vec<_> = (0..=255).map(|n| attests(&by, n, experience, 0)).collect();
-        let score = score(&many);
-        assert!(score > 0.0 && score < 1.0, "{score}");
+        let score = seen(&many, &[&by]).score;
+        assert!((0.0..1.0).contains(&score), "{experience:?}: {score}");
     }
 }
 

@@ -54,7 +54,7 @@ fn a_real_model_answers_as_the_reference_does() {
 
     let providers = buyer.json(&["providers", "--json"]).unwrap();
     let score = providers[0]["score"].as_f64().unwrap();
-    assert!(score > 0.5, "four good jobs do not show in {score}");
+    assert!(score > 0.35, "four good jobs do not show in {score}");
 }
 
 /// The longest answer to a chat of one message: the question, its length, and transformers' greedy answer to it.
