@@ -4,6 +4,7 @@
 mod benches;
 mod cashier;
 mod conformance;
+mod escrow;
 mod faults;
 mod ledger;
 mod program;
