@@ -4,7 +4,9 @@
 //! It needs nothing but [`Engine`]s, and everybody who has a model can run it:
 //! `infernet-provider calibrate`.
 
+mod choice;
 mod questions;
+mod summary;
 
 use std::collections::VecDeque;
 
@@ -15,7 +17,9 @@ use infernet_protocol::verification::TextFigures;
 use crate::error::Error;
 use crate::port::{CheckText, Checking, Engine, Generation, Step};
 
+pub use choice::{thresholds_of_texts, thresholds_of_vectors};
 pub use questions::{Question, questions};
+pub use summary::Summary;
 
 /// What a token's margin counts at most where honest answers are measured, in logits:
 /// beyond any that rounding makes, so that what the filters do not leave can be told

@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use infernet_node::telemetry::LogOptions;
 use infernet_provider::settings::{Device, Dtype, Model, Settings};
+use infernet_protocol::inference;
 use nostr::PublicKey;
 
 /// Sells inference on an open market: it announces its models on Nostr relays, bids on jobs, runs them, and streams
@@ -103,11 +104,74 @@ pub enum Command {
         #[arg(long)]
         now: bool,
     },
+    /// Measure how far honest answers of a model are apart, and choose what work of it is judged by
+    ///
+    /// Takes a while: it answers the same questions in each number format, and checks all answers in each.
+    Calibrate(Calibrate),
     /// Print completions for a shell
     Completions {
         /// Which shell
         shell: Shell,
     },
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct Calibrate {
+    /// The model: a GGUF file, a folder with one, or a Hugging Face folder
+    #[arg(long, value_name = "PATH")]
+    pub model: PathBuf,
+
+    /// The number formats whose work is to be judged; repeat for more [default: f32, bf16]
+    #[arg(long = "dtype", value_name = "DTYPE", value_delimiter = ',')]
+    dtypes: Vec<Dtype>,
+
+    /// The number formats of checkers; repeat for more [default: f32, bf16]
+    #[arg(long, value_name = "DTYPE", value_delimiter = ',')]
+    against: Vec<Dtype>,
+
+    /// Answers for each number format
+    #[arg(long, default_value_t = 1000)]
+    pub answers: usize,
+
+    /// An answer's length at most
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub tokens: u32,
+
+    /// Processor threads [default: one for each core]
+    #[arg(long)]
+    pub threads: Option<u32>,
+
+    /// Write what is found to a file for each format here
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+
+    /// Print JSON: what kind 38502 holds, for each format
+    #[arg(long)]
+    pub json: bool,
+
+    /// Say how far it is, also where nobody seems to watch
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+impl Calibrate {
+    /// The formats whose work is to be judged.
+    pub fn judged(&self) -> Vec<inference::Dtype> {
+        formats(&self.dtypes)
+    }
+
+    /// The formats of checkers.
+    pub fn against(&self) -> Vec<inference::Dtype> {
+        formats(&self.against)
+    }
+}
+
+fn formats(named: &[Dtype]) -> Vec<inference::Dtype> {
+    match named {
+        [] => vec![inference::Dtype::F32, inference::Dtype::Bf16],
+        named => named.iter().map(|&dtype| dtype.into()).collect(),
+    }
 }
 
 /// What to sell, and how.

@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod calibrate;
 mod engine;
 mod money;
 mod owner;
@@ -16,6 +17,7 @@ use infernet_provider::Home;
 use infernet_provider::settings::{Settings, TEMPLATE};
 use nostr::ToBech32;
 
+pub use calibrate::calibrate;
 pub use money::{earnings, reconcile};
 pub use owner::{models, status, stop};
 pub use start::start;

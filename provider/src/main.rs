@@ -17,8 +17,12 @@ const QUIET_LOG: &str = "warn";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Command::Start(start) = &arguments.command
-        && start.computes()
+    let computes = match &arguments.command {
+        Command::Start(start) => start.computes(),
+        Command::Calibrate(_) => true,
+        _ => false,
+    };
+    if computes
         && let Err(error) = infernet_engine::threads::wait_politely()
     {
         eprintln!("warning: libtorch's threads will spin while they wait: {error}");
@@ -55,6 +59,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             commands::reconcile(&home, arguments.config.as_deref(), adopt, json).await
         }
         Command::Stop { now } => commands::stop(&home, now).await,
+        Command::Calibrate(wanted) => commands::calibrate(&wanted).await,
         Command::Completions { .. } => Ok(()),
     }
 }

@@ -131,6 +131,17 @@ pub enum Dtype {
     Int4,
 }
 
+impl From<Dtype> for infernet_protocol::inference::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::Int8 => Self::Int8,
+            Dtype::Int4 => Self::Int4,
+        }
+    }
+}
+
 impl FromStr for Model {
     type Err = &'static str;
 

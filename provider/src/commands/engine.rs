@@ -6,7 +6,6 @@ use anyhow::ensure;
 use infernet_engine::{
     DeviceChoice, Engine, Fault, ModelSource, Options, Script, ScriptedEngine, TorchEngine,
 };
-use infernet_protocol::inference::Dtype;
 use infernet_provider::settings::{self, Settings};
 
 use crate::arguments::{self, Start};
@@ -25,12 +24,7 @@ fn load_torch(settings: &Settings) -> anyhow::Result<Arc<dyn Engine>> {
         !settings.models.is_empty(),
         "there is no model to sell: name one with --model PATH, or in provider.toml"
     );
-    let dtype = match settings.dtype.unwrap_or_default() {
-        settings::Dtype::F32 => Dtype::F32,
-        settings::Dtype::Bf16 => Dtype::Bf16,
-        settings::Dtype::Int8 => Dtype::Int8,
-        settings::Dtype::Int4 => Dtype::Int4,
-    };
+    let dtype = settings.dtype.unwrap_or_default().into();
     let models = settings.models.iter().map(|model| ModelSource {
         name: model.name.clone(),
         dtype,
