@@ -165,16 +165,13 @@ pub fn settle(shop: &Arc<Shop>, award: EventId, buyer: PublicKey) {
     publish_made(shop, async move { till.settle(&award, &buyer).await });
 }
 
-/// Charges an attempt in escrow whose outcome is in the store. What it might have
-/// cost counts as lent until then.
+/// Charges an attempt in escrow whose outcome is in the store.
 pub fn settle_loan(shop: &Arc<Shop>, award: EventId, loan: Loan) {
     let Some(till) = shop.till.clone() else {
         return;
     };
-    shop.publications.spawn(async move {
-        till.settle(&award, loan.aggregator()).await;
-        drop(loan);
-    });
+    shop.publications
+        .spawn(async move { till.settle_lent(&award, loan).await });
 }
 
 /// Publishes a receipt over what was paid for an attempt that never began, if

@@ -121,13 +121,6 @@ impl Till {
     }
 }
 
-impl Loan {
-    /// Who owes for it.
-    pub const fn aggregator(&self) -> &PublicKey {
-        &self.aggregator
-    }
-}
-
 impl Drop for Loan {
     fn drop(&mut self) {
         self.till.0.lending.close(&self.aggregator, self.most);

@@ -12,7 +12,7 @@ use infernet_protocol::money::Msat;
 use infernet_protocol::seal::{Digest, Domain, salted_hash};
 use nostr::{Event, EventId, PublicKey};
 
-use super::{Error, Till};
+use super::{Error, Loan, Till};
 use crate::store::{Kept, Outcome, Ticket};
 
 impl Till {
@@ -30,6 +30,19 @@ impl Till {
             Err(error) => {
                 tracing::error!(%award, %error, "an attempt is not charged; the next start does it");
                 None
+            }
+        }
+    }
+
+    /// Charges an attempt in escrow whose outcome is in the store. What it might have
+    /// cost counts as lent until the ledger has what it did cost.
+    pub async fn settle_lent(&self, award: &EventId, loan: Loan) {
+        match self.settle_one(award).await {
+            Ok(_) => drop(loan),
+            Err(error) => {
+                tracing::error!(%award, %error, "an attempt is not charged; the next start does it");
+                // It stays lent as long as this process knows no better.
+                std::mem::forget(loan);
             }
         }
     }

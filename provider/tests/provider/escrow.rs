@@ -7,7 +7,7 @@ use infernet_engine::Script;
 use infernet_payments::Invoice;
 use infernet_payments::rail::PaymentRail;
 use infernet_payments::test_rail::{Network, Wallet};
-use infernet_protocol::event::{Award, Signed};
+use infernet_protocol::event::{Announcement, Award, Signed};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms};
 use infernet_protocol::payload::{Decline, News, Payout, Wish, Work, payout_description};
@@ -33,6 +33,7 @@ struct Market {
     purse: Wallet,
     provider: Provider,
     aggregator: Buyer,
+    word: Signed<Announcement>,
 }
 
 impl Market {
@@ -40,9 +41,10 @@ impl Market {
     async fn open(script: Script, max_owed_sats: u64) -> Self {
         let relay = Relay::start().await;
         let (network, till, purse) = play_money();
-        let aggregator = Buyer::connect(&[&relay]).await;
+        let mut aggregator = Buyer::connect(&[&relay]).await;
         let lend = lend(&aggregator, &till, max_owed_sats);
         let provider = Provider::start(&[&relay], script, lend).await;
+        let word = aggregator.online(provider.handle.public_key()).await;
         Self {
             relay,
             _network: network,
@@ -50,13 +52,12 @@ impl Market {
             purse,
             provider,
             aggregator,
+            word,
         }
     }
 
-    async fn draft(&mut self, work: Work) -> Draft {
-        let provider = self.provider.handle.public_key();
-        let word = self.aggregator.online(provider).await;
-        let mut draft = self.aggregator.draft(&word, work);
+    fn draft(&self, work: Work) -> Draft {
+        let mut draft = self.aggregator.draft(&self.word, work);
         draft.body.terms = PaymentKind::Escrow;
         draft.body.budget_msat = Msat(10_000_000);
         draft
@@ -64,13 +65,12 @@ impl Market {
 
     /// A shard of 5 texts, done and in the books.
     async fn done(&mut self) -> Signed<Award> {
-        let before = self.books().await.owed_msat;
-        let draft = self.draft(shard(5)).await;
+        let before = done(&self.books().await);
+        let draft = self.draft(shard(5));
         let award = self.aggregator.place(draft).await;
         let (result, _) = self.aggregator.result(&award).await;
         assert_eq!((result.ended, result.due_msat), (EndReason::Stop, COST));
-        self.until(|books| books.owed_msat == Msat(before.0 + COST.0))
-            .await;
+        self.until(|books| done(books) == before + COST.0).await;
         award
     }
 
@@ -97,6 +97,11 @@ impl Market {
             forfeited_msat: Msat::ZERO,
         })
     }
+}
+
+/// What all work has come to, whatever was made of it.
+const fn done(books: &Owed) -> u64 {
+    books.owed_msat.0 + books.paid_msat.0 + books.rejected_msat.0 + books.forfeited_msat.0
 }
 
 fn lend(aggregator: &Buyer, till: &Wallet, sats: u64) -> impl FnOnce(&mut Options) + use<> {
@@ -150,9 +155,7 @@ impl Buyer {
 #[tokio::test]
 async fn work_is_done_first_and_paid_when_it_was_accepted() {
     let mut market = Market::open(quick(), 100).await;
-    let provider = market.provider.handle.public_key();
-    let word = market.aggregator.online(provider).await;
-    assert!(word.terms.contains(&PaymentTerms::Escrow));
+    assert!(market.word.terms.contains(&PaymentTerms::Escrow));
     let award = market.done().await;
     let owed = market.books().await;
     assert_eq!((owed.owed_msat, owed.paid_msat), (COST, Msat::ZERO));
@@ -192,12 +195,12 @@ async fn no_more_is_lent_than_was_agreed() {
     let mut market = Market::open(slow(), 29).await;
     let mut awards = vec![];
     for _ in 0..2 {
-        let draft = market.draft(shard(5)).await;
+        let draft = market.draft(shard(5));
         let award = market.aggregator.place(draft).await;
         market.aggregator.accepted(award.id()).await;
         awards.push(award);
     }
-    let draft = market.draft(shard(5)).await;
+    let draft = market.draft(shard(5));
     let over = market.aggregator.place(draft).await;
     let (reason, detail) = market.aggregator.said_no(over.id()).await;
     assert_eq!(reason, Decline::Terms);
@@ -209,7 +212,7 @@ async fn no_more_is_lent_than_was_agreed() {
         (result.ended, result.due_msat),
         (EndReason::Cancelled, Msat::ZERO)
     );
-    let mut fits = market.draft(shard(4)).await;
+    let mut fits = market.draft(shard(4));
     fits.body.limits.output_tokens = 80;
     let fits = market.aggregator.place(fits).await;
     market.aggregator.accepted(fits.id()).await;
@@ -221,7 +224,7 @@ async fn no_more_is_lent_than_was_agreed() {
 async fn what_is_owed_counts_until_it_is_paid() {
     let mut market = Market::open(quick(), 15).await;
     let award = market.done().await;
-    let draft = market.draft(shard(5)).await;
+    let draft = market.draft(shard(5));
     let over = market.aggregator.place(draft).await;
     assert_eq!(market.aggregator.declined(over.id()).await, Decline::Terms);
     let invoice = market
@@ -245,7 +248,7 @@ async fn strangers_are_not_lent_to() {
     let mut market = Market::open(quick(), 1_000).await;
     let mut stranger = Buyer::connect(&[&market.relay]).await;
     std::mem::swap(&mut stranger, &mut market.aggregator);
-    let draft = market.draft(shard(5)).await;
+    let draft = market.draft(shard(5));
     let award = market.aggregator.place(draft).await;
     assert_eq!(market.aggregator.declined(award.id()).await, Decline::Terms);
     let told = market
@@ -325,7 +328,7 @@ async fn a_restart_forgets_nothing_that_is_owed() {
     let lent = lend(&market.aggregator, &market.till, 15);
     market.provider = Provider::start_in(home, keys, &[&market.relay], quick(), lent).await;
     // Nothing runs, and nothing ran since the start.
-    let draft = market.draft(shard(5)).await;
+    let draft = market.draft(shard(5));
     let over = market.aggregator.place(draft).await;
     assert_eq!(market.aggregator.declined(over.id()).await, Decline::Terms);
     let invoice = market
