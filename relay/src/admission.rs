@@ -2,7 +2,7 @@
 
 use infernet_protocol::bounds::MAX_EVENT_BYTES;
 use infernet_protocol::{event, kinds};
-use nostr::{Event, EventId, Kind, Timestamp};
+use nostr::{Event, EventId, Kind, PublicKey, Timestamp};
 
 /// Seconds that `created_at` may lie ahead: clocks of machines without NTP drift by minutes. An event from further
 /// ahead would shadow everything that replaces it.
@@ -13,8 +13,9 @@ pub const MAX_AHEAD_SECS: u64 = 15 * 60;
 pub const MAX_IDENTIFIER_BYTES: usize = 182;
 
 /// Kinds that are not the market's own, but come with its announcements: profiles (NIP-01), deletions (NIP-09), relay
-/// lists (NIP-65), the NIP-90 heartbeat and NIP-89 handlers.
-pub const COMPANIONS: [u16; 5] = [0, 5, 10002, 11998, 31990];
+/// lists (NIP-65), the NIP-90 heartbeat and NIP-89 handlers; and with an aggregator its bans (NIP-51) and ranks
+/// (NIP-85).
+pub const COMPANIONS: [u16; 7] = [0, 5, 10000, 10002, 11998, 30382, 31990];
 
 /// Why an event is refused. What clients read is in `nips/relay.md`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +44,9 @@ pub enum Refusal {
     /// A newer version is stored.
     #[error("a newer version of this event is stored: {0}")]
     Superseded(EventId),
+    /// Its author is banned by somebody whom this relay follows.
+    #[error("your key is banned by {0}, whom this relay follows: ask there")]
+    Banned(PublicKey),
     /// A deletion names evidence.
     #[error("{0} is evidence (kind {1}), which this relay keeps: leave it out of the deletion")]
     DeletesEvidence(EventId, Kind),

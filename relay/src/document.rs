@@ -48,14 +48,15 @@ fn limitation(options: &Options) -> Value {
 /// What is kept how long. A `time` of null is for ever, of 0 not at all; what carries an expiration goes when it says.
 fn retention(general: bool) -> Value {
     let mut retention = vec![
-        json!({ "kinds": [[kinds::AWARD, kinds::ATTESTATION]], "time": null }),
+        json!({ "kinds": [[kinds::AWARD, kinds::ATTESTATION], [kinds::ORDER, kinds::SETTLEMENT]], "time": null }),
         json!({ "kinds": [[20_000, 29_999]], "time": 0 }),
     ];
     let mut others = vec![
         json!(kinds::OFFER),
         json!(kinds::BID),
         json!(kinds::CANCEL),
-        json!(kinds::ANNOUNCEMENT),
+        json!(kinds::QUOTE),
+        json!([kinds::ANNOUNCEMENT, kinds::THRESHOLDS]),
     ];
     others.extend(crate::admission::COMPANIONS.map(|kind| json!(kind)));
     retention.push(if general {

@@ -12,6 +12,7 @@
 //! (kinds 8602–8606) leaves it never.
 
 mod admission;
+mod bans;
 mod blobs;
 mod document;
 mod farewell;

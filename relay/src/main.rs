@@ -12,6 +12,7 @@ use infernet_node::config;
 use infernet_node::shutdown::Shutdown;
 use infernet_node::telemetry::LogOptions;
 use infernet_relay::{Options, run};
+use nostr::PublicKey;
 
 /// What is logged by default: nothing of a single connection, nor the store's own affairs while they go well.
 const DEFAULT_LOG: &str = "info,nostr_relay_builder=off,nostr_lmdb=warn";
@@ -49,6 +50,10 @@ struct Arguments {
     #[arg(long, env = "INFERNET_RELAY_NO_BLOBS", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     no_blobs: bool,
 
+    /// Follow this aggregator's bans: whom it bans cannot announce or bid here; may be given more than once
+    #[arg(long, value_name = "NPUB", env = "INFERNET_RELAY_FOLLOW_BANS", value_delimiter = ',', value_parser = PublicKey::parse, hide_env_values = true)]
+    follow_bans: Vec<PublicKey>,
+
     /// A TOML file with settings; flags and the environment override it
     #[arg(
         long,
@@ -82,6 +87,7 @@ A file for --config, with every key optional:
   contact = \"mailto:me@example.org\"
   address = \"https://relay.example.org\"
   blobs = true
+  follow_bans = [\"npub1...\"]
   [limits]
   connections = 900
   subscriptions = 200
@@ -150,5 +156,6 @@ fn options(arguments: Arguments) -> anyhow::Result<Options> {
     }
     options.general |= arguments.general;
     options.blobs &= !arguments.no_blobs;
+    options.follow_bans.extend(arguments.follow_bans);
     Ok(options)
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use infernet_protocol::bounds::{MAX_BLOB_BYTES, MAX_EVENT_BYTES};
-use serde::Deserialize;
+use nostr::PublicKey;
+use serde::{Deserialize, Deserializer};
 
 /// Bytes of one websocket message. Twice an event's bound, so that an event somewhat over it is answered with a
 /// refusal that names its id; only far larger ones end the connection.
@@ -32,6 +33,9 @@ pub struct Options {
     pub address: Option<String>,
     /// Whether blobs are kept and served.
     pub blobs: bool,
+    /// Aggregators whose bans are followed (npub or hex): whom one of them bans cannot announce or bid here.
+    #[serde(deserialize_with = "keys")]
+    pub follow_bans: Vec<PublicKey>,
     /// How much one client may take.
     pub limits: Limits,
     /// How much is kept of blobs.
@@ -83,6 +87,16 @@ pub struct Limits {
     pub stored_events: usize,
 }
 
+/// Public keys as npub or hex.
+fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PublicKey>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parse = |text: &String| {
+        let unknown = || serde::de::Error::custom(format!("{text:?} is no npub"));
+        PublicKey::parse(text).map_err(|_| unknown())
+    };
+    texts.iter().map(parse).collect()
+}
+
 impl Options {
     /// The defaults, with the store in `data`.
     pub fn new(data: impl Into<PathBuf>) -> Self {
@@ -96,6 +110,7 @@ impl Options {
             contact: None,
             address: None,
             blobs: true,
+            follow_bans: Vec::new(),
             limits: Limits::default(),
             blob_limits: BlobLimits::default(),
         }
@@ -130,8 +145,9 @@ mod tests {
     #[test]
     fn a_file_names_what_it_changes() {
         let options: Options =
-            toml::from_str("general = true\n[limits]\nconnections = 7\n").unwrap();
+            toml::from_str("general = true\nfollow_bans = [\"npub1zuuajd7u3sx8xu92yav9jwxpr839cs0kc3q6t56vd5u9q033xmhsk6c2uc\"]\n[limits]\nconnections = 7\n").unwrap();
         assert!(options.general);
+        assert_eq!(options.follow_bans.len(), 1);
         assert_eq!(options.limits.connections, 7);
         assert_eq!(
             options.limits.subscriptions,

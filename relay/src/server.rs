@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use infernet_node::clock;
 use infernet_node::shutdown::Shutdown;
+use nostr_relay_builder::prelude::DatabaseError;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -19,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bans::Bans;
 use crate::blobs::{self, Blobs, Shelf};
 use crate::http::{self, Connection, Site};
 use crate::options::Options;
@@ -67,6 +69,12 @@ pub enum Error {
         folder: PathBuf,
         /// Why not.
         source: store::Error,
+    },
+    /// The bans that are followed cannot be read from the store.
+    #[error("cannot read whom others ban from the store: {source}")]
+    Bans {
+        /// What the store says.
+        source: DatabaseError,
     },
     /// There is no place for blobs.
     #[error("{0}. Make room there, or start it with --no-blobs")]
@@ -122,10 +130,17 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
         }
         false => None,
     };
+    let bans = Bans::load(&options.follow_bans, &store);
+    let bans = bans.await.map_err(|source| Error::Bans { source })?;
     let (listener, address) = listen(&options.listen).await?;
     tracing::info!(%address, data = %options.data.display(), general = options.general, "relay started");
     let life = TaskTracker::new();
-    life.spawn(live(listener, Arc::new(store), shelf, options, shutdown));
+    let kept = Kept {
+        store: Arc::new(store),
+        bans,
+        shelf,
+    };
+    life.spawn(live(listener, kept, options, shutdown));
     life.close();
     Ok(Handle { address, life })
 }
@@ -140,19 +155,21 @@ async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, bound))
 }
 
-/// The whole life of a relay, from its first connection to its last.
-async fn live(
-    listener: TcpListener,
+/// What a relay keeps.
+struct Kept {
     store: Arc<Store>,
+    bans: Bans,
     shelf: Option<Arc<Shelf>>,
-    options: Options,
-    shutdown: Shutdown,
-) {
+}
+
+/// The whole life of a relay, from its first connection to its last.
+async fn live(listener: TcpListener, kept: Kept, options: Options, shutdown: Shutdown) {
+    let Kept { store, bans, shelf } = kept;
     let tasks = TaskTracker::new();
     let abort = shutdown.hard_token().child_token();
     let limit = Arc::new(Semaphore::new(options.limits.connections));
     let site = Site {
-        sessions: Sessions::new(store.clone(), &options, shutdown.soft_token()),
+        sessions: Sessions::new(store.clone(), bans, &options, shutdown.soft_token()),
         store: store.clone(),
         blobs: shelf.clone().map(|shelf| Blobs::new(shelf, &options)),
         tasks: tasks.clone(),

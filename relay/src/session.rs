@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{self, Refusal};
+use crate::bans::Bans;
 use crate::farewell::Farewell;
 use crate::guard::Guard;
 use crate::options::{Limits, Options};
@@ -35,11 +36,12 @@ pub struct Sessions {
 
 impl Sessions {
     /// Sessions over `store`, each of which ends after its current message once `stop` says so.
-    pub fn new(store: Arc<Store>, options: &Options, stop: CancellationToken) -> Self {
+    pub fn new(store: Arc<Store>, bans: Bans, options: &Options, stop: CancellationToken) -> Self {
         let limits = options.limits.clone();
         let admission = Admission {
             general: options.general,
             store: store.clone(),
+            bans,
         };
         let builder = RelayBuilder::default()
             .database(store as Arc<dyn NostrDatabase>)
@@ -86,12 +88,16 @@ impl Sessions {
 struct Admission {
     general: bool,
     store: Arc<Store>,
+    bans: Bans,
 }
 
 impl Admission {
     async fn check(&self, event: &Event) -> Result<(), Refusal> {
         admission::check(event, self.general, clock::now())?;
-        self.store.check(event).await
+        self.bans.check(event)?;
+        self.store.check(event).await?;
+        self.bans.take(event);
+        Ok(())
     }
 }
 

@@ -1,11 +1,11 @@
 //! Events of the market, and others.
 
 use infernet_protocol::event::{
-    Accepts, Attestation, Body, Checkers, Experience, Limits, Offer, Private, Promise, V1,
+    Accepts, Attestation, Bid, Body, Checkers, Experience, Limits, Offer, Private, Promise, V1,
 };
-use infernet_protocol::inference::Task;
+use infernet_protocol::inference::{Dtype, Task};
 use infernet_protocol::kinds;
-use infernet_protocol::money::{Msat, PaymentKind, Price};
+use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
 use nostr::{Event, EventBuilder, EventId, Keys, Kind, Tag, Timestamp};
 
 /// Seconds from now, negative for the past.
@@ -34,6 +34,29 @@ pub fn offer(keys: &Keys, seconds: i64) -> Event {
         relays: Vec::new(),
     };
     let unsigned = offer.to_unsigned(keys.public_key(), from_now((seconds - 60).min(0)));
+    unsigned.sign_with_keys(keys).unwrap()
+}
+
+/// A bid, each time another one.
+pub fn bid(keys: &Keys) -> Event {
+    let bid = Bid {
+        v: V1,
+        offer: EventId::from_byte_array(Keys::generate().public_key().to_bytes()),
+        buyer: Keys::generate().public_key(),
+        model: "00".repeat(32).parse().unwrap(),
+        name: "m".into(),
+        dtype: Dtype::F32,
+        context: 1,
+        price: Price::FREE,
+        promise: Promise {
+            first_token_ms: 500,
+            tokens_per_s: 20.0,
+        },
+        terms: PaymentTerms::Free,
+        continues: false,
+        expires_at: from_now(60),
+    };
+    let unsigned = bid.to_unsigned(keys.public_key(), from_now(0));
     unsigned.sign_with_keys(keys).unwrap()
 }
 

@@ -33,7 +33,7 @@ async fn the_information_document_says_what_is_kept() {
     }
     assert_eq!(
         document["retention"][0],
-        json!({ "kinds": [[8602, 8606]], "time": null })
+        json!({ "kinds": [[8602, 8606], [8609, 8610]], "time": null })
     );
     assert_eq!(document["limitation"]["max_message_length"], 131_072);
     assert_eq!(document["limitation"]["created_at_upper_limit"], 900);
