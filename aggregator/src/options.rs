@@ -71,6 +71,8 @@ pub struct Limits {
     pub margin: Duration,
     /// How long a delivered group waits for the buyer to fetch it.
     pub fetch_patience: Duration,
+    /// How long a soft stop waits for shards that run.
+    pub stop_patience: Duration,
     /// How long what was settled is kept.
     pub kept: Duration,
 }
@@ -88,6 +90,7 @@ impl Default for Limits {
             seller_patience: Duration::from_secs(60),
             margin: Duration::from_secs(60),
             fetch_patience: Duration::from_secs(20),
+            stop_patience: Duration::from_secs(60),
             kept: Duration::from_secs(7 * 24 * 3_600),
         }
     }

@@ -40,6 +40,16 @@ pub enum Error {
     Damaged(&'static str),
 }
 
+impl From<crate::checks::Error> for Error {
+    fn from(error: crate::checks::Error) -> Self {
+        match error {
+            crate::checks::Error::Sqlite(error) => Self::Sqlite(error),
+            crate::checks::Error::Damaged => Self::Damaged("a row of the checks"),
+            crate::checks::Error::Unsigned => Self::Damaged("a verdict"),
+        }
+    }
+}
+
 /// The store. Clones are cheap and share it.
 #[derive(Debug, Clone)]
 pub struct Store {

@@ -2,7 +2,7 @@
 
 use infernet_protocol::batch::Charge;
 use infernet_protocol::event::CheckedResult;
-use infernet_protocol::money::Msat;
+use infernet_protocol::money::{Msat, Price};
 use nostr::{EventId, PublicKey};
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +38,10 @@ pub struct Done {
     pub answered: u32,
     /// Lines of it that failed for good.
     pub failed: u32,
-    /// Tokens of its prompts and answers.
-    pub tokens: u64,
+    /// Tokens of the prompts of lines that have an answer.
+    pub input_tokens: u64,
+    /// Tokens of those answers.
+    pub output_tokens: u64,
 }
 
 /// A result's check.
@@ -97,12 +99,14 @@ pub struct Tally {
     pub owed: Vec<Owed>,
 }
 
-/// What the fee and the cost of checks are reckoned by, in millionths of the work.
+/// What a charge is reckoned by: what the quote says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shares {
-    /// The fee.
+pub struct Rates {
+    /// The most that a provider is paid.
+    pub price: Price,
+    /// The fee, in millionths of the work.
     pub fee_ppm: u32,
-    /// The most that checking costs the buyer.
+    /// The most that checking costs the buyer, in millionths of the work.
     pub checking_ppm: u32,
 }
 
@@ -110,22 +114,27 @@ impl Tally {
     /// What came of a group of so many lines that was cut into shards which ended so,
     /// with results that were rejected on the way.
     ///
-    /// The fee is its share of the work; checks cost what their checkers ask, up to
-    /// their share of the work. Both are rounded down.
+    /// Work costs what its providers ask, and no more than all its tokens together at the
+    /// quote's price: what each of them rounds up is not the buyer's. The fee is its share
+    /// of the work; checks cost what their checkers ask, up to their share. Both are
+    /// rounded down.
     pub fn of<'a>(
         lines: u64,
         ended: impl IntoIterator<Item = &'a Ended>,
         rejected: impl IntoIterator<Item = CheckOf>,
-        shares: Shares,
+        rates: Rates,
     ) -> Self {
         let mut tally = Self {
             lines,
             ..Self::default()
         };
         let mut checking = Msat::ZERO;
+        let (mut input, mut output) = (0_u64, 0_u64);
         for ended in ended {
             if let Ended::Done(done) = ended {
                 tally.add(done);
+                input = input.saturating_add(done.input_tokens);
+                output = output.saturating_add(done.output_tokens);
                 checking = plus(checking, tally.checked(&done.check));
             }
         }
@@ -134,8 +143,10 @@ impl Tally {
         }
         tally.failed = lines.saturating_sub(tally.handed_over());
         let charge = &mut tally.charge;
-        charge.fee_msat = share(charge.work_msat, shares.fee_ppm);
-        charge.checking_msat = checking.min(share(charge.work_msat, shares.checking_ppm));
+        let most = rates.price.cost(input, output).unwrap_or(Msat::MAX);
+        charge.work_msat = charge.work_msat.min(most);
+        charge.fee_msat = share(charge.work_msat, rates.fee_ppm);
+        charge.checking_msat = checking.min(share(charge.work_msat, rates.checking_ppm));
         tally
     }
 
@@ -214,7 +225,11 @@ mod tests {
 
     use super::*;
 
-    const SHARES: Shares = Shares {
+    const RATES: Rates = Rates {
+        price: Price {
+            input_msat: 1_000_000,
+            output_msat: 1_000_000,
+        },
         fee_ppm: 10_000,
         checking_ppm: 100_000,
     };
@@ -247,7 +262,8 @@ mod tests {
             check: check(cost / 20),
             answered,
             failed: 0,
-            tokens: 0,
+            input_tokens: 0,
+            output_tokens: cost,
         })
     }
 
@@ -261,7 +277,7 @@ mod tests {
                 reason: "nobody sells it".into(),
             },
         ];
-        let tally = Tally::of(9, &ended, [check(10)], SHARES);
+        let tally = Tally::of(9, &ended, [check(10)], RATES);
         assert_eq!(
             (tally.accepted, tally.inconclusive, tally.failed),
             (3, 2, 4)
@@ -279,13 +295,26 @@ mod tests {
     #[test]
     fn checks_cost_the_buyer_no_more_than_was_quoted() {
         let rejected = [check(10_000)];
-        let tally = Tally::of(3, &[done(3, 1_000, Checked::Accepted)], rejected, SHARES);
+        let tally = Tally::of(3, &[done(3, 1_000, Checked::Accepted)], rejected, RATES);
         assert_eq!(tally.charge.checking_msat, Msat(100));
     }
 
     #[test]
+    fn what_providers_round_up_is_not_the_buyers() {
+        let rounded = |cost| match done(1, cost, Checked::Unchecked) {
+            Ended::Done(done) => Ended::Done(Done {
+                output_tokens: cost - 1,
+                ..done
+            }),
+            failed @ Ended::Failed { .. } => failed,
+        };
+        let tally = Tally::of(2, &[rounded(11), rounded(11)], [], RATES);
+        assert_eq!(tally.charge.work_msat, Msat(20));
+    }
+
+    #[test]
     fn a_charge_is_never_more_than_what_is_held() {
-        let tally = Tally::of(3, &[done(3, 1_000, Checked::Accepted)], [], SHARES);
+        let tally = Tally::of(3, &[done(3, 1_000, Checked::Accepted)], [], RATES);
         assert_eq!(tally.charge.total(), Msat(1_060));
         assert_eq!(
             tally.clone().capped(Msat(1_005)).charge.total(),

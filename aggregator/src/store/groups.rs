@@ -29,6 +29,8 @@ pub struct GroupRow {
     pub tally: Option<Tally>,
     /// Why it was cancelled.
     pub reason: Option<String>,
+    /// When it was opened.
+    pub opened: Timestamp,
 }
 
 /// A step of a group.
@@ -238,5 +240,6 @@ fn read(row: &SqliteRow) -> Result<GroupRow, Error> {
         claim_at: claim_ms.map(|ms| Millis(ms.unsigned_abs())),
         tally: read_json(row, "tally")?,
         reason: row.try_get("reason")?,
+        opened: super::read_time(row, "opened_s")?,
     })
 }

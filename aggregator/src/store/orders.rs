@@ -206,7 +206,8 @@ impl Store {
 fn read(row: &SqliteRow) -> Result<OrderRow, Error> {
     let event: String = row.try_get("event")?;
     let event = Event::from_json(event).map_err(|_| Error::Damaged("an order"))?;
-    let order = Signed::from_verified(event).map_err(|_| Error::Damaged("an order"))?;
+    let order: Signed<Order> =
+        Signed::from_verified(event).map_err(|_| Error::Damaged("an order"))?;
     let closed: Option<i64> = row.try_get("closed_s")?;
     if read_key(row, "buyer")? != order.author() {
         return Err(Error::Damaged("an order's buyer"));

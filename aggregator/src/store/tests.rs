@@ -72,7 +72,8 @@ async fn a_quote_is_taken_once() {
 async fn a_group_moves_forward_only() {
     let (store, _folder, order) = with_order().await;
     let token = BlobKey::from_bytes([4; 32]);
-    let opened = store.open_group(&order, &group(0), State::Unpaid, &token, NOW);
+    let asked = group(0);
+    let opened = store.open_group(&order, &asked, State::Unpaid, &token, NOW);
     assert_eq!(opened.await.unwrap().state, State::Unpaid);
     let step = async |step| store.advance(&order, 0, &step, NOW).await.unwrap();
     assert!(!step(Advance::Worked(Tally::default())).await, "not begun");
@@ -90,7 +91,7 @@ async fn a_group_moves_forward_only() {
     assert_eq!(store.given_lines(&order).await.unwrap(), 0);
     // The same number again is the same group, however it is asked.
     let other = BlobKey::from_bytes([5; 32]);
-    let again = store.open_group(&order, &group(0), State::Unpaid, &other, NOW);
+    let again = store.open_group(&order, &asked, State::Unpaid, &other, NOW);
     assert_eq!(again.await.unwrap().token, token);
 }
 
@@ -98,7 +99,8 @@ async fn a_group_moves_forward_only() {
 async fn a_group_is_cut_once_and_a_shard_ends_once() {
     let (store, _folder, order) = with_order().await;
     let token = BlobKey::from_bytes([4; 32]);
-    let opened = store.open_group(&order, &group(0), State::Working, &token, NOW);
+    let asked = group(0);
+    let opened = store.open_group(&order, &asked, State::Working, &token, NOW);
     opened.await.unwrap();
     store.cut(&order, 0, &[vec![0, 1], vec![2]]).await.unwrap();
     store.cut(&order, 0, &[vec![0, 1, 2]]).await.unwrap();

@@ -1,0 +1,188 @@
+//! What is made of a result: judged, published, attested, and its provider shut out if
+//! it was no honest work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use infernet_node::clock;
+use infernet_protocol::event::{
+    Attestation, BatchShare, CheckedResult, Experience, Measured, Promise, V1,
+};
+use infernet_protocol::money::Msat;
+use nostr::EventId;
+use tokio::time::Instant;
+
+use crate::Bought;
+use crate::checks::{Judged, Outcome, Policy};
+use crate::house::House;
+use crate::open::Open;
+use crate::store::{self, Dealing};
+use crate::tally::{CheckOf, Checked, Owed, share};
+
+/// How long before work must have ended a judgement is needed.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// What was made of a result that is handed over.
+#[derive(Debug, Clone)]
+pub(super) struct Verdict {
+    /// Its award.
+    pub award: EventId,
+    /// What the check made of it.
+    pub checked: Checked,
+    /// The check.
+    pub check: CheckOf,
+}
+
+/// How a purchase went, as we saw it.
+#[derive(Debug, Clone)]
+pub(super) struct Purchased {
+    /// What the provider is called.
+    pub name: String,
+    /// What it promised.
+    pub promise: Promise,
+    /// How long it took.
+    pub took: Duration,
+    /// By when a judgement is needed.
+    pub until: Instant,
+}
+
+/// Judges a result, and sees to all that follows; nothing if it was rejected.
+///
+/// # Errors
+/// A store that refuses.
+pub(super) async fn judge(
+    house: &Arc<House>,
+    order: &Open,
+    bought: &Bought,
+    purchased: &Purchased,
+) -> Result<Option<Verdict>, store::Error> {
+    let policy = Policy {
+        checking: order.quote.checking,
+        checkers: order.quote.checkers,
+        secret: order.secret,
+        until: (purchased.until - MARGIN).into_std(),
+        most: share(bought.cost, order.quote.checking_ppm),
+    };
+    let judged = house.checks.judge(bought, &policy).await?;
+    for verdict in &judged.verdicts {
+        house.post(verdict.event().clone()).await?;
+    }
+    let check = check(bought, &judged);
+    let (provider, name) = (&bought.provider, &purchased.name);
+    let checked = match judged.outcome {
+        Outcome::Accepted => Checked::Accepted,
+        Outcome::Unchecked => Checked::Unchecked,
+        Outcome::Inconclusive => Checked::Inconclusive,
+        Outcome::Rejected => {
+            house.store.reject(&order.id, bought.group, &check).await?;
+            attest(house, order, bought, purchased, &judged).await?;
+            house.dealt(provider, name, Dealing::Rejected).await;
+            house
+                .shut_out(provider, bought.award.id(), "its work was rejected")
+                .await?;
+            return Ok(None);
+        }
+    };
+    // What is not known is not rated.
+    if checked != Checked::Inconclusive {
+        attest(house, order, bought, purchased, &judged).await?;
+    }
+    let usage = &bought.result.usage;
+    let dealing = Dealing::Done {
+        tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+        cost: bought.cost,
+    };
+    house.dealt(provider, name, dealing).await;
+    Ok(Some(Verdict {
+        award: bought.award.id(),
+        checked,
+        check,
+    }))
+}
+
+fn check(bought: &Bought, judged: &Judged) -> CheckOf {
+    let hired = judged.hired.iter().filter(|hire| hire.cost > Msat::ZERO);
+    let owed = hired.map(|hire| Owed {
+        award: hire.award,
+        provider: hire.checker,
+        amount: hire.cost,
+        chance_ppm: 0,
+        is_checked: false,
+    });
+    CheckOf {
+        result: CheckedResult {
+            result: bought.result.id(),
+            chance_ppm: judged.chance_ppm,
+            verdict: judged.verdict().map(infernet_protocol::event::Signed::id),
+        },
+        hired: owed.collect(),
+    }
+}
+
+/// Publishes how it went.
+async fn attest(
+    house: &Arc<House>,
+    order: &Open,
+    bought: &Bought,
+    purchased: &Purchased,
+    judged: &Judged,
+) -> Result<(), store::Error> {
+    let is_rejected = judged.outcome == Outcome::Rejected;
+    let paid = match is_rejected {
+        true => Msat::ZERO,
+        false => bought.cost,
+    };
+    let attestation = Attestation {
+        v: V1,
+        job: bought.award.job_id(),
+        award: bought.award.id(),
+        result: Some(bought.result.id()),
+        receipt: None,
+        provider: bought.provider,
+        model: bought.model,
+        experience: match is_rejected {
+            true => Experience::Rejected,
+            false => Experience::Completed,
+        },
+        promised: purchased.promise,
+        measured: Some(measured(bought, purchased)),
+        paid_msat: paid,
+        verdict: judged.verdict().map(infernet_protocol::event::Signed::id),
+        batch: Some(BatchShare {
+            order: order.id,
+            buyer: order.buyer,
+            fee_msat: share(paid, order.quote.fee_ppm),
+        }),
+    };
+    match house.sign(&attestation) {
+        Some(event) => house.post(event).await,
+        None => Ok(()),
+    }
+}
+
+/// A shard is not streamed: its first token comes with its last.
+fn measured(bought: &Bought, purchased: &Purchased) -> Measured {
+    let tokens = bought.result.usage.output_tokens;
+    let took_ms = u64::try_from(purchased.took.as_millis()).unwrap_or(u64::MAX);
+    Measured {
+        first_token_ms: bought.result.timing.first_token_ms.min(took_ms),
+        tokens_per_s: tokens as f32 / purchased.took.as_secs_f32().max(0.001),
+        output_tokens: tokens,
+    }
+}
+
+impl House {
+    /// Buys nothing more of a provider: it was caught.
+    pub(crate) async fn shut_out(
+        &self,
+        provider: &nostr::PublicKey,
+        award: EventId,
+        reason: &str,
+    ) -> Result<(), store::Error> {
+        tracing::warn!(%provider, %award, reason, "a provider is banned");
+        self.floor.ban(*provider, true);
+        self.store.ban(provider, reason, clock::now()).await?;
+        self.money.reject(provider, &award).await;
+        Ok(())
+    }
+}

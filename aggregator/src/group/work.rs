@@ -1,0 +1,388 @@
+//! The work on a group: its shards are bought, checked, and bought again where that
+//! came to nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use infernet_node::clock;
+use infernet_protocol::batch::{LineOutcome, Lines};
+use infernet_protocol::bounds::MAX_GROUP_RESULTS;
+use nostr::PublicKey;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::progress::Gauge;
+use super::results::{self, Purchased, Verdict};
+use crate::Bought;
+use crate::buying::{self, Failure, Purchase};
+use crate::dispatch::{Need, Seat};
+use crate::house::House;
+use crate::open::Open;
+use crate::outcomes::{Folder, Outcomes, of_product, tokens};
+use crate::shards::{self, Measure, weight};
+use crate::store::{self, Dealing, ShardRow};
+use crate::tally::{Done, Ended};
+
+/// Purchases of one shard that may come to nothing.
+const MAX_TRIES: u32 = 8;
+
+/// Providers that may say of a line that it cannot be done, before it is believed.
+const MAX_LINE_TRIES: u32 = 2;
+
+/// The longest that one purchase may take, as a multiple of what is expected.
+const PATIENCE: u32 = 20;
+
+/// What a purchase has at least, whatever is expected: a provider says every few
+/// seconds that it is alive, and falls silent long before this.
+const LEAST_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The work on one group.
+#[derive(Clone)]
+pub(super) struct Work {
+    pub house: Arc<House>,
+    pub order: Arc<Open>,
+    pub group: u32,
+    pub lines: Arc<Lines>,
+    pub measures: Arc<Vec<Option<Measure>>>,
+    pub folder: Folder,
+    pub gauge: Arc<Gauge>,
+    /// No more is begun.
+    pub winding_up: CancellationToken,
+    /// What runs is given up.
+    pub abandoned: CancellationToken,
+    /// By when all of it must have ended.
+    pub until: Instant,
+}
+
+impl Work {
+    /// Does what is not done of a group. Ends when every shard has ended.
+    ///
+    /// # Errors
+    /// A store or a disk that refuses.
+    pub async fn run(self) -> Result<(), store::Error> {
+        // The lines of so many groups are worked on at a time.
+        let _place = self.house.in_work.acquire().await;
+        let rows = self.store().shards(&self.order.id, self.group).await?;
+        let mut running = FuturesUnordered::new();
+        for row in rows.into_iter().filter(|row| row.ended.is_none()) {
+            running.push(self.clone().shard(row));
+        }
+        while let Some(more) = running.next().await {
+            if let Some(row) = more? {
+                running.push(self.clone().shard(row));
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&self) -> &store::Store {
+        &self.house.store
+    }
+
+    /// Sees to one shard; answers the shard of its lines that are tried again.
+    fn shard(self, row: ShardRow) -> BoxFuture<'static, Result<Option<ShardRow>, store::Error>> {
+        Box::pin(async move {
+            let measures = row.lines.iter();
+            let measures = measures.filter_map(|n| self.measures.get(*n as usize)?.as_ref());
+            let need = self.order.need(measures);
+            let shard = Shard {
+                avoid: BTreeSet::new(),
+                tries: row.tries,
+                last: "it was not done in time".to_owned(),
+                work: self,
+                row,
+                need,
+            };
+            shard.run().await
+        })
+    }
+}
+
+/// One shard on its way.
+struct Shard {
+    work: Work,
+    row: ShardRow,
+    need: Need,
+    /// Who is not asked again: they were rejected, or failed at it.
+    avoid: BTreeSet<PublicKey>,
+    tries: u32,
+    /// Why the last purchase came to nothing.
+    last: String,
+}
+
+/// What a purchase came to.
+enum Bid {
+    Good(Box<Bought>, Verdict),
+    Rejected,
+    Nothing(PublicKey, Failure),
+    Broken(store::Error),
+}
+
+impl Shard {
+    async fn run(mut self) -> Result<Option<ShardRow>, store::Error> {
+        let mut bids: FuturesUnordered<BoxFuture<'static, Bid>> = FuturesUnordered::new();
+        // When another provider is asked beside those who have it.
+        let mut again_at = Instant::now();
+        let (winding_up, abandoned) = (self.work.winding_up.clone(), self.work.abandoned.clone());
+        let (floor, patience) = (
+            self.work.house.floor.clone(),
+            self.work.house.options.limits.seller_patience,
+        );
+        let pausing = self.work.house.shutdown.soft_token();
+        loop {
+            let may_begin = !winding_up.is_cancelled() && !pausing.is_cancelled();
+            if bids.is_empty() && pausing.is_cancelled() {
+                // It goes on at the next start.
+                std::future::pending::<()>().await;
+            }
+            if bids.is_empty() && (!may_begin || self.tries >= MAX_TRIES) {
+                return self.give_up().await;
+            }
+            let (need, avoid) = (self.need.clone(), self.avoid.clone());
+            let is_bought = !bids.is_empty();
+            let begin = async {
+                if is_bought {
+                    sleep_until(again_at).await;
+                }
+                floor.seat(&need, &avoid, patience).await
+            };
+            tokio::select! {
+                biased;
+                () = abandoned.cancelled() => return self.give_up().await,
+                Some(bid) = bids.next(), if is_bought => match bid {
+                    Bid::Good(bought, verdict) => return self.done(*bought, verdict).await,
+                    bid => {
+                        self.came_to_nothing(bid).await?;
+                        again_at = Instant::now();
+                    }
+                },
+                () = winding_up.cancelled(), if !is_bought && may_begin => {}
+                () = pausing.cancelled(), if !is_bought && may_begin => {}
+                seat = begin, if may_begin && self.tries < MAX_TRIES => match seat {
+                    Some(seat) => {
+                        // Nobody gets one shard twice at a time.
+                        self.avoid.insert(seat.offer.provider);
+                        again_at = Instant::now() + self.straggles_after(&seat);
+                        bids.push(self.bid(seat));
+                    }
+                    None if !is_bought => {
+                        self.last = "nobody sells it any more".into();
+                        return self.give_up().await;
+                    }
+                    None => again_at = Instant::now() + patience,
+                },
+            }
+        }
+    }
+
+    /// After how long a provider is too slow to be waited for alone.
+    fn straggles_after(&self, seat: &Seat) -> Duration {
+        let limits = &self.work.house.options.limits;
+        let expected = seat.expected.as_secs_f64() * limits.straggler;
+        let after = Duration::try_from_secs_f64(expected).unwrap_or(Duration::MAX / 4);
+        after
+            .max(limits.straggler_least)
+            .min(Duration::from_secs(24 * 3_600))
+    }
+
+    /// Buys and checks it at one provider.
+    fn bid(&self, seat: Seat) -> BoxFuture<'static, Bid> {
+        let work = self.work.clone();
+        let numbers = self.row.lines.clone();
+        let purchase = Purchase {
+            order: work.order.id,
+            buyer: work.order.buyer,
+            group: work.group,
+            work: shards::work(work.order.quote.task, &work.lines, &numbers),
+            prove: work.order.proves(),
+            checkers: work.order.quote.checkers,
+            within: self.within(&seat),
+        };
+        let weight = weight(&self.need.limits);
+        let lines = numbers.len() as u64;
+        Box::pin(async move {
+            let provider = seat.offer.provider;
+            let at_work = work.gauge.begins(lines);
+            let bought = buying::buy(&work.house.client, &seat, purchase).await;
+            drop(at_work);
+            match &bought {
+                Ok(_) => seat.done(weight),
+                Err(Failure::Declined(_)) => seat.declined(),
+                Err(Failure::Failed(_)) => {
+                    seat.failed();
+                    let dealing = Dealing::Failed;
+                    work.house.dealt(&provider, &seat.offer.name, dealing).await;
+                }
+                Err(Failure::Unaskable(_) | Failure::Stopped) => {}
+            }
+            let purchased = Purchased {
+                name: seat.offer.name.clone(),
+                promise: seat.offer.model.promise,
+                took: seat.began().elapsed(),
+                until: work.until,
+            };
+            // The place is free while what came of it is checked.
+            drop(seat);
+            match bought {
+                Ok(bought) => {
+                    let judged = results::judge(&work.house, &work.order, &bought, &purchased);
+                    match judged.await {
+                        Ok(Some(verdict)) => Bid::Good(Box::new(bought), verdict),
+                        Ok(None) => Bid::Rejected,
+                        Err(error) => Bid::Broken(error),
+                    }
+                }
+                Err(failure) => Bid::Nothing(provider, failure),
+            }
+        })
+    }
+
+    /// How long one purchase may take.
+    fn within(&self, seat: &Seat) -> Duration {
+        let left = self.work.until.saturating_duration_since(Instant::now());
+        let patience = seat.expected.saturating_mul(PATIENCE).max(LEAST_PATIENCE);
+        patience.min(left).max(Duration::from_secs(1))
+    }
+
+    async fn came_to_nothing(&mut self, bid: Bid) -> Result<(), store::Error> {
+        match bid {
+            Bid::Good(..) => return Ok(()),
+            Bid::Broken(error) => return Err(error),
+            Bid::Rejected => self.last = "what came of it was not what the model says".into(),
+            Bid::Nothing(provider, Failure::Declined(why)) => {
+                // It may have room later; until then it rests.
+                self.avoid.remove(&provider);
+                self.last = why;
+                return Ok(());
+            }
+            Bid::Nothing(_, Failure::Stopped) => return Ok(()),
+            Bid::Nothing(_, Failure::Unaskable(why)) => {
+                self.last = why;
+                self.tries = MAX_TRIES;
+                return Ok(());
+            }
+            Bid::Nothing(provider, Failure::Failed(why)) => {
+                // It rests; then it may try again, if there is nobody else.
+                self.avoid.remove(&provider);
+                self.last = why;
+            }
+        }
+        self.tries += 1;
+        let (order, group) = (&self.work.order.id, self.work.group);
+        self.work.store().tried(order, group, self.row.number).await
+    }
+
+    /// Keeps what came of it.
+    async fn done(
+        self,
+        bought: Bought,
+        verdict: Verdict,
+    ) -> Result<Option<ShardRow>, store::Error> {
+        let work = &self.work;
+        let numbers = &self.row.lines;
+        let input_tokens = bought.result.usage.input_tokens;
+        let mut outcomes = of_product(bought.product, &work.lines, numbers, input_tokens);
+        outcomes.resize(numbers.len(), None);
+        let again = self.tried_again(&mut outcomes).await?;
+        let done = self.tallied(&outcomes, bought.provider, bought.cost, verdict);
+        let (folder, shard) = (work.folder.clone(), self.row.number);
+        let kept = tokio::task::spawn_blocking(move || folder.keep_shard(shard, &outcomes));
+        kept.await.map_err(std::io::Error::other)??;
+        work.gauge.ended(&done, weight(&self.need.limits));
+        let again = (!again.is_empty()).then_some((&again[..], self.row.tries + 1));
+        let ended = Ended::Done(done);
+        let (order, group) = (&work.order.id, work.group);
+        work.store()
+            .end_shard(order, group, shard, &ended, again)
+            .await
+    }
+
+    /// Lines that one provider could not do are given to another; their places in this
+    /// shard become empty. A settlement has room for so many results only.
+    async fn tried_again(&self, outcomes: &mut Outcomes) -> Result<Vec<u32>, store::Error> {
+        let work = &self.work;
+        let shards = work.store().shards(&work.order.id, work.group).await?.len();
+        let is_failed = |outcome: &Option<LineOutcome>| {
+            matches!(outcome, None | Some(LineOutcome::Failed { .. }))
+        };
+        let has_room = shards < MAX_GROUP_RESULTS * 7 / 8;
+        let may_try = self.row.tries + 1 < MAX_LINE_TRIES && has_room;
+        if !may_try || work.winding_up.is_cancelled() {
+            return Ok(vec![]);
+        }
+        let mut again = vec![];
+        for (number, outcome) in self.row.lines.iter().zip(outcomes) {
+            if is_failed(outcome) {
+                *outcome = None;
+                again.push(*number);
+            }
+        }
+        Ok(again)
+    }
+
+    fn tallied(
+        &self,
+        outcomes: &Outcomes,
+        provider: PublicKey,
+        cost: infernet_protocol::money::Msat,
+        verdict: Verdict,
+    ) -> Done {
+        let (mut answered, mut failed, mut input, mut output) = (0, 0, 0_u64, 0_u64);
+        for outcome in outcomes.iter().flatten() {
+            match outcome {
+                LineOutcome::Failed { .. } => failed += 1,
+                LineOutcome::Text(_) | LineOutcome::Vectors { .. } => answered += 1,
+            }
+            let (read, drawn) = tokens(outcome);
+            input = input.saturating_add(read);
+            output = output.saturating_add(drawn);
+        }
+        Done {
+            provider,
+            award: verdict.award,
+            result: verdict.check.result.result,
+            cost,
+            checked: verdict.checked,
+            check: verdict.check,
+            answered,
+            failed,
+            input_tokens: input,
+            output_tokens: output,
+        }
+    }
+
+    /// Ends it with nothing.
+    async fn give_up(self) -> Result<Option<ShardRow>, store::Error> {
+        let work = &self.work;
+        let ended = Ended::Failed {
+            reason: self.last.clone(),
+        };
+        tracing::info!(
+            order = %work.order.id, group = work.group, shard = self.row.number,
+            tries = self.tries, why = %self.last, "a shard is given up"
+        );
+        work.gauge.failed(self.row.lines.len() as u64);
+        let (order, group) = (&work.order.id, work.group);
+        let shard = self.row.number;
+        work.store()
+            .end_shard(order, group, shard, &ended, None)
+            .await
+    }
+}
+
+impl House {
+    /// Remembers how a purchase went; that this fails does no harm.
+    pub(crate) async fn dealt(&self, provider: &PublicKey, name: &str, dealing: Dealing) {
+        let kept = self
+            .store
+            .dealt(provider, name, dealing, clock::now())
+            .await;
+        if let Err(error) = kept {
+            tracing::warn!(%error, "a dealing is not remembered");
+        }
+    }
+}
