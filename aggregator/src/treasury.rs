@@ -23,7 +23,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use infernet_payments::ledger::{self, Ledger};
+use infernet_payments::ledger::{self, Ledger, Posting};
 use infernet_payments::{Cashier, PaymentRail, cashier};
 use infernet_protocol::money::Msat;
 use nostr::{EventId, PublicKey, Timestamp};
@@ -172,6 +172,21 @@ impl Treasury {
             .ledger
             .reject(provider, award, self.now())
             .await?)
+    }
+
+    /// Owes a provider for work that was bought at our own cost: questions of our own, and checks outside any group.
+    /// Again, it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`].
+    pub async fn owe(&self, award: EventId, provider: PublicKey, cost: Msat) -> Result<(), Error> {
+        let work = Posting::WorkAccepted {
+            award,
+            provider,
+            amount: cost,
+        };
+        self.shared.ledger.post(&work, self.now()).await?;
+        Ok(())
     }
 
     /// Closes the ledger, after what is being written.

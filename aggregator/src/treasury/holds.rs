@@ -6,7 +6,8 @@ use infernet_payments::holding::HoldTerms;
 use infernet_payments::ledger::{Bill, Caps, Hold, HoldDue, Standing, Will, Work};
 use infernet_payments::{Invoice, Preimage};
 use infernet_protocol::batch::invoice_description;
-use nostr::EventId;
+use infernet_protocol::money::Msat;
+use nostr::{EventId, Timestamp};
 
 use super::{Error, Treasury};
 
@@ -111,6 +112,17 @@ impl Treasury {
         Ok(HoldStanding::of(hold.as_ref()))
     }
 
+    /// What was held for a group by its wallet, and taken; what the buyer's credit covered is not counted.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`].
+    pub async fn taken(&self, order: &EventId, group: u32) -> Result<Msat, Error> {
+        let hold = self.shared.ledger.hold(order, group).await?;
+        let intent = hold.and_then(|hold| hold.intent);
+        let taken = intent.filter(|intent| intent.standing == Standing::Settled);
+        Ok(taken.map_or(Msat::ZERO, |intent| intent.amount))
+    }
+
     /// What opens the outputs of a group whose money is held: the preimage that claims it.
     ///
     /// # Errors
@@ -169,7 +181,7 @@ impl Treasury {
 }
 
 /// The blocks that a payment must be given so that it can be held until then.
-fn delta(due: &HoldDue, now: nostr::Timestamp) -> Result<u16, Error> {
+fn delta(due: &HoldDue, now: Timestamp) -> Result<u16, Error> {
     let seconds = due.until.as_secs().saturating_sub(now.as_secs());
     if seconds == 0 {
         return Err(Error::TooLate);
@@ -185,8 +197,7 @@ fn delta(due: &HoldDue, now: nostr::Timestamp) -> Result<u16, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use infernet_protocol::money::Msat;
-    use nostr::{Keys, Timestamp};
+    use nostr::Keys;
 
     use super::*;
 
