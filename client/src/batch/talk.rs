@@ -84,10 +84,6 @@ impl Talk {
         })
     }
 
-    pub fn aggregator(&self) -> PublicKey {
-        self.shared.aggregator
-    }
-
     /// How groups stand, as it says unasked.
     pub fn said(&self) -> broadcast::Receiver<(EventId, GroupStanding)> {
         self.shared.said.subscribe()
@@ -190,7 +186,9 @@ impl Shared {
             return;
         };
         self.note(true);
-        if let (Some(order), Reply::Group(standing)) = (answer.order, &answer.reply) {
+        if let (None, Some(order), Reply::Group(standing)) =
+            (answer.number, answer.order, &answer.reply)
+        {
             // Nobody need be listening.
             let _ = self.said.send((order, standing.clone()));
         }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use infernet_blobs::Blobs;
 use infernet_node::clock;
 use infernet_node::link::{self, Delivery, Link};
-use infernet_payments::rail::{Ask as Bill, Direction, Hold, Order as Pay, OrderKey, PaymentRail, State};
+use infernet_payments::rail::{
+    Ask as Bill, Direction, Hold, Order as Pay, OrderKey, PaymentRail, State,
+};
 use infernet_payments::test_rail::Wallet;
 use infernet_payments::{Invoice, Preimage};
 use infernet_protocol::batch::{
@@ -185,12 +187,21 @@ impl Broker {
         self.books().questions.push(name(&question.ask));
         let (order, reply) = self.answer(buyer, &question).await;
         let Some(reply) = reply else { return };
-        let answer = Answer { number: Some(question.number), order, reply };
+        let answer = Answer {
+            number: Some(question.number),
+            order,
+            reply,
+        };
         answer.validate().unwrap();
         let content = whisper(&conversation, &answer.to_bytes(), &mut OsRng).unwrap();
-        let unsigned = Talk { reader: buyer, content }
-            .to_unsigned(self.keys.public_key(), clock::now());
-        self.link.send(&unsigned.sign_with_keys(&self.keys).unwrap()).unwrap();
+        let unsigned = Talk {
+            reader: buyer,
+            content,
+        }
+        .to_unsigned(self.keys.public_key(), clock::now());
+        self.link
+            .send(&unsigned.sign_with_keys(&self.keys).unwrap())
+            .unwrap();
     }
 
     async fn answer(
@@ -204,7 +215,9 @@ impl Broker {
                 reason: "not today".into(),
             },
             Ask::Quote(wanted) => {
-                let unsigned = self.quote(buyer, wanted).to_unsigned(self.keys.public_key(), clock::now());
+                let unsigned = self
+                    .quote(buyer, wanted)
+                    .to_unsigned(self.keys.public_key(), clock::now());
                 let event = Box::new(unsigned.sign_with_keys(&self.keys).unwrap());
                 Reply::Quoted { event }
             }
@@ -283,13 +296,16 @@ impl Broker {
         if is_silent && held.delivery.is_some() {
             return None;
         }
-        if self.manner == Manner::Cancels(number) {
-            let reason = "nobody sells it".into();
-            return Some(standing_of(&held, number, Phase::Cancelled { reason }));
-        }
         if held.delivery.is_none() && !self.is_paid(&held).await {
             let invoice = held.invoice.as_ref().unwrap().as_str().to_owned();
             return Some(standing_of(&held, number, Phase::Unpaid { invoice }));
+        }
+        if self.manner == Manner::Cancels(number) {
+            if let (Some(wallet), Some(invoice)) = (&self.wallet, &held.invoice) {
+                wallet.cancel(&invoice.hash()).await.unwrap();
+            }
+            let reason = "nobody sells it".into();
+            return Some(standing_of(&held, number, Phase::Cancelled { reason }));
         }
         if self.manner == Manner::AsksTwice && held.delivery.is_none() {
             let another = self.bill(order, group, Preimage::from_bytes([9; 32])).await;
@@ -298,7 +314,13 @@ impl Broker {
             return Some(standing_of(&held, number, Phase::Unpaid { invoice }));
         }
         if let Manner::Backwards(of) = self.manner
-            && (number + 1..of).any(|later| !self.books().groups.get(&later).is_some_and(|g| g.is_settled))
+            && (number + 1..of).any(|later| {
+                !self
+                    .books()
+                    .groups
+                    .get(&later)
+                    .is_some_and(|g| g.is_settled)
+            })
         {
             return Some(standing_of(&held, number, Phase::Working));
         }
@@ -330,7 +352,10 @@ impl Broker {
 
     async fn bill(&self, order: EventId, group: &Group, preimage: Preimage) -> Invoice {
         let wallet = self.wallet.as_ref().unwrap();
-        let work = self.price.cost(group.size.input_tokens, group.size.output_tokens).unwrap();
+        let work = self
+            .price
+            .cost(group.size.input_tokens, group.size.output_tokens)
+            .unwrap();
         let more = u64::from(self.manner == Manner::AsksTooMuch) * 10_000;
         let amount = Msat(work.0 + (work.0 * u64::from(FEE_PPM)).div_ceil(1_000_000) + more);
         let bill = Bill {
@@ -338,21 +363,33 @@ impl Broker {
             description: invoice_description(&order, group.number),
             expiry: Duration::from_secs(600),
         };
-        let hold = Hold { hash: preimage.hash(), min_cltv_expiry_delta: 144 };
+        let hold = Hold {
+            hash: preimage.hash(),
+            min_cltv_expiry_delta: 144,
+        };
         wallet.make_hold_invoice(&bill, &hold).await.unwrap()
     }
 
     async fn is_paid(&self, held: &Held) -> bool {
-        let Some(invoice) = &held.invoice else { return true };
+        let Some(invoice) = &held.invoice else {
+            return true;
+        };
         let wallet = self.wallet.as_ref().unwrap();
-        let payment = wallet.look_up(Direction::Incoming, &invoice.hash()).await.unwrap();
+        let payment = wallet
+            .look_up(Direction::Incoming, &invoice.hash())
+            .await
+            .unwrap();
         payment.is_some_and(|payment| matches!(payment.state, State::Held | State::Settled { .. }))
     }
 
     async fn work(&self, _order: EventId, group: &Group, held: &mut Held) {
         let sealed = self.blobs.get(&group.input).await.unwrap();
         let lines = blob::decrypt(group.key.as_bytes(), sealed).unwrap();
-        let done: Done = Lines::from_bytes(&lines).unwrap().iter().map(outcome).collect();
+        let done: Done = Lines::from_bytes(&lines)
+            .unwrap()
+            .iter()
+            .map(outcome)
+            .collect();
         let (input, output) = done.iter().fold((0, 0), |sum, outcome| {
             let of = tokens(outcome);
             (sum.0 + of.0, sum.1 + of.1)
@@ -414,11 +451,18 @@ impl Broker {
         let wallet = self.wallet.clone().unwrap();
         {
             let mut books = self.books();
-            assert!(invoice.amount() <= books.credit, "more is asked back than is left");
+            assert!(
+                invoice.amount() <= books.credit,
+                "more is asked back than is left"
+            );
             books.credit.0 -= invoice.amount().0;
             books.refunded.0 += invoice.amount().0;
         }
-        let pay = Pay { key: OrderKey::random(), invoice, max_fee: Msat(10_000) };
+        let pay = Pay {
+            key: OrderKey::random(),
+            invoice,
+            max_fee: Msat(10_000),
+        };
         wallet.pay(&pay).await.unwrap();
     }
 
@@ -432,15 +476,30 @@ impl Broker {
                 accepted: held.lines as u32,
                 inconclusive: 0,
                 failed: 0,
-                charge: held.delivery.map(|delivery| delivery.charge).unwrap_or_default(),
+                charge: held
+                    .delivery
+                    .map(|delivery| delivery.charge)
+                    .unwrap_or_default(),
                 taken_msat: held.invoice.map_or(Msat::ZERO, |invoice| invoice.amount()),
                 payment: None,
                 results: vec![],
             };
-            let settled = Settlement { v: V1, order, buyer, group: Some(group), secret: None };
+            let settled = Settlement {
+                v: V1,
+                order,
+                buyer,
+                group: Some(group),
+                secret: None,
+            };
             self.publish(&settled).await;
         }
-        let closing = Settlement { v: V1, order, buyer, group: None, secret: Some(self.secret) };
+        let closing = Settlement {
+            v: V1,
+            order,
+            buyer,
+            group: None,
+            secret: Some(self.secret),
+        };
         self.publish(&closing).await;
     }
 }
@@ -475,7 +534,11 @@ fn standing_of(held: &Held, number: u32, phase: Phase) -> Reply {
         verified: if is_done { held.lines } else { 0 },
         ..Progress::default()
     };
-    Reply::Group(GroupStanding { number, phase, progress })
+    Reply::Group(GroupStanding {
+        number,
+        phase,
+        progress,
+    })
 }
 
 fn outcome(work: &Work) -> LineOutcome {
@@ -486,7 +549,9 @@ fn outcome(work: &Work) -> LineOutcome {
                 Prompt::Text(text) => text.clone(),
             };
             if said == "fail" {
-                return LineOutcome::Failed { reason: "nobody could".into() };
+                return LineOutcome::Failed {
+                    reason: "nobody could".into(),
+                };
             }
             LineOutcome::Text(Generated {
                 text: format!("re: {said}"),
@@ -497,7 +562,10 @@ fn outcome(work: &Work) -> LineOutcome {
             })
         }
         Work::Embedding { texts } => LineOutcome::Vectors {
-            vectors: texts.iter().map(|text| Vector(vec![text.len() as f32])).collect(),
+            vectors: texts
+                .iter()
+                .map(|text| Vector(vec![text.len() as f32]))
+                .collect(),
             input_tokens: texts.len() as u64,
         },
         _ => panic!("no line of a batch"),
@@ -511,4 +579,3 @@ fn tokens(outcome: &LineOutcome) -> (u64, u64) {
         LineOutcome::Failed { .. } => (0, 0),
     }
 }
-

@@ -6,7 +6,7 @@ use infernet_protocol::batch::{BlobKey, invoice_description};
 use infernet_protocol::money::{Msat, PaymentKind};
 
 use super::{Course, Error, Invoice, News};
-use crate::purse::Hold;
+use crate::purse::{Hold, Purse};
 
 /// What rounding may add to the price of a group.
 const ROUNDING: Msat = Msat(3);
@@ -36,13 +36,13 @@ impl Course {
                 self.say_once("the payment did not go through; another invoice is waited for");
                 return Ok(());
             }
-            Some(Standing::Planned) | None => {}
-        }
-        let held = purse.held_for(&self.shared.order).await?;
-        let rounding = ROUNDING.0 * (u64::from(self.kept.number) + 1);
-        if held.0 + invoice.amount().0 > self.shared.quote.most_msat.0 + rounding {
-            self.say_once("it asks for more in all than its quote allows");
-            return Ok(());
+            // A process before this one was about to pay it.
+            Some(Standing::Planned) => {}
+            None if self.is_too_much(&purse, invoice.amount()).await? => {
+                self.say_once("it asks for more in all than its quote allows");
+                return Ok(());
+            }
+            None => {}
         }
         if let Err(flaw) = purse.is_payable_here(&invoice).await {
             self.say_once(&flaw.to_string());
@@ -57,8 +57,15 @@ impl Course {
         Ok(())
     }
 
+    /// Whether so much more for an order would be more than was quoted.
+    async fn is_too_much(&self, purse: &Purse, more: Msat) -> Result<bool, Error> {
+        let held = purse.held_for(&self.shared.order).await?;
+        let rounding = ROUNDING.0 * (u64::from(self.kept.number) + 1);
+        Ok(held.0 + more.0 > self.shared.quote.most_msat.0 + rounding)
+    }
+
     /// Has it paid, while the group is followed on.
-    fn hold(&self, purse: crate::purse::Purse, invoice: Invoice) {
+    fn hold(&self, purse: Purse, invoice: Invoice) {
         let shared = self.shared.clone();
         let group = self.kept.number;
         tokio::spawn(async move {

@@ -47,9 +47,15 @@ async fn the_quote_is_shown_and_taken_only_by_who_says_so() {
     place.write(&chats(2));
     let ran = place.command(&BATCH, &[]).await;
     assert_eq!(ran.code, Some(2), "{}", ran.err);
-    assert!(ran.err.contains("broker quotes") && ran.err.contains("--yes"), "{}", ran.err);
+    assert!(
+        ran.err.contains("broker quotes") && ran.err.contains("--yes"),
+        "{}",
+        ran.err
+    );
     assert!(place.broker.books().orders.is_empty());
-    let ran = place.command(&[&BATCH[..], &["--yes", "--json"]].concat(), &[]).await;
+    let ran = place
+        .command(&[&BATCH[..], &["--yes", "--json"]].concat(), &[])
+        .await;
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(place.said(), expected(2));
     let object: Value = serde_json::from_str(&ran.out).unwrap();
@@ -66,7 +72,9 @@ async fn what_cannot_be_asked_for_is_said() {
     let more = |more: &[&'static str]| [&BATCH[..], more].concat();
     let ran = place.command(&more(&["--checkers", "nobody"]), &[]).await;
     assert_eq!(ran.code, Some(2), "{}", ran.err);
-    let ran = place.command(&more(&["--aggregator", "somebody"]), &[]).await;
+    let ran = place
+        .command(&more(&["--aggregator", "somebody"]), &[])
+        .await;
     assert!(ran.err.contains("there is: broker"), "{}", ran.err);
     place.write(&[chat("a", "b"), chat("b", "c").replace("tiny", "large")]);
     let ran = place.command(&BATCH, &[]).await;
@@ -92,7 +100,9 @@ async fn killed_anywhere_it_goes_on_where_it_was() {
         let place = Place::free(Manner::Honest).await;
         place.write(&chats(1_100));
         let batch = [&BATCH[..], &["--yes"]].concat();
-        let dead = place.command(&batch, &[("INFERNET_CLIENT_DIES_AT", death)]).await;
+        let dead = place
+            .command(&batch, &[("INFERNET_CLIENT_DIES_AT", death)])
+            .await;
         assert_eq!(dead.code, None, "{death}: {}", dead.err);
         let ran = place.command(&batch, &[]).await;
         assert_eq!(ran.code, Some(0), "{death}: {}", ran.err);
@@ -100,6 +110,9 @@ async fn killed_anywhere_it_goes_on_where_it_was() {
         let books = place.broker.books();
         assert_eq!(books.orders.len(), 1, "{death}");
         let one = |given: &Vec<infernet_protocol::batch::Group>| given.len() == 1;
-        assert!(books.given.values().all(one), "{death}: a group was given twice");
+        assert!(
+            books.given.values().all(one),
+            "{death}: a group was given twice"
+        );
     }
 }

@@ -19,7 +19,7 @@ async fn what_is_held_is_taken_in_part_and_the_rest_comes_back() {
     place.write(&chats(600));
     let (summary, news) = place.run().await.unwrap();
     let paying = |one: &&News| matches!(one, News::Paying { .. });
-    assert_eq!(news.iter().filter(paying).count(), 2);
+    assert_eq!(news.iter().filter(paying).count(), 2, "{news:?}");
     let charged = Msat(cost(512).0 + cost(88).0);
     assert_eq!(summary.totals.cost_msat, charged);
     assert_eq!(summary.credit_msat, Msat::ZERO);
@@ -32,10 +32,19 @@ async fn what_is_held_is_taken_in_part_and_the_rest_comes_back() {
 async fn nothing_is_paid_over_the_limit_or_for_what_costs_too_much() {
     let place = Place::paid(Manner::Honest).await;
     place.write(&chats(2));
-    let plan = Plan { max_cost: Some(Msat(10)), ..place.plan() };
+    let plan = Plan {
+        max_cost: Some(Msat(10)),
+        ..place.plan()
+    };
     let error = place.run_as(plan).await.unwrap_err();
     assert!(matches!(error, Error::OverLimit { .. }), "{error}");
-    let plan = Plan { max_price: Some(Price { input_msat: 1, output_msat: 1 }), ..place.plan() };
+    let plan = Plan {
+        max_price: Some(Price {
+            input_msat: 1,
+            output_msat: 1,
+        }),
+        ..place.plan()
+    };
     let error = place.run_as(plan).await.unwrap_err();
     assert!(matches!(error, Error::Quote(_)), "{error}");
     assert!(place.broker.books().orders.is_empty());
@@ -70,18 +79,22 @@ async fn until(place: &Place, is_it: impl Fn(&News) -> bool) {
 async fn an_invoice_for_more_than_was_quoted_is_not_paid() {
     let place = Place::paid(Manner::AsksTooMuch).await;
     place.write(&chats(2));
-    until(&place, |news| matches!(news, News::Unpaid { why, .. } if why.contains("more than the quote"))).await;
+    until(
+        &place,
+        |news| matches!(news, News::Unpaid { why, .. } if why.contains("more than the quote")),
+    )
+    .await;
     assert_eq!(place.spent().await, Msat::ZERO);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_is_paid_once() {
     let place = Place::paid(Manner::AsksTwice).await;
-    place.write(&chats(2));
+    place.write(&chats(100));
     let (_, news) = place.run().await.unwrap();
     let twice = |one: &&News| matches!(one, News::Unpaid { why, .. } if why.contains("twice"));
     assert_eq!(news.iter().filter(twice).count(), 1);
-    assert_eq!(place.spent().await, cost(2));
+    assert_eq!(place.spent().await, cost(100));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +103,11 @@ async fn who_charges_more_than_it_quoted_is_named() {
     place.write(&chats(2));
     let (summary, _) = place.run().await.unwrap();
     assert_eq!(summary.broken.len(), 1);
-    assert!(summary.broken[0].contains("charges more"), "{:?}", summary.broken);
+    assert!(
+        summary.broken[0].contains("charges more"),
+        "{:?}",
+        summary.broken
+    );
     // The answers are paid for, so they are there.
     assert_eq!(place.said(), expected(2));
 }
@@ -118,7 +135,8 @@ async fn answers_that_do_not_open_are_errors_and_a_breach() {
 async fn what_was_held_for_nothing_comes_back() {
     let place = Place::paid(Manner::Cancels(0)).await;
     place.write(&chats(2));
-    let (summary, _) = place.run().await.unwrap();
+    let (summary, news) = place.run().await.unwrap();
+    assert!(news.iter().any(|one| matches!(one, News::Paying { .. })));
     assert_eq!(summary.totals.failed, 2);
     assert_eq!(place.spent().await, Msat::ZERO);
 }
@@ -131,10 +149,16 @@ async fn a_day_allows_only_so_much() {
     place.run().await.unwrap();
     let spending = {
         let books = purse::Books::open(&place.path("books")).await.unwrap();
-        let spending = books.spending(nostr::Timestamp::from_secs(0)).await.unwrap();
+        let spending = books
+            .spending(nostr::Timestamp::from_secs(0))
+            .await
+            .unwrap();
         books.close().await;
         spending
     };
     assert_eq!(spending.charged_msat, cost(100));
-    assert_eq!(spending.providers[0].provider, place.broker.keys.public_key());
+    assert_eq!(
+        spending.providers[0].provider,
+        place.broker.keys.public_key()
+    );
 }
