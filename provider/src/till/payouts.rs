@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use infernet_node::clock;
+use infernet_node::{clock, mortality};
 use infernet_payments::Invoice;
 use infernet_payments::ledger::{Caps, Due, Escrow, Posted, Posting, Reason};
 use infernet_payments::rail::{Ask, Direction};
@@ -162,6 +162,7 @@ impl Till {
             if posted.map_err(|error| fault(&error))? == Posted::Now {
                 tracing::warn!(%award, peer = %aggregator, %amount, "this work was rejected, and is not paid");
             }
+            mortality::point("rejection-booked");
         }
         Ok(())
     }

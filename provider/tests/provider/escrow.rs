@@ -114,7 +114,7 @@ fn lend(aggregator: &Buyer, till: &Wallet, sats: u64) -> impl FnOnce(&mut Option
     }
 }
 
-fn payout(accepted: u64, bond: u64, paid: u64) -> Payout {
+pub fn payout(accepted: u64, bond: u64, paid: u64) -> Payout {
     Payout {
         rejected: vec![],
         accepted_msat: Msat(accepted),
@@ -126,7 +126,7 @@ fn payout(accepted: u64, bond: u64, paid: u64) -> Payout {
 }
 
 impl Buyer {
-    async fn payable(&mut self, award: &Signed<Award>, payout: Payout) -> Invoice {
+    pub async fn payable(&mut self, award: &Signed<Award>, payout: Payout) -> Invoice {
         let (id, pay) = (award.id(), payout.pay_msat);
         self.wish(award, Wish::Payout(payout));
         let text = self

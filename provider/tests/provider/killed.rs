@@ -20,17 +20,17 @@ use super::paying::{Lived, PRICE, earned, paid};
 use super::process::{Process, program, said};
 
 /// A market whose provider can be killed.
-struct Market {
+pub struct Market {
     relay: Relay,
-    home: TempDir,
+    pub home: TempDir,
     till: Wallet,
-    purse: Wallet,
+    pub purse: Wallet,
     service: Service,
-    buyer: Buyer,
+    pub buyer: Buyer,
 }
 
 impl Market {
-    async fn open() -> Self {
+    pub async fn open() -> Self {
         let relay = Relay::start().await;
         let (_, till, purse) = play_money();
         let options = ServiceOptions {
@@ -52,6 +52,10 @@ impl Market {
     }
 
     fn start(&self, dies_at: Option<&str>) -> Process {
+        self.start_with(dies_at, &[])
+    }
+
+    pub fn start_with(&self, dies_at: Option<&str>, more: &[&str]) -> Process {
         let wallet = self.service.connection().to_uri();
         Process::start_with(self.home.path(), &self.relay, |command| {
             let output = PRICE.output_msat.to_string();
@@ -59,6 +63,7 @@ impl Market {
             command
                 .args(["--scripted-speed", "200", "--scripted-text", TEXT])
                 .args(["--price-in", &input, "--price-out", &output])
+                .args(more)
                 .env("INFERNET_WALLET", wallet)
                 .envs(dies_at.map(|point| ("INFERNET_PROVIDER_DIES_AT", point)))
         })
@@ -88,7 +93,7 @@ impl Market {
     }
 
     /// Whatever happened: the books are right, and nobody has lost anything.
-    async fn check(&self, point: &str) {
+    pub async fn check(&self, point: &str) {
         let earned = earned(self.home.path()).await;
         let gone = PURSE.0 - self.purse.balance().await.unwrap().0;
         let come = self.till.balance().await.unwrap().0 - PURSE.0;
@@ -96,7 +101,8 @@ impl Market {
         let received = earned.received_msat.0 - earned.refunded_msat.0;
         assert_eq!(received, come, "{point}: all that came is in the ledger");
         let left: i64 = earned.tabs.iter().map(|tab| tab.left_msat).sum();
-        let kept = i64::try_from(earned.earned_msat.0).unwrap();
+        let owed: u64 = earned.escrows.iter().map(|one| one.owed_msat.0).sum();
+        let kept = i64::try_from(earned.earned_msat.0 - owed).unwrap();
         assert_eq!(left + kept, i64::try_from(come).unwrap(), "{point}");
         let (ok, told, error) = said(&mut self.command(&["reconcile"]));
         assert!(ok, "{point}: {told}{error}");

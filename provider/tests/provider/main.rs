@@ -11,6 +11,7 @@ mod escrow;
 mod house;
 mod jobs;
 mod killed;
+mod lent;
 mod models;
 mod modules;
 mod odd;
