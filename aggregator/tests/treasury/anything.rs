@@ -312,15 +312,13 @@ impl Run {
     /// What a buyer has lost is what it was charged; nothing for what was cancelled.
     async fn judge_buyers(&self) {
         let (house, ledger) = (&self.house, self.house.ledger().await);
+        let treasury = self.treasury.as_ref().unwrap();
         for (number, buyer) in house.buyers.iter().enumerate() {
+            let order = order(number);
             let mut charged = 0;
             for group in 0..GROUPS {
-                let standing = self
-                    .treasury
-                    .as_ref()
-                    .unwrap()
-                    .standing(&order(number), group);
-                if standing.await.unwrap() == HoldStanding::Settled {
+                let standing = treasury.standing(&order, group).await.unwrap();
+                if standing == HoldStanding::Settled {
                     charged += self.model.charges[&(number, group)];
                 }
             }
