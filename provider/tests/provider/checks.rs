@@ -1,16 +1,20 @@
 //! Checking the results of others.
 
+use std::sync::Arc;
+
 use infernet_engine::Fault;
 use infernet_protocol::event::{Announcement, Award, JobResult, Judgement, Signed, Verdict};
 use infernet_protocol::inference::Task;
-use infernet_protocol::payload::{Check, Decline, PayloadKey, Product, Wish, Work};
+use infernet_protocol::money::{Msat, PaymentKind};
+use infernet_protocol::payload::{Check, Decline, Generate, PayloadKey, Product, Wish, Work};
 use infernet_protocol::verification::{
     Activations, Fault as Found, Figures, METHOD_TEXTS, METHOD_VECTORS, Margins, Thresholds,
 };
 use nostr::{EventBuilder, JsonUtil};
 
 use super::buyer::{Buyer, generate};
-use super::house::{Provider, Relay, quick, slow};
+use super::house::{Provider, Relay, play_money, quick, slow};
+use super::paying::{PRICE, paid, pay};
 use super::shards::shard;
 
 const THRESHOLDS: Thresholds = Thresholds {
@@ -178,6 +182,63 @@ async fn honest_work_is_accepted() {
         (Judgement::Accepted, METHOD_VECTORS)
     );
     assert_eq!(verdict.figures["vectors"], 2.0);
+}
+
+/// Of an answer that another provider had begun, only its own part is judged.
+#[tokio::test]
+async fn work_that_goes_on_behind_a_prefix_is_judged_for_itself() {
+    let mut pair = Pair::open().await;
+    let Work::TextGeneration(asked) = generate("Count for me", 20) else {
+        unreachable!("it generates");
+    };
+    let behind = Generate {
+        prefix: vec![0, 1, 2, 3, 4],
+        ..asked
+    };
+    let verdict = pair.judged(Work::TextGeneration(behind.clone())).await;
+    assert_eq!(verdict.judgement, Judgement::Accepted);
+    assert_eq!(verdict.figures["greedy.tokens"], 15.0);
+    assert_eq!(verdict.figures["activations.chunks"], 1.0);
+    pair.seller.engine.set_fault(Fault::WrongAfter(0));
+    let verdict = pair.judged(Work::TextGeneration(behind)).await;
+    assert_eq!(verdict.judgement, Judgement::Rejected);
+}
+
+#[tokio::test]
+async fn what_is_read_for_a_check_is_paid_for() {
+    let relay = Relay::start().await;
+    let seller = Provider::start(&[&relay], quick(), |_| {}).await;
+    let (_network, till, purse) = play_money();
+    let mut buyer = Buyer::connect(&[&relay]).await;
+    let aggregator = buyer.keys.public_key;
+    let checker = Provider::start(&[&relay], quick(), |options| {
+        options.price = PRICE;
+        options.verify = true;
+        options.price_verify = Some(PRICE.input_msat / 2);
+        options.wallet = Some(Arc::new(till));
+        options.escrow.from.insert(aggregator);
+    })
+    .await;
+    let sold = buyer.online(seller.handle.public_key()).await;
+    let checked = buyer.online(checker.handle.public_key()).await;
+    let award = buyer.ask(&sold, 20).await;
+    let (result, _) = buyer.output(&award).await;
+    let checks = vec![check(&buyer, &award, &result)];
+    let thresholds = THRESHOLDS;
+    let work = Work::Verify { checks, thresholds };
+    // 3 tokens of prompt and 20 of answer, at half of a hundredth of a satoshi.
+    let cost = Msat(23 * 5);
+    let mut lent = buyer.draft(&checked, work.clone());
+    lent.body.terms = PaymentKind::Escrow;
+    lent.body.budget_msat = cost;
+    let lent = buyer.place(lent).await;
+    let (result, _) = buyer.result(&lent).await;
+    assert_eq!((result.usage.input_tokens, result.due_msat), (23, cost));
+    let on_tab = buyer.place(paid(&buyer, &checked, work)).await;
+    let invoice = buyer.invoice(&on_tab).await;
+    pay(&purse, &invoice).await;
+    let (result, _) = buyer.result(&on_tab).await;
+    assert_eq!((result.usage.input_tokens, result.due_msat), (23, cost));
 }
 
 #[tokio::test]
