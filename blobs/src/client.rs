@@ -1,6 +1,6 @@
 //! Who puts blobs on servers, and gets them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,9 @@ const COPIES: usize = 2;
 /// How long the other copies may take once there is one.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How long servers that keep no blobs are taken at their word.
+const UNSERVED_FOR: Duration = Duration::from_secs(600);
+
 /// The pauses between tries at one server.
 const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1_500)];
 
@@ -30,6 +33,8 @@ pub struct Blobs(Arc<Inner>);
 
 struct Inner {
     servers: Vec<Address>,
+    /// When all of them said last that they keep no blobs.
+    unserved: Mutex<Option<Instant>>,
     keys: Keys,
     http: Client,
 }
@@ -47,14 +52,25 @@ impl Blobs {
         servers.truncate(MAX_BLOB_SERVERS);
         Self(Arc::new(Inner {
             servers,
+            unserved: Mutex::default(),
             keys,
             http: transfer::http(),
         }))
     }
 
-    /// Whether there is a server to put blobs on.
+    /// Whether there is a server to put blobs on, as far as is known: not every relay is one.
     pub fn can_put(&self) -> bool {
-        !self.0.servers.is_empty()
+        let unserved = self
+            .unserved()
+            .is_some_and(|at| at.elapsed() < UNSERVED_FOR);
+        !self.0.servers.is_empty() && !unserved
+    }
+
+    fn unserved(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0
+            .unserved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts encrypted bytes on servers, and answers what they are called there.
@@ -67,7 +83,7 @@ impl Blobs {
             let bytes = bytes.len() as u64;
             return Err(Error::TooLarge { bytes });
         }
-        if !self.can_put() {
+        if self.0.servers.is_empty() {
             return Err(Error::NoServer);
         }
         let mut blob = Blob::of(&bytes, vec![]);
@@ -90,6 +106,8 @@ impl Blobs {
             }
         }
         drop(running);
+        let is_unserved = kept.is_empty() && failures.iter().all(|(_, one)| one.is_no_server());
+        *self.unserved() = is_unserved.then(Instant::now);
         if kept.is_empty() {
             return Err(Error::NotPut(failures));
         }

@@ -72,6 +72,17 @@ fn reason_after(reason: &Option<String>) -> String {
 }
 
 impl Failure {
+    /// Whether nobody keeps blobs there.
+    pub(crate) fn is_no_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                status: 404 | 405 | 426 | 501,
+                ..
+            }
+        )
+    }
+
     /// Whether the same server may do better a moment later.
     pub(crate) fn is_passing(&self) -> bool {
         match self {

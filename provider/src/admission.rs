@@ -4,6 +4,7 @@
 mod checks;
 mod works;
 
+use infernet_protocol::batch::Blob;
 use infernet_protocol::event::{Announcement, Award, Basis, Bid, Body, Signed};
 use infernet_protocol::job::Millis;
 use infernet_protocol::money::{Msat, PaymentKind};
@@ -16,6 +17,7 @@ use self::works::{
     check_cases, check_embedding, check_generate, check_shard, check_tensors, open_checks, to_draw,
 };
 use crate::catalogue::Item;
+use crate::parcels::{Fetched, Wanted};
 use crate::shop::{Address, Shop, plain_reason};
 use crate::store::Ticket;
 
@@ -127,6 +129,8 @@ pub enum Verdict {
     Ignore(&'static str),
     /// Tell the buyer that it is not taken on.
     Decline(Box<Declined>),
+    /// Fetch what it needs, and look again.
+    Fetch(Box<Wanted>),
     /// Take it on, if there is room.
     Admit(Box<Admitted>),
 }
@@ -134,6 +138,19 @@ pub enum Verdict {
 /// Why an award is not taken on.
 #[derive(Debug, PartialEq, Eq)]
 struct No(Decline, String);
+
+/// What is in the way of an award.
+#[derive(Debug)]
+enum Hitch {
+    No(No),
+    Missing(Vec<Blob>),
+}
+
+impl From<No> for Hitch {
+    fn from(no: No) -> Self {
+        Self::No(no)
+    }
+}
 
 fn no(reason: Decline, detail: impl Into<String>) -> No {
     No(reason, detail.into())
@@ -170,7 +187,7 @@ fn bounded(until: Timestamp, now: Timestamp) -> Timestamp {
 
 /// Checks an award whose signature was checked. Costs three signatures, a
 /// decryption and a tokenization, so it runs beside the loop.
-pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
+pub fn examine(shop: &Shop, event: Event, fetched: Fetched, now: Millis) -> Verdict {
     let Ok(conversation) = Conversation::between(shop.keys().secret_key(), &event.pubkey) else {
         return Verdict::Ignore("its author's key is none");
     };
@@ -195,7 +212,7 @@ pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
         return Verdict::Ignore("it is for another provider");
     }
     address.job = award.job_id();
-    match admit(shop, &award, now) {
+    match admit(shop, &award, &fetched, now) {
         Ok(fit) => Verdict::Admit(Box::new(Admitted {
             award,
             work: fit.input.work,
@@ -206,7 +223,13 @@ pub fn examine(shop: &Shop, event: Event, now: Millis) -> Verdict {
             cases: fit.cases,
             input_tokens: fit.input_tokens,
         })),
-        Err(No(reason, detail)) => Verdict::Decline(Box::new(Declined {
+        Err(Hitch::Missing(blobs)) => Verdict::Fetch(Box::new(Wanted {
+            event: award.event().clone(),
+            address,
+            blobs,
+            fetched,
+        })),
+        Err(Hitch::No(No(reason, detail))) => Verdict::Decline(Box::new(Declined {
             award: Some(award),
             address,
             reason,
@@ -223,7 +246,7 @@ struct Fit {
     input_tokens: u32,
 }
 
-fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<Fit, No> {
+fn admit(shop: &Shop, award: &Signed<Award>, fetched: &Fetched, now: Millis) -> Result<Fit, Hitch> {
     let item = shop
         .catalogue
         .item(&award.model, award.task)
@@ -235,7 +258,11 @@ fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<Fit, No> {
         })?;
     check_terms(shop, award, item)?;
     check_times(shop, award, now)?;
-    let input = open(shop, award)?;
+    let missing = fetched.missing([&award.input]);
+    if !missing.is_empty() {
+        return Err(Hitch::Missing(missing));
+    }
+    let input = open(shop, award, fetched)?;
     let mut cases = vec![];
     let input_tokens = match &input.work {
         Work::TextGeneration(generate) => check_generate(shop, award, item, generate)?,
@@ -243,7 +270,11 @@ fn admit(shop: &Shop, award: &Signed<Award>, now: Millis) -> Result<Fit, No> {
         Work::Tensors { inputs } => check_tensors(award, item, inputs)?,
         Work::Shard { requests } => check_shard(shop, award, item, requests)?,
         Work::Verify { checks, .. } => {
-            cases = open_checks(shop, item, checks)?;
+            let missing = checks::missing(checks, fetched);
+            if !missing.is_empty() {
+                return Err(Hitch::Missing(missing));
+            }
+            cases = open_checks(shop, item, checks, fetched)?;
             check_cases(shop, award, item, &mut cases)?
         }
     };
@@ -316,12 +347,11 @@ fn expiry<B: Body>(word: &Event, of: impl Fn(&B) -> Timestamp) -> Option<Timesta
 }
 
 /// Opens the input, and checks that it is the one the award commits to.
-fn open(shop: &Shop, award: &Signed<Award>) -> Result<Input, No> {
+fn open(shop: &Shop, award: &Signed<Award>, fetched: &Fetched) -> Result<Input, No> {
     let input = |error: &dyn std::fmt::Display| no(Decline::Input, format!("the input: {error}"));
     let buyer = award.author();
-    let bytes = award
-        .input
-        .open(shop.keys().secret_key(), &buyer)
+    let bytes = fetched
+        .open(&award.input, shop.keys().secret_key(), &buyer)
         .map_err(|e| input(&e))?;
     let opened = Input::from_bytes(&bytes).map_err(|e| input(&e))?;
     let about = award.basis.word().id;

@@ -151,6 +151,7 @@ pub async fn drive(
     let deadline = Millis(admitted.award.deadline.as_secs().saturating_mul(1_000));
     let clock = Steady::start();
     let (machine, effects) = Attempt::accept(clock.now(), &award, ahead, deadline);
+    let machine = machine.carrying(shop.max_output_bytes());
     let started = Instant::now();
     let (seat, loan) = match pay {
         Pay::Nothing => (None, None),

@@ -103,6 +103,9 @@ impl Bidder {
         shop: &Shop,
         moment: Moment,
     ) -> Result<Bid, Pass> {
+        if output::surely_too_long(offer.limits.output_tokens, shop.max_output_bytes()) {
+            return Err(Pass::TooLong);
+        }
         let goods = (&shop.catalogue, shop.ways_of(&offer.author()));
         self.weigh(offer, goods, &shop.promises, moment)
     }
@@ -183,12 +186,11 @@ fn suits(
     common.ok_or(Pass::Terms)
 }
 
-/// Whether work of this size is surely more than the model holds, or an event. What is
+/// Whether work of this size is surely more than the model holds. What is
 /// checked is read in pieces.
 fn is_too_long(item: &Item, limits: &Limits) -> bool {
     let whole = limits.input_tokens.saturating_add(limits.output_tokens);
-    let holds = item.task == Task::Verify || whole <= item.model.context;
-    !holds || output::surely_too_long(limits.output_tokens)
+    item.task != Task::Verify && whole > item.model.context
 }
 
 fn bid(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use infernet_node::clock;
+use infernet_protocol::bounds::{MAX_PAYLOAD_BYTES, MAX_SEALED_BYTES};
 use infernet_protocol::event::{Cancel, CancelReason, JobResult, Usage, V1};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::provider::Delivery;
@@ -13,7 +14,7 @@ use infernet_protocol::seal::{self, Digest, Domain, Salt, Sealed, salted_hash};
 use nostr::secp256k1::rand::RngCore;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, PublicKey};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::admission::{Admitted, MAX_DEADLINE_S};
 use crate::shop::{Shop, plain_reason};
@@ -22,6 +23,10 @@ use crate::till::{self, Loan};
 /// How long one process tries to bring an event to a relay. Whoever waits for a
 /// result has a deadline of minutes; the next start tries again.
 const PUBLISH_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// How long an output may take to get to a blob server. Its buyer hears meanwhile that we
+/// are alive.
+const PUT_WITHIN: Duration = Duration::from_secs(90);
 
 /// An attempt's product, sealed to its buyer.
 pub struct Goods {
@@ -38,14 +43,29 @@ impl Goods {
     }
 }
 
-/// Seals a product and its proofs. A product that does not fit in an event is left
-/// out, and the attempt has failed.
-pub fn seal(shop: &Shop, admitted: &Admitted, product: Product, proofs: Vec<Proof>) -> Goods {
+/// Why a product cannot be delivered.
+#[derive(Debug, thiserror::Error)]
+enum Undelivered {
+    #[error(transparent)]
+    Seal(#[from] seal::Error),
+    #[error("the output is too large for an event, and {0}")]
+    Blob(#[from] infernet_blobs::Error),
+    #[error("the output is too large for an event, and putting it on a server took too long")]
+    Slow,
+}
+
+/// Seals a product and its proofs; what is large is put on a server first. A product
+/// that cannot be delivered is left out, and the attempt has failed.
+pub async fn seal(shop: &Shop, admitted: &Admitted, product: Product, proofs: Vec<Proof>) -> Goods {
     let empty = Product::empty(&admitted.work);
-    seal_output(shop, admitted, product, proofs).unwrap_or_else(|error| Goods {
-        error: Some(error.to_string()),
-        ..unfailing(seal_output(shop, admitted, empty, vec![]))
-    })
+    let plain = Plain::of(shop, admitted, product, proofs);
+    match plain.seal(shop, admitted).await {
+        Ok(goods) => goods,
+        Err(error) => Goods {
+            error: Some(error.to_string()),
+            ..unfailing(Plain::of(shop, admitted, empty, vec![]).seal_inside(shop, admitted))
+        },
+    }
 }
 
 #[expect(
@@ -56,26 +76,62 @@ fn unfailing(sealed: Result<Goods, seal::Error>) -> Goods {
     sealed.expect("an empty product fits in an event")
 }
 
-fn seal_output(
-    shop: &Shop,
-    admitted: &Admitted,
-    product: Product,
-    proofs: Vec<Proof>,
-) -> Result<Goods, seal::Error> {
-    let award = &admitted.award;
-    let salt = fresh_salt();
-    let bytes = Output {
-        salt,
-        product,
-        proofs,
+/// An output before it is sealed.
+struct Plain {
+    bytes: Vec<u8>,
+    hash: Digest,
+}
+
+impl Plain {
+    fn of(shop: &Shop, admitted: &Admitted, product: Product, proofs: Vec<Proof>) -> Self {
+        let award = &admitted.award;
+        let salt = fresh_salt();
+        let bytes = Output {
+            salt,
+            product,
+            proofs,
+        }
+        .to_bytes();
+        let author = shop.public_key();
+        let hash = salted_hash(Domain::Output, &salt, &award.id(), &author, &bytes);
+        Self { bytes, hash }
     }
-    .to_bytes();
-    let (author, secret) = (shop.public_key(), shop.keys().secret_key());
-    Ok(Goods {
-        sealed: Sealed::close(&bytes, secret, &award.author(), &mut OsRng)?,
-        hash: salted_hash(Domain::Output, &salt, &award.id(), &author, &bytes),
-        error: None,
-    })
+
+    /// Into a blob if it is large; into the result if it fits there and no server takes it.
+    async fn seal(&self, shop: &Shop, admitted: &Admitted) -> Result<Goods, Undelivered> {
+        if self.bytes.len() <= MAX_SEALED_BYTES || !shop.blobs.can_put() {
+            return Ok(self.seal_inside(shop, admitted)?);
+        }
+        match self.seal_outside(shop, admitted).await {
+            Err(_) if self.bytes.len() <= MAX_PAYLOAD_BYTES => {
+                Ok(self.seal_inside(shop, admitted)?)
+            }
+            sealed => sealed,
+        }
+    }
+
+    fn seal_inside(&self, shop: &Shop, admitted: &Admitted) -> Result<Goods, seal::Error> {
+        let (secret, reader) = (shop.keys().secret_key(), admitted.award.author());
+        let sealed = Sealed::close(&self.bytes, secret, &reader, &mut OsRng)?;
+        Ok(self.goods(sealed))
+    }
+
+    async fn seal_outside(&self, shop: &Shop, admitted: &Admitted) -> Result<Goods, Undelivered> {
+        let (secret, reader) = (shop.keys().secret_key(), admitted.award.author());
+        let outsized = Sealed::close_outsized(&self.bytes, secret, &reader, &mut OsRng)?;
+        let putting = shop.blobs.put(outsized.bytes().to_vec());
+        let put = timeout(PUT_WITHIN, putting).await;
+        let blob = put.map_err(|_| Undelivered::Slow)??;
+        Ok(self.goods(outsized.lies_in(blob)))
+    }
+
+    const fn goods(&self, sealed: Sealed) -> Goods {
+        Goods {
+            sealed,
+            hash: self.hash,
+            error: None,
+        }
+    }
 }
 
 /// The signed result of an attempt, which costs `due`.

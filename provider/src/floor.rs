@@ -36,6 +36,7 @@ use crate::announcing::Schedule;
 use crate::attempt::{Order, Report};
 use crate::bidding::{Bidder, Moment};
 use crate::limits::{Bucket, Doors, Remembered};
+use crate::parcels::Arrived;
 use crate::queue::Queue;
 use crate::shop::Shop;
 use crate::status::{self, Tally};
@@ -124,6 +125,8 @@ pub struct Floor {
     lingering: VecDeque<EventId>,
     checking: HashSet<EventId>,
     admissions: JoinSet<(EventId, Verdict)>,
+    /// Awards whose payloads are fetched, before they are looked at again.
+    fetches: JoinSet<Arrived>,
     awards: Doors,
     /// How often refunds, and wishes about no open attempt, are looked into.
     refunds: Doors,
@@ -154,6 +157,7 @@ enum Happening {
     Offer(Option<Heard>),
     Own(Option<Heard>),
     Checked(Result<(EventId, Verdict), JoinError>),
+    Arrived(Result<Arrived, JoinError>),
     Report(Report),
     TimeToAnnounce,
     Announced(Result<Published, LinkError>),
@@ -190,6 +194,7 @@ impl Floor {
             lingering: VecDeque::new(),
             checking: HashSet::new(),
             admissions: JoinSet::new(),
+            fetches: JoinSet::new(),
             awards: Doors::new(AWARDS_PER_S, AWARDS_BURST, at),
             refunds: Doors::new(wishes::REFUNDS_PER_S, wishes::REFUNDS_BURST, at),
             answered: Remembered::new(MAX_REMEMBERED),
@@ -231,6 +236,7 @@ impl Floor {
             () = self.shutdown.soft(), if !self.is_closing => Happening::StopSoon,
             Some(report) = self.reports.recv() => Happening::Report(report),
             Some(checked) = self.admissions.join_next() => Happening::Checked(checked),
+            Some(arrived) = self.fetches.join_next() => Happening::Arrived(arrived),
             heard = self.ears.own.next(), if may_check => Happening::Own(heard),
             heard = self.ears.offers.next(), if !self.is_closing => Happening::Offer(heard),
             Some(announced) = self.announcements.join_next() => {
@@ -253,6 +259,7 @@ impl Floor {
             Happening::Own(Some(heard)) => self.addressed(heard).await,
             Happening::Offer(None) | Happening::Own(None) => self.shutdown.stop_now(),
             Happening::Checked(checked) => self.checked(checked).await,
+            Happening::Arrived(arrived) => self.arrived(arrived).await,
             Happening::Report(report) => self.reported(report).await,
             Happening::TimeToAnnounce => self.announce().await,
             Happening::Announced(announced) => self.was_announced(announced),

@@ -47,6 +47,7 @@ mod lobby;
 pub mod money;
 mod options;
 mod output;
+mod parcels;
 mod promise;
 mod queue;
 pub mod settings;
@@ -63,6 +64,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
+use infernet_blobs::Blobs;
 use infernet_engine::Engine;
 use infernet_node::clock;
 use infernet_node::link::{self, Link};
@@ -205,6 +207,7 @@ pub async fn run(
             options.relays.clone(),
             options.keys.clone(),
         ))?,
+        blobs: Blobs::new(options.blob_servers(), options.keys.clone()),
         store,
         till,
         customers: RandomState::new(),

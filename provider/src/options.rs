@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use infernet_blobs::{Address, servers_of};
 use infernet_payments::PaymentRail;
 use infernet_payments::tab::provider::Terms;
 use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_RELAYS};
@@ -28,6 +29,8 @@ pub struct Options {
     pub name: String,
     /// The relays to sell on.
     pub relays: Vec<RelayUrl>,
+    /// The blob servers to put large outputs on; the relays themselves if there is none.
+    pub blobs: Vec<Address>,
     /// The price of models that [`Options::prices`] does not name.
     pub price: Price,
     /// Prices by model name.
@@ -117,6 +120,7 @@ impl Options {
             home: home.into(),
             name: "infernet provider".into(),
             relays,
+            blobs: Vec::new(),
             price: Price::FREE,
             prices: BTreeMap::new(),
             slots: 1,
@@ -154,6 +158,14 @@ impl Options {
         match self.max_speed {
             Some(speed) if !(speed.is_finite() && speed > 0.0) => Err(Error::Speed),
             _ => self.validate_tab(),
+        }
+    }
+
+    /// Where large outputs go.
+    pub(crate) fn blob_servers(&self) -> Vec<Address> {
+        match self.blobs.is_empty() {
+            true => servers_of(&self.relays),
+            false => self.blobs.clone(),
         }
     }
 

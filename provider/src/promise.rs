@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use infernet_engine::{Compute, Embed, Engine, Generate, ModelInfo, Standing, Step};
-use infernet_protocol::bounds::MAX_PAYLOAD_BYTES;
+use infernet_protocol::bounds::MAX_BLOB_PAYLOAD_BYTES;
 use infernet_protocol::event::Promise;
 use infernet_protocol::inference::{ModelId, Prompt, Sampling, Task};
 use infernet_protocol::tensor::{Tensor, tokens};
@@ -37,8 +37,8 @@ const WARM_UP_SILENCE: Duration = Duration::from_secs(60);
 /// Lengths of a module's free dimensions that are tried to warm up.
 const WARM_UP_LENGTHS: [u64; 3] = [1, 8, 32];
 
-/// Bytes of tensors that have room in an event, as base64.
-const MAX_DATA_BYTES: u64 = MAX_PAYLOAD_BYTES as u64 / 4 * 3;
+/// Bytes of tensors that have room in a blob, as base64.
+const MAX_DATA_BYTES: u64 = MAX_BLOB_PAYLOAD_BYTES as u64 / 4 * 3;
 
 /// Tokens after the first from which a job's speed counts; fewer say too little.
 const MIN_TOKENS: u64 = 8;
@@ -302,7 +302,7 @@ async fn embed(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String> {
 async fn compute(engine: &dyn Engine, model: &ModelInfo) -> Result<Pace, String> {
     let interface = model.interface.as_ref();
     let zeros = |free| interface.and_then(|interface| interface.zeros(free, MAX_DATA_BYTES));
-    let mut broke = String::from("its inputs have no room in an event");
+    let mut broke = String::from("its inputs have no room in a blob");
     for inputs in WARM_UP_LENGTHS.into_iter().filter_map(zeros) {
         let started = Instant::now();
         let input_tokens = tokens(&inputs);
@@ -328,7 +328,7 @@ async fn compute_once(
     let bytes: usize = outputs.iter().map(|tensor| tensor.data.len()).sum();
     match bytes as u64 <= MAX_DATA_BYTES {
         true => Ok(()),
-        false => Err("its outputs have no room in an event".into()),
+        false => Err("its outputs have no room in a blob".into()),
     }
 }
 

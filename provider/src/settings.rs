@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use infernet_blobs::Address;
 use infernet_payments::nip47::Connection;
 use infernet_payments::tab::provider::Terms;
 use infernet_protocol::money::{Msat, Price};
@@ -23,6 +24,9 @@ pub struct Settings {
     pub name: Option<String>,
     /// The relays to sell on.
     pub relays: Vec<String>,
+    /// The blob servers to put large outputs on.
+    #[serde(deserialize_with = "addresses")]
+    pub blossom: Vec<Address>,
     /// The models to sell.
     pub models: Vec<Model>,
     /// Millisatoshis for a million tokens of input.
@@ -78,6 +82,13 @@ fn connection<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Connection>, 
     let text = String::deserialize(text)?;
     let connection = text.parse().map_err(serde::de::Error::custom)?;
     Ok(Some(connection))
+}
+
+/// Addresses of blob servers.
+fn addresses<'de, D: Deserializer<'de>>(texts: D) -> Result<Vec<Address>, D::Error> {
+    let texts = Vec::<String>::deserialize(texts)?;
+    let parse = |text: &String| text.parse().map_err(serde::de::Error::custom);
+    texts.iter().map(parse).collect()
 }
 
 /// Keys as npub or hex.
@@ -169,6 +180,7 @@ impl Settings {
         Self {
             name: over.name.or(self.name),
             relays: list(over.relays, self.relays),
+            blossom: list(over.blossom, self.blossom),
             models: list(over.models, self.models),
             price_in: over.price_in.or(self.price_in),
             price_out: over.price_out.or(self.price_out),
@@ -268,6 +280,10 @@ pub const TEMPLATE: &str = r#"# Settings of an infernet provider. Flags and the 
 # refunds. Whoever reads it can use it: keep this file to yourself (chmod 600),
 # or set INFERNET_WALLET instead.
 #wallet = "nostr+walletconnect://b889ff5b1513b641e2a139f661a661364979c5beee91842f8f0ef42ab558e9d4?relay=wss%3A%2F%2Frelay.example.com&secret=71a8c14c1407c113601079c4302dab36460f0ccd0ad506f1f2dc73b5100e4f3c"
+
+# Where to put outputs that are too large for an event: Blossom servers. Without it:
+# the relays, as infernet-relay keeps blobs too.
+#blossom = ["https://blobs.example.com"]
 
 # Buyers pay ahead: the smallest and the usual payment, and the output, in tokens,
 # that strangers pay before anything is computed.

@@ -4,10 +4,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use infernet_blobs::Blobs;
 use infernet_engine::{Engine, Standing};
 use infernet_node::clock;
 use infernet_node::link::Link;
-use infernet_protocol::bounds::{MAX_NAME_BYTES, MAX_REASON_BYTES};
+use infernet_protocol::bounds::{
+    MAX_BLOB_PAYLOAD_BYTES, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_REASON_BYTES,
+};
 use infernet_protocol::event::{Body, Private};
 use infernet_protocol::kinds;
 use infernet_protocol::money::Price;
@@ -39,6 +42,8 @@ pub struct Shop {
     pub promises: Promises,
     /// The relays.
     pub link: Link,
+    /// Where payloads go that no event carries.
+    pub blobs: Blobs,
     /// What outlives the process.
     pub store: Store,
     /// Where money comes in; none where everything is free.
@@ -89,6 +94,14 @@ impl Shop {
     /// Who sells.
     pub const fn public_key(&self) -> PublicKey {
         self.options.keys.public_key
+    }
+
+    /// Bytes that an output may have.
+    pub fn max_output_bytes(&self) -> usize {
+        match self.blobs.can_put() {
+            true => MAX_BLOB_PAYLOAD_BYTES,
+            false => MAX_PAYLOAD_BYTES,
+        }
     }
 
     /// A body as an event of ours.

@@ -35,7 +35,7 @@ const OUTPUT_FRAME_BYTES: usize = 256;
 const HELD_BACK_BYTES: usize = 6 * MAX_STOP_BYTES;
 
 /// What a buyer is told whose answer is too long for the result that carries it.
-const TOO_LONG: &str = "the answer does not fit in an event; ask for fewer tokens";
+const TOO_LONG: &str = "the answer does not fit in a result; ask for fewer tokens";
 
 /// How long an ended attempt still answers a buyer that missed something.
 pub const LINGER_MS: u64 = 60_000;
@@ -143,6 +143,8 @@ pub struct Attempt {
     unsent_text: String,
     /// Bytes that the output's JSON has so far.
     output_bytes: usize,
+    /// What the result can carry.
+    most_bytes: usize,
 }
 
 impl Attempt {
@@ -165,8 +167,17 @@ impl Attempt {
             unsent_tokens: Vec::new(),
             unsent_text: String::new(),
             output_bytes: OUTPUT_FRAME_BYTES,
+            most_bytes: MAX_PAYLOAD_BYTES,
         };
         (attempt, vec![Effect::Send(News::Accepted { ahead })])
+    }
+
+    /// The same with a result that carries so many bytes of output, if that is more than
+    /// an event does.
+    #[must_use]
+    pub fn carrying(mut self, bytes: usize) -> Self {
+        self.most_bytes = bytes.max(MAX_PAYLOAD_BYTES);
+        self
     }
 
     /// Whether nothing more will be done for it.
@@ -285,7 +296,7 @@ impl Attempt {
     /// is goes out, and another attempt can go on behind it.
     fn token(&mut self, now: Millis, id: TokenId, text: &str) -> Vec<Effect> {
         let bytes = self.output_bytes + token_bytes(id) + text_bytes(text);
-        if bytes > MAX_PAYLOAD_BYTES - HELD_BACK_BYTES {
+        if bytes > self.most_bytes - HELD_BACK_BYTES {
             return self.fail(now, TOO_LONG);
         }
         self.output_bytes = bytes;
@@ -301,7 +312,7 @@ impl Attempt {
             EndReason::Cancelled => self.end(now, reason, None, ""),
             EndReason::Stop | EndReason::Length => {
                 let bytes = self.output_bytes + text_bytes(held_back);
-                match bytes > MAX_PAYLOAD_BYTES {
+                match bytes > self.most_bytes {
                     true => self.fail(now, TOO_LONG),
                     false => self.end(now, reason, None, held_back),
                 }

@@ -3,13 +3,16 @@
 
 use std::fmt;
 
+use infernet_protocol::batch::Blob;
 use infernet_protocol::event::{Award, JobResult, Signed};
 use infernet_protocol::inference::{EndReason, ModelId};
 use infernet_protocol::payload::{
     Check, Generate, Generated, Input, Output, Payload, PayloadKey, Product, Proof, Vector, Work,
 };
-use infernet_protocol::seal::{Domain, Sealed, salted_hash};
+use infernet_protocol::seal::{Domain, salted_hash};
 use nostr::PublicKey;
+
+use crate::parcels::Fetched;
 
 /// Why a result is not checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,11 +101,33 @@ impl fmt::Debug for TextClaim {
     }
 }
 
+/// The payloads of results that are in blobs and not fetched yet. Nothing is verified
+/// here: what is none is refused when it is opened.
+pub fn missing(checks: &[Check], fetched: &Fetched) -> Vec<Blob> {
+    let inputs = checks.iter().filter_map(|check| {
+        let award: Award = serde_json::from_str(&check.award.content).ok()?;
+        Some(award.input)
+    });
+    let outputs = checks.iter().filter_map(|check| {
+        let result: JobResult = serde_json::from_str(&check.result.content).ok()?;
+        Some(result.output)
+    });
+    let all: Vec<_> = inputs.chain(outputs).collect();
+    let mut missing = fetched.missing(&all);
+    missing.retain(|blob| blob.validate().is_ok());
+    missing
+}
+
 /// Opens a result that `us` is to check with this model.
 ///
 /// # Errors
 /// What does not belong together.
-pub fn open(check: &Check, model: &ModelId, us: &PublicKey) -> Result<Case, Unfit> {
+pub fn open(
+    check: &Check,
+    fetched: &Fetched,
+    model: &ModelId,
+    us: &PublicKey,
+) -> Result<Case, Unfit> {
     let invalid = |refusal: infernet_protocol::event::Refusal| Unfit::Invalid(refusal.to_string());
     let award = Signed::<Award>::verify((*check.award).clone()).map_err(invalid)?;
     let result = Signed::<JobResult>::verify((*check.result).clone()).map_err(invalid)?;
@@ -118,8 +143,8 @@ pub fn open(check: &Check, model: &ModelId, us: &PublicKey) -> Result<Case, Unfi
     if result.ended == EndReason::Failed {
         return Err(Unfit::Nothing);
     }
-    let input = open_input(&award, &check.input_key)?;
-    let output = open_output(&award, &result, &check.output_key)?;
+    let input = open_input(&award, &check.input_key, fetched)?;
+    let output = open_output(&award, &result, &check.output_key, fetched)?;
     let claim = claim(&result, input, output)?;
     Ok(Case {
         award,
@@ -136,9 +161,10 @@ fn belongs(award: &Signed<Award>, result: &Signed<JobResult>) -> bool {
         && result.buyer == award.author()
 }
 
-fn open_input(award: &Signed<Award>, key: &PayloadKey) -> Result<Input, Unfit> {
+fn open_input(award: &Signed<Award>, key: &PayloadKey, fetched: &Fetched) -> Result<Input, Unfit> {
     let closed = || Unfit::Closed("the input");
-    let bytes = opened(&award.input, key).ok_or_else(closed)?;
+    let opened = fetched.open_with(&award.input, key.as_bytes());
+    let bytes = opened.map_err(|_| closed())?;
     let input = Input::from_bytes(&bytes).map_err(|_| closed())?;
     let (about, buyer) = (award.basis.word().id, award.author());
     let hash = salted_hash(Domain::Input, &input.salt, &about, &buyer, &bytes);
@@ -152,9 +178,11 @@ fn open_output(
     award: &Signed<Award>,
     result: &Signed<JobResult>,
     key: &PayloadKey,
+    fetched: &Fetched,
 ) -> Result<Output, Unfit> {
     let closed = || Unfit::Closed("the output");
-    let bytes = opened(&result.output, key).ok_or_else(closed)?;
+    let opened = fetched.open_with(&result.output, key.as_bytes());
+    let bytes = opened.map_err(|_| closed())?;
     let output = Output::from_bytes(&bytes).map_err(|_| closed())?;
     let provider = result.author();
     let hash = salted_hash(Domain::Output, &output.salt, &award.id(), &provider, &bytes);
@@ -162,10 +190,6 @@ fn open_output(
         true => Ok(output),
         false => Err(closed()),
     }
-}
-
-fn opened(sealed: &Sealed, key: &PayloadKey) -> Option<Vec<u8>> {
-    sealed.open_with(key.as_bytes()).ok()
 }
 
 fn claim(result: &JobResult, input: Input, output: Output) -> Result<Claim, Unfit> {

@@ -11,6 +11,7 @@ use super::checks::{self, Case, Claim, TextClaim};
 use super::{No, no};
 use crate::catalogue::Item;
 use crate::output;
+use crate::parcels::Fetched;
 use crate::shop::Shop;
 
 pub(super) fn check_generate(
@@ -34,10 +35,10 @@ pub(super) fn check_generate(
             "this model cannot go on behind a prefix",
         ));
     }
-    if output::surely_too_long(to_draw) {
+    if output::surely_too_long(to_draw, shop.max_output_bytes()) {
         return Err(no(
             Decline::TooLong,
-            "so long an answer does not fit in an event",
+            "so long an answer does not fit in a result",
         ));
     }
     let input_tokens = read(shop, item, generate)?;
@@ -123,10 +124,10 @@ pub(super) fn check_embedding(
     texts: &[String],
 ) -> Result<u32, No> {
     let width = item.model.embedding_width.unwrap_or(0);
-    if !output::vectors_fit(texts.len(), width) {
+    if !output::vectors_fit(texts.len(), width, shop.max_output_bytes()) {
         return Err(no(
             Decline::TooLong,
-            format!("{} vectors do not fit in an event", texts.len()),
+            format!("{} vectors do not fit in a result", texts.len()),
         ));
     }
     if award.terms == PaymentKind::Free {
@@ -147,11 +148,16 @@ fn read_texts(shop: &Shop, item: &Item, texts: &[String]) -> Result<u32, No> {
     Ok(read)
 }
 
-pub(super) fn open_checks(shop: &Shop, item: &Item, checks: &[Check]) -> Result<Vec<Case>, No> {
+pub(super) fn open_checks(
+    shop: &Shop,
+    item: &Item,
+    checks: &[Check],
+    fetched: &Fetched,
+) -> Result<Vec<Case>, No> {
     let us = shop.public_key();
     let opened = checks
         .iter()
-        .map(|check| checks::open(check, &item.model.id, &us));
+        .map(|check| checks::open(check, fetched, &item.model.id, &us));
     let cases: Result<Vec<_>, _> = opened.collect();
     cases.map_err(|unfit| no(Decline::Input, unfit.to_string()))
 }

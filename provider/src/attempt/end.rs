@@ -1,11 +1,15 @@
 //! The end of an attempt: its result, and what it costs.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use infernet_node::mortality;
 use infernet_protocol::event::Usage;
 use infernet_protocol::inference::EndReason;
-use infernet_protocol::job::provider::Delivery;
+use infernet_protocol::job::provider::{ALIVE_EVERY_MS, Delivery};
 use infernet_protocol::money::Msat;
-use infernet_protocol::payload::{Product, Work};
+use infernet_protocol::payload::{News, Product, Proof, Work};
+use tokio::time::{Instant, interval_at};
 
 use super::{Driver, Report};
 use crate::delivery::{self, Goods};
@@ -42,7 +46,7 @@ impl Driver {
         );
         let product = self.product(&delivery);
         let proofs = std::mem::take(&mut self.proofs);
-        let goods = delivery::seal(&self.shop, &self.admitted, product, proofs);
+        let goods = self.seal(product, proofs).await;
         let is_paid = self.seat.is_some();
         let due = self.charge(ended, &goods, &usage);
         let event = delivery::result(&self.shop, &self.admitted, &delivery, goods, usage, due);
@@ -67,6 +71,22 @@ impl Driver {
         }
         self.result = Some(event);
         self.halted(Some(ended), usage).await;
+    }
+
+    /// Seals what was made, and says meanwhile that we are alive: a large output takes a
+    /// while to its server.
+    async fn seal(&mut self, product: Product, proofs: Vec<Proof>) -> Goods {
+        // The whole of it cannot be shared between threads.
+        let Self { shop, admitted, .. } = self;
+        let mut sealing = pin!(delivery::seal(shop, admitted, product, proofs));
+        let every = Duration::from_millis(ALIVE_EVERY_MS);
+        let mut alive = interval_at(Instant::now() + every, every);
+        loop {
+            tokio::select! {
+                goods = &mut sealing => return goods,
+                _ = alive.tick() => shop.tell(&admitted.address, News::Alive { ahead: 0 }, None),
+            }
+        }
     }
 
     /// What it costs. On a tab text is paid for as it is drawn, vectors and tensors

@@ -95,6 +95,7 @@ fn options(
             .name
             .clone()
             .unwrap_or_else(|| format!("provider {}", &npub[..13])),
+        blobs: settings.blossom.clone(),
         price: settings.price(),
         prices: prices.collect(),
         slots: settings.slots.unwrap_or(defaults.slots),

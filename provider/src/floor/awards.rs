@@ -5,7 +5,7 @@ use infernet_node::{clock, mortality};
 use infernet_protocol::event::{Award, Signed};
 use infernet_protocol::money::PaymentKind;
 use infernet_protocol::payload::{Decline, News};
-use nostr::{EventId, PublicKey};
+use nostr::{Event, EventId, PublicKey};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
@@ -15,6 +15,7 @@ use crate::attempt::{self, Order, Pay};
 use crate::delivery;
 use crate::limits::Bucket;
 use crate::lobby::{self, Guest};
+use crate::parcels::{self, Arrived, Fetched, MAX_FETCHES, Wanted};
 use crate::queue::Full;
 use crate::shop::{Address, plain_reason};
 use crate::steady::wall;
@@ -50,9 +51,61 @@ impl Floor {
             return tracing::warn!(%award, peer = %event.pubkey, "ignores an award: too many come");
         }
         self.checking.insert(award);
-        let shop = self.shop.clone();
-        self.admissions
-            .spawn_blocking(move || (award, admission::examine(&shop, event, wall())));
+        self.examine(event, Fetched::default());
+    }
+
+    /// Looks at an award beside the loop.
+    fn examine(&mut self, event: Event, fetched: Fetched) {
+        let (shop, award) = (self.shop.clone(), event.id);
+        self.admissions.spawn_blocking(move || {
+            let verdict = admission::examine(&shop, event, fetched, wall());
+            (award, verdict)
+        });
+    }
+
+    /// Has fetched what an award needs, unless it could not be served anyway.
+    async fn fetch(&mut self, wanted: Box<Wanted>) {
+        let room = self.queue.room_for(&wanted.event.pubkey);
+        let room = match self.fetches.len() < MAX_FETCHES {
+            true => room,
+            false => Err(Full::All),
+        };
+        match room {
+            Ok(()) => {
+                let fetching = parcels::fetch(self.shop.clone(), wanted);
+                self.fetches.spawn(fetching);
+            }
+            Err(full) => {
+                let detail = full.to_string();
+                self.not_fetched(*wanted, Decline::Busy, &detail).await;
+            }
+        }
+    }
+
+    /// What an award needs is there, or cannot be had.
+    pub(super) async fn arrived(&mut self, arrived: Result<Arrived, JoinError>) {
+        match arrived {
+            Ok(Ok((event, fetched))) => self.examine(event, fetched),
+            Ok(Err((wanted, why))) => {
+                let detail = format!("the input: {why}");
+                self.not_fetched(*wanted, Decline::Input, &detail).await;
+            }
+            // As for one whose check failed.
+            Err(error) => tracing::error!(%error, "fetching for an award failed"),
+        }
+    }
+
+    async fn not_fetched(&mut self, wanted: Wanted, reason: Decline, detail: &str) {
+        let award = wanted.event.id;
+        let declined = Declined {
+            award: Signed::from_verified(wanted.event).ok(),
+            address: wanted.address,
+            reason,
+            detail: plain_reason(detail),
+        };
+        self.decline(declined).await;
+        self.checking.remove(&award);
+        self.answered.insert(award);
     }
 
     async fn is_known(&self, award: &EventId) -> bool {
@@ -77,6 +130,8 @@ impl Floor {
             Err(error) => return tracing::error!(%error, "checking an award failed"),
         };
         match verdict {
+            // It is still being checked.
+            Verdict::Fetch(wanted) => return self.fetch(wanted).await,
             Verdict::Ignore(why) => tracing::debug!(%award, why, "ignores an award"),
             Verdict::Decline(declined) => self.decline(*declined).await,
             Verdict::Admit(admitted) => self.admit(*admitted).await,

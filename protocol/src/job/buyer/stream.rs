@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use nostr::EventId;
 
-use crate::bounds::MAX_PAYLOAD_BYTES;
+use crate::bounds::MAX_BLOB_PAYLOAD_BYTES;
 use crate::event::{Measured, Usage};
 use crate::inference::EndReason;
 use crate::inference::TokenId;
@@ -96,7 +96,7 @@ impl Stream {
             self.append(now, piece, &mut part)?;
         }
         // More text than any result can carry will never be a result.
-        if part.tokens.len() > room || self.text.len() > MAX_PAYLOAD_BYTES {
+        if part.tokens.len() > room || self.text.len() > MAX_BLOB_PAYLOAD_BYTES {
             return Err(Flaw);
         }
         self.gap_since = match self.early.is_empty() {
