@@ -16,6 +16,7 @@ mod submit;
 mod tab;
 mod table;
 mod terminal;
+mod verify;
 mod work;
 
 use std::collections::HashMap;
@@ -67,7 +68,7 @@ INFERNET_WALLET, if set, is the wallet to pay with (nostr+walletconnect://…) i
 
 Exit codes:
   0    done
-  1    it failed, or an audit found something wrong
+  1    it failed, an audit found something wrong, or a check rejected it
   2    the command line or a setting cannot be understood
   130  interrupted";
 
@@ -131,6 +132,8 @@ enum Command {
     Show(show::Show),
     /// Check a job's events anew: what is proven, what is not, what is wrong
     Audit(audit::Audit),
+    /// Have a job of yours checked by another provider
+    Verify(verify::Verify),
     /// Tell what was spent, by provider
     Spending(spending::Spending),
     /// See what is left on the tabs with providers, or have it back
@@ -202,6 +205,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Jobs(jobs) => jobs.run(place).await,
         Command::Show(show) => show.run(place).await,
         Command::Audit(audit) => audit.run(place).await,
+        Command::Verify(verify) => verify.run(place).await,
         Command::Spending(spending) => spending.run(place).await,
         Command::Tab(tab) => tab.run(place).await,
         Command::Reconcile(reconcile) => reconcile.run(place).await,

@@ -99,6 +99,9 @@ pub enum Error {
         "there is no wallet: set INFERNET_WALLET, or wallet in client.toml, to a wallet connection"
     )]
     NoWallet,
+    /// There is nothing to check, or nobody who may.
+    #[error("{0}")]
+    Uncheckable(String),
     /// There is no aggregator for a batch, or it is not clear which one is meant.
     #[error("{0}")]
     NoAggregator(String),

@@ -30,6 +30,7 @@
 mod answer;
 pub mod audit;
 pub mod batch;
+pub mod checking;
 mod client;
 mod control;
 mod error;

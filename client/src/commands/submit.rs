@@ -11,6 +11,7 @@ use infernet_protocol::payload::Work;
 use serde::Serialize;
 use serde_json::json;
 
+use super::batch::Who;
 use super::terminal::{Terminal, speed_of};
 use super::work::{Finished, Terms, run};
 use super::{Exit, Misunderstood, Place, print_json};
@@ -60,6 +61,14 @@ pub struct Submit {
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
+    /// Ask for proofs of how the answer was computed, for a sharper check (infernet-client verify)
+    #[arg(long)]
+    prove: bool,
+
+    /// Who may see the work to check it
+    #[arg(long, value_enum, default_value_t = Who::Nobody)]
+    checkers: Who,
+
     #[command(flatten)]
     terms: Terms,
 }
@@ -100,6 +109,8 @@ impl Submit {
             sampling.seed = self.seed.unwrap_or(sampling.seed);
             generate.stop.clone_from(&self.stop);
         }
+        request.prove = self.prove;
+        request.checkers = self.checkers.into();
         self.terms.lay_over(&mut request, place);
         Ok(request)
     }
