@@ -49,6 +49,7 @@ Examples:
   infernet-aggregator start --relay wss://relay.example.com
   infernet-aggregator status
   infernet-aggregator providers
+  infernet-aggregator ledger
   infernet-aggregator ban npub1... --reason 'never answers'
   infernet-aggregator stop
 
@@ -77,6 +78,17 @@ pub enum Command {
     Jobs(Json),
     /// List providers: what was bought of them, how they stand, and who is banned
     Providers(Json),
+    /// Show what is owed to buyers and providers, what was earned, and what has moved
+    Ledger {
+        /// How many days back
+        #[arg(long, default_value_t = 30)]
+        days: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the ledger with the wallet
+    Reconcile,
     /// Buy nothing more of a provider
     Ban {
         /// Its public key, as npub or hex

@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod ledger;
 mod owner;
 mod start;
 
@@ -14,6 +15,7 @@ use infernet_node::config;
 use infernet_node::keys::{self, Origin};
 use nostr::ToBech32;
 
+pub use ledger::{ledger, reconcile};
 pub use owner::{ban, jobs, providers, status, stop, unban};
 pub use start::start;
 

@@ -91,7 +91,7 @@ fn limits(settings: &Settings, defaults: Limits) -> Limits {
 }
 
 /// The wallet that the settings name.
-fn wallet(settings: &Settings) -> anyhow::Result<Option<Arc<dyn PaymentRail>>> {
+pub(super) fn wallet(settings: &Settings) -> anyhow::Result<Option<Arc<dyn PaymentRail>>> {
     let Some(connection) = &settings.wallet else {
         return Ok(None);
     };
