@@ -12,6 +12,6 @@ mod requirements;
 
 pub use binaries::{binary, wallet, wallet_example};
 pub use lightning::{Lightning, Money};
-pub use market::{Client, Finished, Market, Provider, Relay, WALLET};
+pub use market::{Aggregator, Client, Finished, Market, Provider, Relay, WALLET};
 pub use process::Process;
 pub use requirements::{model, skip};

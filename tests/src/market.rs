@@ -107,6 +107,36 @@ impl Market {
         self.provider(name, &all)
     }
 
+    /// Starts an aggregator and waits until it is announced.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn aggregator(&self, name: &str, arguments: &[&str]) -> Result<Aggregator> {
+        self.aggregator_with(&[], name, arguments)
+    }
+
+    /// The same with variables of the environment: [`WALLET`], for one that holds money.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn aggregator_with(
+        &self,
+        environment: &[(&str, &str)],
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<Aggregator> {
+        let home = self.folder(name);
+        let mut command = Command::new(binary("infernet-aggregator"));
+        command
+            .args(["start", "--name", name, "--relay", &self.relay.url])
+            .args(arguments)
+            .env("INFERNET_HOME", &home)
+            .envs(environment.iter().copied());
+        let process = Process::start(name, &mut command)?;
+        process.wait_stdout(READY, |said| said.contains("ready:").then_some(()))?;
+        Ok(Aggregator { process, home })
+    }
+
     /// A buyer with a key of its own.
     pub fn client(&self, name: &str) -> Client {
         Client {
@@ -183,6 +213,33 @@ pub struct Provider {
     pub home: PathBuf,
     /// What it is called.
     pub name: String,
+}
+
+/// A running aggregator.
+pub struct Aggregator {
+    /// Its process.
+    pub process: Process,
+    /// Its folder.
+    pub home: PathBuf,
+}
+
+impl Aggregator {
+    /// What it answers its owner, as JSON: `status`, `jobs`, `providers`, `ledger`.
+    ///
+    /// # Errors
+    /// If it does not answer, or answers no JSON.
+    pub fn ask(&self, command: &str) -> Result<serde_json::Value> {
+        let output = Command::new(binary("infernet-aggregator"))
+            .args([command, "--json"])
+            .env("INFERNET_HOME", &self.home)
+            .output()?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
 }
 
 /// A buyer: runs `infernet-client` with a folder of its own.

@@ -3,6 +3,7 @@
 
 mod answers;
 mod architecture;
+mod batches;
 mod demo;
 mod failover;
 mod hostile;
