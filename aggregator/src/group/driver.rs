@@ -47,6 +47,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Seconds by which a group ends before its money could no longer be held.
 const HELD_LESS_S: u64 = 1_800;
 
+/// Seconds that money is held beyond a group's end.
+const HELD_MORE_S: u64 = 60;
+
 /// How long the invoice of a hold can be paid.
 const PAY_WITHIN_MS: u64 = 10 * 60 * 1_000;
 
@@ -372,6 +375,8 @@ impl Driver {
         let most = most.ok_or(Trouble::Store(store::Error::Damaged("a group's size")))?;
         let (money, group) = (&self.house.money, self.row.asked.number);
         let until = deadline(&self.house, &self.order, self.row.opened);
+        // A claim at the last moment must not cross the money on its way back.
+        let until = Timestamp::from_secs(until.as_secs() + HELD_MORE_S);
         let hold = money.hold(&self.order, group, most, until).await?;
         self.heard_of(hold);
         self.tell();
@@ -586,7 +591,9 @@ impl Driver {
     }
 
     async fn release(&mut self) -> Result<(), Trouble> {
-        // Work that was accepted and is not handed over is our loss.
+        if self.row.tally.is_none() {
+            self.count().await?;
+        }
         let (order, group) = (&self.order.id, self.row.asked.number);
         let tally = self.row.tally.clone().unwrap_or_default();
         Ok(self.house.money.release(order, group, &tally).await?)

@@ -156,7 +156,8 @@ pub enum Effect {
     Deliver,
     /// Take the held money.
     Claim,
-    /// Give the held money back.
+    /// Give the held money back, as far as it has not gone by itself. Work that was
+    /// accepted is our loss.
     Release,
     /// It is settled: write down and publish what came of it.
     Settle,
@@ -349,8 +350,8 @@ impl Machine {
             self.is_abandoned = true;
             effects.push(Effect::Abandon);
         }
-        // Whose money went back already has nothing more to be given.
-        if self.terms.is_paid && why != Cancelled::HoldGone {
+        // Also where the money went back by itself: who did accepted work is owed.
+        if self.terms.is_paid {
             effects.push(Effect::Release);
         }
         self.state = State::Cancelled;
