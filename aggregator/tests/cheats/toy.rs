@@ -36,7 +36,7 @@ const VOCABULARY: u32 = 50_000;
 const CHUNK: usize = 32;
 /// Tokens that it remembers, beside their number.
 const MEMORY: usize = 4;
-const CHUNK_BYTES: usize = 258;
+const CHUNK_BYTES: usize = 9;
 
 /// A number format: how often, in thousandths, the second best token is taken, and how
 /// many exponents come out otherwise.
