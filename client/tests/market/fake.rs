@@ -9,16 +9,18 @@ use infernet_node::clock;
 use infernet_node::link::{self, Delivery, Link};
 use infernet_protocol::event::{
     AnnouncedModel, Announcement, Award, Bid, Body, Cancel, CancelReason, Capacity, DeviceKind,
-    Hardware, JobResult, Load, Offer, Private, Promise, Signed, Status, Timing, Usage, V1,
+    Hardware, JobResult, Judgement, Load, Offer, Private, Promise, Signed, Status, Timing, Usage,
+    V1, Verdict,
 };
 use infernet_protocol::inference::{Dtype, EndReason, ModelId, Task};
 use infernet_protocol::kinds;
 use infernet_protocol::money::{Msat, PaymentTerms, Price};
 use infernet_protocol::payload::{
-    Chain, Control, Decline, Input, News, Output, Payload, Piece, Product, Progress, Vector, Wish,
-    Work,
+    Chain, Check, Control, Decline, Generate, Generated, Input, News, Output, Payload, Piece,
+    Product, Progress, Vector, Wish, Work,
 };
 use infernet_protocol::seal::{self, Conversation, Domain, Salt, Sealed, salted_hash};
+use infernet_protocol::verification::METHOD_TEXTS;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 
@@ -68,6 +70,12 @@ pub enum Conduct {
     BidsLate(u64),
     /// Is honest, but so slow that a test can act in between.
     Slow,
+    /// Judges so, whatever it checks.
+    Judges(Judgement),
+    /// Has somebody else's key sign its verdicts.
+    ForgesVerdicts,
+    /// Of a shard, fails the first text and asks for it all the same.
+    AsksForFailures,
 }
 
 /// What a provider sells, and how it behaves.
@@ -134,6 +142,14 @@ pub fn embedding_model() -> AnnouncedModel {
     AnnouncedModel {
         task: Task::Embedding,
         ..text_model("vectors", 9)
+    }
+}
+
+/// The entry of the model `tiny` for checks.
+pub fn checking_model() -> AnnouncedModel {
+    AnnouncedModel {
+        task: Task::Verify,
+        ..text_model("tiny", 1)
     }
 }
 
@@ -214,7 +230,10 @@ impl Fake {
             },
             capacity: Capacity { slots: 1, queue: 4 },
             load: Load::default(),
-            terms: vec![PaymentTerms::Free],
+            terms: match self.script.model.price.is_free() {
+                true => vec![PaymentTerms::Free],
+                false => vec![PaymentTerms::Escrow],
+            },
             direct: self.script.direct,
             engine: "scripted/1".into(),
             relays: vec![],
@@ -332,20 +351,26 @@ struct Attempt {
     award: Signed<Award>,
     from: u32,
     until: u32,
-    texts: Option<usize>,
+    /// What it brings of work that is not streamed.
+    whole: Option<Product>,
     conversation: Conversation,
 }
 
 impl Attempt {
     fn new(fake: &Fake, award: Signed<Award>, input: &Input) -> Self {
-        let (from, until, texts) = match &input.work {
+        let (from, until, whole) = match &input.work {
             Work::TextGeneration(generate) => {
                 let from = generate.prefix.len() as u32;
                 assert!(generate.prefix.iter().copied().eq(1_000..1_000 + from));
                 (from, LENGTH.min(generate.max_tokens), None)
             }
-            Work::Embedding { texts } => (0, 0, Some(texts.len())),
-            _ => panic!("that is not sold here"),
+            Work::Embedding { texts } => {
+                let vectors = vec![Vector(vec![0.6, 0.8]); texts.len()];
+                (0, 0, Some(Product::Embedding { vectors }))
+            }
+            Work::Shard { requests } => (0, 0, Some(shard(fake, requests))),
+            Work::Verify { checks, .. } => (0, 0, Some(verdicts(fake, &award, checks))),
+            Work::Tensors { .. } => panic!("that is not sold here"),
         };
         Self {
             conversation: fake.conversation(&award.author()),
@@ -353,7 +378,7 @@ impl Attempt {
             award,
             from,
             until,
-            texts,
+            whole,
         }
     }
 
@@ -382,7 +407,7 @@ impl Attempt {
             Conduct::GivesUp(_) => self.give_up().await,
             Conduct::Fails(_) => self.deliver(sent, EndReason::Failed).await,
             _ if self.is_stopped() => self.deliver(sent, EndReason::Cancelled).await,
-            _ if self.until < LENGTH && self.texts.is_none() => {
+            _ if self.until < LENGTH && self.whole.is_none() => {
                 self.deliver(sent, EndReason::Length).await;
             }
             _ => self.deliver(sent, EndReason::Stop).await,
@@ -506,10 +531,8 @@ impl Attempt {
         let positions = self.from..self.from + drawn;
         let output = Output {
             salt: Salt::from_bytes([3; 32]),
-            product: match self.texts {
-                Some(texts) => Product::Embedding {
-                    vectors: vec![Vector(vec![0.6, 0.8]); texts],
-                },
+            product: match &self.whole {
+                Some(whole) => whole.clone(),
                 None => Product::TextGeneration {
                     text: positions.clone().map(text_at).collect(),
                     tokens: positions.map(|p| 1_000 + p).collect(),
@@ -543,17 +566,37 @@ impl Attempt {
             model,
             dtype: Dtype::Scripted,
             engine: "scripted/1".into(),
-            usage: Usage {
-                input_tokens: 7,
-                prefix_tokens: self.from.into(),
-                output_tokens: drawn.into(),
-            },
+            usage: self.usage(drawn),
             timing: Timing::default(),
-            due_msat: Msat::ZERO,
+            due_msat: self.due(drawn),
             output_hash: hash,
             output: Sealed::close(&bytes, keys.secret_key(), &self.award.author(), &mut OsRng)
                 .unwrap(),
         }
+    }
+
+    fn usage(&self, drawn: u32) -> Usage {
+        let (input_tokens, output_tokens) = match &self.whole {
+            Some(Product::Shard { answers }) => (
+                answers.iter().map(|a| u64::from(a.input_tokens)).sum(),
+                answers.iter().map(|a| a.tokens.len() as u64).sum(),
+            ),
+            _ => (7, drawn.into()),
+        };
+        Usage {
+            input_tokens,
+            prefix_tokens: self.from.into(),
+            output_tokens,
+        }
+    }
+
+    fn due(&self, drawn: u32) -> Msat {
+        let usage = self.usage(drawn);
+        let cost = self
+            .award
+            .price
+            .cost(usage.input_tokens, usage.output_tokens);
+        cost.unwrap()
     }
 
     /// What somebody who has seen the award could try.
@@ -590,6 +633,67 @@ impl Attempt {
             .publish(&sign(&mallory, &cancel))
             .await
             .unwrap();
+    }
+}
+
+/// Each text says the number of its request.
+fn shard(fake: &Fake, requests: &[Generate]) -> Product {
+    let fails = fake.script.conduct == Conduct::AsksForFailures;
+    let answer = |n: usize| {
+        let is_failed = fails && n == 0;
+        Generated {
+            text: format!("text {n}"),
+            tokens: vec![1, 2],
+            input_tokens: 3,
+            ended: if is_failed {
+                EndReason::Failed
+            } else {
+                EndReason::Stop
+            },
+            error: is_failed.then(|| "out of memory".into()),
+        }
+    };
+    Product::Shard {
+        answers: (0..requests.len()).map(answer).collect(),
+    }
+}
+
+fn verdicts(fake: &Fake, award: &Signed<Award>, checks: &[Check]) -> Product {
+    let judgement = match fake.script.conduct {
+        Conduct::Judges(judgement) => judgement,
+        _ => Judgement::Accepted,
+    };
+    let verdict = |check: &Check| {
+        let about = Signed::<JobResult>::verify((*check.result).clone()).unwrap();
+        about.output.open_with(check.output_key.as_bytes()).unwrap();
+        let of = Signed::<Award>::verify((*check.award).clone()).unwrap();
+        of.input.open_with(check.input_key.as_bytes()).unwrap();
+        let body = Verdict {
+            v: V1,
+            job: about.job,
+            award: about.award,
+            result: about.id(),
+            provider: about.author(),
+            model: award.model,
+            judgement,
+            method: METHOD_TEXTS.into(),
+            figures: [
+                ("greedy.tokens", 12.0),
+                ("greedy.exact", 11.0),
+                ("greedy.margin_sum", 0.6),
+            ]
+            .map(|(name, figure)| (name.to_owned(), figure))
+            .into(),
+            dtype: Dtype::Scripted,
+            engine: "scripted/1".into(),
+        };
+        match fake.script.conduct {
+            Conduct::ForgesVerdicts => sign(&Keys::generate(), &body),
+            _ => sign(&fake.script.keys, &body),
+        }
+    };
+    Product::Verify {
+        verdicts: checks.iter().map(verdict).collect(),
     }
 }
 

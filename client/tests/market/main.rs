@@ -13,6 +13,7 @@ mod paid;
 mod paying;
 mod proxy;
 mod seller;
+mod shards;
 mod wallets;
 
 use std::time::Duration;
