@@ -17,6 +17,7 @@ use nostr::{EventId, PublicKey};
 use tokio::time::timeout;
 
 use super::{Till, WALLET_PATIENCE, no_answer};
+use crate::store::Kept;
 
 /// How long an invoice can be paid.
 const INVOICE_LIFE: Duration = Duration::from_secs(600);
@@ -137,11 +138,28 @@ impl Till {
         if theirs < before.accepted || payout.forfeited_msat < escrow.forfeited {
             return Err(NotPayable::Shrinks);
         }
-        let ours = Msat(escrow.earned.0.saturating_sub(escrow.rejected.0));
+        let mut ours = not_rejected(escrow);
+        if theirs > ours {
+            // A result is out a moment before its charge.
+            self.settle_all(aggregator).await?;
+            ours = not_rejected(&self.escrow(aggregator).await?);
+        }
         match theirs <= ours {
             true => Ok(()),
             false => Err(NotPayable::Accepted { ours, theirs }),
         }
+    }
+
+    /// Charges what was done for an aggregator and is not charged yet.
+    async fn settle_all(&self, aggregator: &PublicKey) -> Result<(), NotPayable> {
+        let unsettled = self.0.store.unsettled().await;
+        let unsettled = unsettled.map_err(|error| fault(&error))?.into_iter();
+        let theirs = unsettled.filter(|kept| kept.ticket.buyer == *aggregator);
+        for Kept { ticket, .. } in theirs.filter(|kept| kept.outcome.is_some()) {
+            let settled = self.settle_one(&ticket.award).await;
+            settled.map_err(|error| fault(&error))?;
+        }
+        Ok(())
     }
 
     /// Writes down what is rejected: that is not owed any more.
@@ -152,7 +170,12 @@ impl Till {
     ) -> Result<(), NotPayable> {
         let ledger = self.0.cashier.ledger();
         for award in rejected {
-            let amount = self.cost_of(aggregator, award).await?;
+            let amount = match self.cost_of(aggregator, award).await {
+                Ok(amount) => amount,
+                // Work that cost nothing is not in the books: there is nothing to lose.
+                Err(NotPayable::Unknown(_)) => continue,
+                Err(error) => return Err(error),
+            };
             let posting = Posting::WrittenOff {
                 award: *award,
                 aggregator: *aggregator,
@@ -222,6 +245,10 @@ impl Till {
         let escrow = self.0.cashier.ledger().escrow(aggregator).await;
         escrow.map_err(|error| fault(&error))
     }
+}
+
+const fn not_rejected(escrow: &Escrow) -> Msat {
+    Msat(escrow.earned.0.saturating_sub(escrow.rejected.0))
 }
 
 fn fault(error: &dyn std::fmt::Display) -> NotPayable {

@@ -91,7 +91,7 @@ impl Till {
         }))
     }
 
-    async fn settle_one(&self, award: &EventId) -> Result<Option<Event>, Error> {
+    pub(super) async fn settle_one(&self, award: &EventId) -> Result<Option<Event>, Error> {
         let _alone = self.0.settling.lock().await;
         let kept = self.0.store.ticket(award).await?;
         let Some((ticket, outcome)) = kept.and_then(|kept| Some((kept.ticket, kept.outcome?)))
