@@ -37,18 +37,23 @@ pub struct Drawn {
     pub worst_window: f64,
 }
 
-/// The distances of proofs, of the worst text each.
+/// Tokens whose activations are proven together.
+const CHUNK: usize = 32;
+
+/// The distances of proofs: means over all chunks of a result, which count by their
+/// tokens. Of a result of fewer than [`JUDGED_TOKENS`] tokens those that are missing
+/// count as matches.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ActivationTotals {
     /// Chunks in all.
     pub chunks: u64,
-    /// Mean over a text's chunks of the number of other exponents, out of 128.
+    /// Mean number of other exponents, out of 128.
     pub exponents: f64,
-    /// The same number in one chunk.
+    /// The greatest number in one chunk.
     pub worst_exponents: f64,
-    /// Mean over a text's chunks of the mean difference of mantissas.
+    /// Mean of the mean differences of mantissas.
     pub mantissa_mean: f64,
-    /// Mean over a text's chunks of the median difference of mantissas.
+    /// Mean of the median differences of mantissas.
     pub mantissa_median: f64,
 }
 
@@ -58,10 +63,8 @@ impl Texts {
         let (greedy, sampled): (Vec<_>, Vec<_>) = texts.iter().partition(|text| text.greedy);
         let greedy = Tally::of(&greedy, &thresholds.greedy);
         let sampled = Tally::of(&sampled, &thresholds.sampled);
-        let mut activations = ActivationTotals::default();
         let mut faults = BTreeMap::new();
         for text in texts {
-            activations.add(&text.chunks);
             if let Some(fault) = text.fault {
                 *faults.entry(fault).or_insert(0) += 1;
             }
@@ -70,7 +73,7 @@ impl Texts {
             sampled: sampled.drawn,
             greedy: greedy.drawn,
             evidence: sampled.evidence + greedy.evidence,
-            activations,
+            activations: ActivationTotals::of(texts),
             faults,
         }
     }
@@ -136,20 +139,30 @@ impl Drawn {
 }
 
 impl ActivationTotals {
-    fn add(&mut self, chunks: &[ChunkDistance]) {
-        if chunks.is_empty() {
-            return;
+    fn of(texts: &[TextFigures]) -> Self {
+        let mut totals = Self::default();
+        let mut tokens = 0;
+        for text in texts {
+            for (number, chunk) in text.chunks.iter().enumerate() {
+                let left = text.margins.len().saturating_sub(number * CHUNK);
+                let weight = left.clamp(1, CHUNK);
+                tokens += weight;
+                totals.add(chunk, weight as f64);
+            }
         }
-        let mean = |of: fn(&ChunkDistance) -> f64| {
-            let sum: f64 = chunks.iter().map(|chunk| distance(of(chunk))).sum();
-            sum / chunks.len() as f64
-        };
-        self.chunks += chunks.len() as u64;
-        self.exponents = self.exponents.max(mean(|c| c.exponents.into()));
-        self.mantissa_mean = self.mantissa_mean.max(mean(|c| c.mantissa_mean));
-        self.mantissa_median = self.mantissa_median.max(mean(|c| c.mantissa_median));
-        let worst = chunks.iter().map(|chunk| chunk.exponents).max();
-        self.worst_exponents = self.worst_exponents.max(worst.unwrap_or(0).into());
+        let tokens = tokens.max(JUDGED_TOKENS) as f64;
+        totals.exponents /= tokens;
+        totals.mantissa_mean /= tokens;
+        totals.mantissa_median /= tokens;
+        totals
+    }
+
+    fn add(&mut self, chunk: &ChunkDistance, weight: f64) {
+        self.chunks += 1;
+        self.exponents += f64::from(chunk.exponents) * weight;
+        self.worst_exponents = self.worst_exponents.max(chunk.exponents.into());
+        self.mantissa_mean += distance(chunk.mantissa_mean) * weight;
+        self.mantissa_median += distance(chunk.mantissa_median) * weight;
     }
 
     fn exceed(&self, thresholds: &Thresholds) -> bool {

@@ -38,7 +38,7 @@ pub struct Margins {
 }
 
 /// Bounds on the distance of activations (TOPLOC, arXiv 2501.16007). All but one are on
-/// means over an answer's chunks.
+/// means over a result's chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Activations {
