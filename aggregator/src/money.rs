@@ -130,11 +130,7 @@ impl Money {
             most,
             until,
         };
-        // Of a hold that went back there would be a new one: a group has one.
-        match self.standing(&order.id, group).await? {
-            Hold::None => self.treasury.hold(&due).await.map(Hold::from),
-            known => Ok(known),
-        }
+        self.treasury.hold(&due).await.map(Hold::from)
     }
 
     /// How a group's hold stands.

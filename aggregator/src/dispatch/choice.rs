@@ -118,7 +118,7 @@ pub fn expected(offer: &Offer, seller: &Seller, need: &Need) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::offer::tests::{need, offer};
+    use super::super::offer::tests::{DEAREST, need, offer};
     use super::*;
 
     fn pick(offers: &[Offer], sellers: &[(&Offer, Seller)]) -> Option<String> {
@@ -151,8 +151,8 @@ mod tests {
             ..offer("trusted", 10, 40.0)
         };
         assert_eq!(pick(&[fast, trusted], &[]).unwrap_or_default(), "trusted");
-        let mut cheap = offer("cheap", 1, 10.0);
-        let mut dear = offer("dear", 100, 10.0);
+        let mut cheap = offer("cheap", DEAREST / 100, 10.0);
+        let mut dear = offer("dear", DEAREST, 10.0);
         (cheap.slots, dear.slots) = (4, 4);
         assert_eq!(pick(&[dear, cheap], &[]).unwrap_or_default(), "cheap");
     }

@@ -89,13 +89,16 @@ pub mod tests {
 
     use super::*;
 
+    /// What [`need`] pays at most.
+    pub const DEAREST: u64 = 1_000_000_000;
+
     pub fn need() -> Need {
         Need {
             task: Task::TextGeneration,
             accepts: vec![Accepts::Name("m".into())],
             max_price: Price {
-                input_msat: 100,
-                output_msat: 100,
+                input_msat: DEAREST,
+                output_msat: DEAREST,
             },
             is_paid: true,
             limits: Limits {
@@ -142,7 +145,7 @@ pub mod tests {
     fn an_offer_meets_a_need_or_does_not() {
         let good = offer("ada", 50, 10.0);
         assert!(good.meets(&need()));
-        let dear = offer("ada", 101, 10.0);
+        let dear = offer("ada", DEAREST + 1, 10.0);
         assert!(!dear.meets(&need()), "too dear");
         let free = Need {
             is_paid: false,

@@ -229,6 +229,8 @@ impl Driver {
         let look = self.look.clone();
         self.tell();
         let mut effects: VecDeque<Effect> = first.into();
+        // When what could not be done is tried again.
+        let mut again_at = Instant::now();
         loop {
             while let Some(effect) = effects.pop_front() {
                 if let Err(error) = self.perform(effect, &found).await {
@@ -236,17 +238,19 @@ impl Driver {
                         order = %self.order.id, group = self.row.asked.number, ?effect, %error,
                         "cannot go on with a group yet"
                     );
-                    sleep(PAUSE).await;
                     effects.push_front(effect);
+                    again_at = Instant::now() + PAUSE;
+                    break;
                 }
             }
-            if self.machine.state().is_over() {
+            if effects.is_empty() && self.machine.state().is_over() {
                 return;
             }
             let input = tokio::select! {
                 Some(input) = heard.recv() => Some(input),
                 Some(finding) = findings.recv() => self.learn(finding).await,
                 () = look.notified() => self.look_at_hold().await,
+                () = sleep_until(again_at), if !effects.is_empty() => None,
                 () = sleep_until(self.wakes_at()) => {
                     self.tell_progress();
                     self.look_at_hold().await.or(Some(Input::Tick))
@@ -254,7 +258,11 @@ impl Driver {
             };
             let Some(input) = input else { continue };
             match self.step(input).await {
-                Ok(more) => effects.extend(more),
+                Ok(more) => {
+                    let state = self.machine.state();
+                    effects.retain(|effect| effect.is_due_in(state));
+                    effects.extend(more);
+                }
                 Err(error) => {
                     tracing::error!(order = %self.order.id, %error, "a step cannot be kept yet");
                     sleep(PAUSE).await;

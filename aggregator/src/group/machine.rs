@@ -165,6 +165,19 @@ pub enum Effect {
     Cancel(Cancelled),
 }
 
+impl Effect {
+    /// Whether what could not be done yet is still to be done in this state.
+    pub const fn is_due_in(self, state: State) -> bool {
+        match self {
+            Self::Hold => matches!(state, State::Unpaid),
+            Self::Work | Self::WindUp => matches!(state, State::Working),
+            Self::Deliver => matches!(state, State::Delivering),
+            Self::Claim => matches!(state, State::Claiming),
+            Self::Abandon | Self::Release | Self::Settle | Self::Cancel(_) => true,
+        }
+    }
+}
+
 /// The machine of one group.
 #[derive(Debug, Clone)]
 pub struct Machine {
