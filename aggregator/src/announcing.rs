@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::house::House;
+use crate::ranks;
 
 /// The announcement's name among its author's; one key runs one aggregator.
 const IDENTIFIER: &str = "infernet";
@@ -84,7 +85,7 @@ fn announcement(house: &House, stands_s: u64, now: Timestamp) -> Aggregator {
         },
         hold_s: house.money.longest_hold_s(),
         checkers: options.checkers.clone(),
-        ranks: None,
+        ranks: Some(ranks::key_of(house.keys())),
         blobs: blobs.collect(),
         relays: options.relays.clone(),
         software: concat!("infernet-aggregator/", env!("CARGO_PKG_VERSION")).into(),

@@ -20,6 +20,7 @@ use crate::dispatch::Floor;
 use crate::house::{House, Parts};
 use crate::money::Money;
 use crate::outcomes::Folder;
+use crate::ranks::Ranks;
 use crate::socket::{self, Socket};
 use crate::store::{self, Store};
 use crate::{Home, Options, announcing, group, home, options, treasury};
@@ -157,6 +158,7 @@ async fn open(
     // Open before anything is announced: who answers it is heard.
     let desk = Desk::open(house.clone())?;
     let socket = Socket::open(&Home::socket(home.folder()))?;
+    let ranks = Ranks::new(house.keys().clone(), house.link.clone(), house.store.clone());
     group::recover(&house)
         .await
         .map_err(|trouble| Error::Unfinished(Box::new(trouble)))?;
@@ -168,6 +170,7 @@ async fn open(
             () = socket.serve(&house) => {}
             () = sweep(&house) => {}
             () = learn(&house, found) => {}
+            () = ranks.run(&house.client) => {}
             () = house.money.follow(&house) => {}
             () = house.money.run(house.closing.clone()) => {}
             () = house.shutdown.hard() => {}
