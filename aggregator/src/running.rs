@@ -158,7 +158,11 @@ async fn open(
     // Open before anything is announced: who answers it is heard.
     let desk = Desk::open(house.clone())?;
     let socket = Socket::open(&Home::socket(home.folder()))?;
-    let ranks = Ranks::new(house.keys().clone(), house.link.clone(), house.store.clone());
+    let ranks = Ranks::new(
+        house.keys().clone(),
+        house.link.clone(),
+        house.store.clone(),
+    );
     group::recover(&house)
         .await
         .map_err(|trouble| Error::Unfinished(Box::new(trouble)))?;
