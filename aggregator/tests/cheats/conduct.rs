@@ -5,7 +5,7 @@ use infernet_protocol::inference::{EndReason, Prompt};
 use infernet_protocol::payload::{Generate, Generated, Proof};
 use infernet_protocol::verification::{Drawn, Fault, Figures, TextFigures, Texts, judge_text};
 
-use super::toy::{Format, GENUINE, THRESHOLDS, Toy, generated};
+use super::toy::{Format, GENUINE, THRESHOLDS, Toy, generated, words};
 
 /// How somebody answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +66,8 @@ impl Conduct {
             }
             Self::OldResult => as_asked(request, by(GENUINE, &other(request, "another question"))),
             Self::PromptShortened => {
-                let Prompt::Text(text) = &request.prompt else {
-                    unreachable!("tests ask by texts")
-                };
-                let half = text.split_at(text.len() / 2).0;
+                let text = words(&request.prompt);
+                let half = &text[..text.len() / 2];
                 as_asked(request, by(GENUINE, &other(request, half)))
             }
             Self::OtherSeed => {

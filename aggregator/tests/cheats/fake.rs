@@ -43,7 +43,7 @@ pub enum Role {
 pub struct Fake {
     pub keys: Keys,
     pub role: Role,
-    link: Link,
+    pub link: Link,
     /// Awards that it was given.
     pub awards: Arc<Mutex<Vec<Signed<Award>>>>,
 }

@@ -218,7 +218,8 @@ fn input_tokens(request: &Generate) -> u32 {
     words(&request.prompt).split_whitespace().count() as u32
 }
 
-fn words(prompt: &Prompt) -> &str {
+/// What the model reads of a prompt.
+pub fn words(prompt: &Prompt) -> &str {
     match prompt {
         Prompt::Text(text) => text,
         Prompt::Chat(messages) => &messages[0].content,

@@ -1,0 +1,191 @@
+//! All cheats at once, among honest providers, through a whole aggregator: the buyer has
+//! right answers, and the cheats are rated and shut out.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use infernet_aggregator::{Options, run, store::Store};
+use infernet_client::batch::{Batch, Plan};
+use infernet_client::{Client, Options as Buyer};
+use infernet_node::shutdown::Shutdown;
+use infernet_protocol::event::{
+    Attestation, Body, Checkers, Checking, Experience, Judgement, Signed, Verdict,
+};
+use infernet_protocol::inference::{Message, Prompt, Role as Speaker, Sampling};
+use infernet_protocol::kinds;
+use infernet_protocol::payload::Generate;
+use nostr::{Event, Filter, Keys, Kind, PublicKey, RelayUrl};
+use nostr_relay_builder::builder::RateLimit;
+use nostr_relay_builder::{LocalRelay, RelayBuilder};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::blobs::BlobServer;
+use super::conduct::{Conduct, Eye};
+use super::fake::{Fake, Role};
+use super::toy::{Format, GENUINE};
+
+const LINES: u64 = 60;
+const TOKENS: u32 = 80;
+
+const CHEATS: [Conduct; 10] = [
+    Conduct::AnotherModel,
+    Conduct::Quantised(Format::Bits4),
+    Conduct::ProvenGenuinely(Format::Bits4),
+    Conduct::MadeUp,
+    Conduct::CutShort,
+    Conduct::OldResult,
+    Conduct::PromptShortened,
+    Conduct::OtherSeed,
+    Conduct::HonestAtFirst,
+    Conduct::OtherText,
+];
+
+fn question(line: u64) -> String {
+    format!("What does line {line} of this file want to know?")
+}
+
+/// What the model that was ordered says to a line.
+fn right(line: u64) -> String {
+    let request = Generate {
+        prompt: Prompt::Chat(vec![Message {
+            role: Speaker::User,
+            content: question(line),
+        }]),
+        sampling: Sampling {
+            temperature: 1.0,
+            seed: line,
+            ..Sampling::default()
+        },
+        max_tokens: TOKENS,
+        stop: vec![],
+        prefix: vec![],
+    };
+    GENUINE.answer(&request).text
+}
+
+fn write(path: &Path) {
+    let line = |line: u64| {
+        let body = json!({
+            "model": "toy",
+            "messages": [{"role": "user", "content": question(line)}],
+            "max_tokens": TOKENS,
+            "temperature": 1.0,
+            "seed": line,
+        });
+        json!({
+            "custom_id": format!("line-{line}"),
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": body,
+        })
+        .to_string()
+    };
+    let lines: Vec<_> = (0..LINES).map(line).collect();
+    std::fs::write(path, lines.join("\n")).unwrap();
+}
+
+/// Has the file done, everything checked by the aggregator's own checker.
+async fn order(client: Client, folder: &Path) {
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    write(&input);
+    let plan = Plan {
+        input,
+        output,
+        model: None,
+        aggregator: None,
+        checkers: Checkers::Aggregator,
+        checking: Checking::Full,
+        deadline: Some(Duration::from_secs(600)),
+        max_price: None,
+        max_cost: None,
+    };
+    let mut batch = Batch::open(client, plan).await.unwrap();
+    let quote = batch.quote().await.unwrap();
+    batch.order(&quote).await.unwrap();
+    let (news, _heard) = mpsc::unbounded_channel();
+    batch.run(news, CancellationToken::new()).await.unwrap();
+}
+
+async fn stored<B: Body>(reader: &Fake, kind: u16) -> Vec<Signed<B>> {
+    let filter = Filter::new().kind(Kind::from(kind));
+    let fetched = reader.link.fetch(vec![filter], Duration::from_secs(20));
+    let events: Vec<Event> = fetched.await.unwrap();
+    let read = |event| Signed::<B>::verify(event).unwrap();
+    events.into_iter().map(read).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_buyer_has_right_answers_and_the_cheats_are_shut_out() {
+    let relay = LocalRelay::new(RelayBuilder::default().rate_limit(RateLimit {
+        max_reqs: 500,
+        notes_per_minute: 1_000_000,
+    }));
+    relay.run().await.unwrap();
+    let url: RelayUrl = relay.url().await;
+    let blobs = BlobServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut cheats = Vec::new();
+    for conduct in CHEATS {
+        cheats.push(Fake::start(&url, Role::Writer(conduct), Keys::generate()).await);
+    }
+    let honest = Role::Writer(Conduct::Honest(Format::F32));
+    let honest = Fake::start(&url, honest, Keys::generate()).await;
+    let checker = Fake::start(&url, Role::Checker(Eye::Honest), Keys::generate()).await;
+    let home = folder.path().join("home");
+    let mut options = Options::new(Keys::generate(), &home, vec![url.clone()]);
+    options.blobs = vec![blobs.url.parse().unwrap()];
+    options.checkers = vec![checker.key()];
+    options.limits.shard_tokens = 256;
+    let shutdown = Shutdown::new();
+    let aggregator = run(options, shutdown.clone()).await.unwrap();
+    aggregator.announced().await;
+    let mut buyer = Buyer::new([url.to_string()]);
+    buyer.blobs = vec![blobs.url.parse().unwrap()];
+    let client = Client::connect(buyer).await.unwrap();
+    order(client.clone(), folder.path()).await;
+
+    let answers = std::fs::read_to_string(folder.path().join("out.jsonl")).unwrap();
+    let answers: Vec<Value> = answers
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(answers.len() as u64, LINES);
+    for (line, answer) in (0..).zip(&answers) {
+        let text = &answer["response"]["body"]["choices"][0]["message"]["content"];
+        assert_eq!(text.as_str(), Some(right(line).as_str()), "{answer}");
+    }
+
+    shutdown.stop_soon();
+    aggregator.ended().await;
+    let rejected: HashSet<PublicKey> = stored::<Verdict>(&honest, kinds::VERDICT)
+        .await
+        .iter()
+        .filter(|verdict| verdict.judgement == Judgement::Rejected)
+        .map(|verdict| verdict.provider)
+        .collect();
+    let rated: HashSet<PublicKey> = stored::<Attestation>(&honest, kinds::ATTESTATION)
+        .await
+        .iter()
+        .filter(|rating| rating.experience == Experience::Rejected)
+        .map(|rating| rating.provider)
+        .collect();
+    let store = Store::open(&infernet_aggregator::home::store(&home))
+        .await
+        .unwrap();
+    let bans = store.bans().await.unwrap();
+    let banned: HashSet<PublicKey> = bans.iter().map(|ban| ban.provider).collect();
+    let tried = cheats.iter().filter(|cheat| cheat.jobs() > 0);
+    let tried: HashSet<PublicKey> = tried.map(Fake::key).collect();
+    assert!(
+        tried.len() >= 5,
+        "only {} cheats were bought from",
+        tried.len()
+    );
+    assert!(honest.jobs() > 0);
+    assert_eq!(rejected, tried);
+    assert_eq!(rated, tried);
+    assert_eq!(banned, tried);
+}
