@@ -24,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How long servers that keep no blobs are taken at their word.
 const UNSERVED_FOR: Duration = Duration::from_secs(600);
 
+/// What is put on a server to see whether it takes blobs.
+const PROBE: &[u8] = b"infernet: does this server take blobs?";
+
 /// The pauses between tries at one server.
 const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1_500)];
 
@@ -33,10 +36,20 @@ pub struct Blobs(Arc<Inner>);
 
 struct Inner {
     servers: Vec<Address>,
-    /// When all of them said last that they keep no blobs.
-    unserved: Mutex<Option<Instant>>,
+    /// What came of the last blob that was put on them.
+    known: Mutex<Known>,
     keys: Keys,
     http: Client,
+}
+
+/// What is known of servers.
+#[derive(Debug, Default)]
+enum Known {
+    #[default]
+    Nothing,
+    Served,
+    /// All of them said that they keep no blobs.
+    Unserved(Instant),
 }
 
 impl std::fmt::Debug for Inner {
@@ -52,25 +65,36 @@ impl Blobs {
         servers.truncate(MAX_BLOB_SERVERS);
         Self(Arc::new(Inner {
             servers,
-            unserved: Mutex::default(),
+            known: Mutex::default(),
             keys,
             http: transfer::http(),
         }))
     }
 
-    /// Whether there is a server to put blobs on, as far as is known: not every relay is one.
+    /// Whether there may be a server to put blobs on: not every relay is one.
     pub fn can_put(&self) -> bool {
-        let unserved = self
-            .unserved()
-            .is_some_and(|at| at.elapsed() < UNSERVED_FOR);
-        !self.0.servers.is_empty() && !unserved
+        let is_unserved =
+            matches!(*self.known(), Known::Unserved(at) if at.elapsed() < UNSERVED_FOR);
+        !self.0.servers.is_empty() && !is_unserved
     }
 
-    fn unserved(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0
-            .unserved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Whether a server has taken a blob, and none has refused since.
+    pub fn has_put(&self) -> bool {
+        matches!(*self.known(), Known::Served)
+    }
+
+    /// Finds out whether a server takes blobs, with a small one, and asks again now and then until one does.
+    pub async fn find_out(&self) {
+        while !self.0.servers.is_empty() {
+            if let Ok(blob) = self.put(Bytes::from_static(PROBE)).await {
+                return self.delete(&blob).await;
+            }
+            sleep(UNSERVED_FOR).await;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts encrypted bytes on servers, and answers what they are called there.
@@ -106,8 +130,11 @@ impl Blobs {
             }
         }
         drop(running);
-        let is_unserved = kept.is_empty() && failures.iter().all(|(_, one)| one.is_no_server());
-        *self.unserved() = is_unserved.then(Instant::now);
+        if !kept.is_empty() {
+            *self.known() = Known::Served;
+        } else if failures.iter().all(|(_, one)| one.is_no_server()) {
+            *self.known() = Known::Unserved(Instant::now());
+        }
         if kept.is_empty() {
             return Err(Error::NotPut(failures));
         }

@@ -238,10 +238,16 @@ async fn open(
     // Open before anything is published: who answers it is heard.
     let ears = listen(&shop, asked)?;
     delivery::recover(&shop).await?;
+    let blobs = shop.blobs.clone();
     let floor = Floor::new(shop, shutdown.clone(), ears, announced);
     let ends = ended.drop_guard();
     tokio::spawn(async move {
+        let finding_out = async {
+            blobs.find_out().await;
+            std::future::pending().await
+        };
         tokio::select! {
+            () = finding_out => {}
             () = floor.run() => {}
             () = desk.serve(questions, shutdown) => {}
         }

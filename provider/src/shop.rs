@@ -96,9 +96,9 @@ impl Shop {
         self.options.keys.public_key
     }
 
-    /// Bytes that an output may have.
+    /// Bytes that an output may have: more than an event's once a server has taken a blob.
     pub fn max_output_bytes(&self) -> usize {
-        match self.blobs.can_put() {
+        match self.blobs.has_put() {
             true => MAX_BLOB_PAYLOAD_BYTES,
             false => MAX_PAYLOAD_BYTES,
         }

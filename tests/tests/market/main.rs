@@ -4,6 +4,7 @@
 mod answers;
 mod architecture;
 mod batches;
+mod blobs;
 mod demo;
 mod failover;
 mod hostile;
