@@ -287,13 +287,23 @@ impl Driver {
     async fn step(&mut self, input: Input) -> Result<Vec<Effect>, Trouble> {
         let mut next = self.machine.clone();
         let effects = next.step(Millis(clock::unix_ms()), input);
-        if let Some(advance) = self.advance(&next, &effects) {
+        // Once the end is written down nobody would do this any more.
+        let (first, effects): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|effect| effect.is_before_the_end());
+        for effect in first {
+            match effect {
+                Effect::Release => self.release().await?,
+                _ => self.abandon(),
+            }
+        }
+        if let Some(advance) = self.advance(&next, &effects).await? {
             let (order, group) = (&self.order.id, self.row.asked.number);
-            self.house
-                .store
-                .advance(order, group, &advance, clock::now())
-                .await?;
+            let store = &self.house.store;
+            store.advance(order, group, &advance, clock::now()).await?;
             self.row.state = next.state();
+            if let Advance::HandedOver(_, event) | Advance::Settled(event) = advance {
+                self.house.publish(*event);
+            }
         }
         let is_new = next.state() != self.machine.state();
         self.machine = next;
@@ -317,31 +327,46 @@ impl Driver {
     }
 
     /// What a step changes in the store, if it changes the state.
-    fn advance(&self, next: &Machine, effects: &[Effect]) -> Option<Advance> {
+    async fn advance(
+        &self,
+        next: &Machine,
+        effects: &[Effect],
+    ) -> Result<Option<Advance>, Trouble> {
         let (from, to) = (self.machine.state(), next.state());
         if from == to {
-            return None;
+            return Ok(None);
         }
-        let delivery = || self.row.delivery.clone();
-        match to {
+        let missing = |what| Trouble::Store(store::Error::Damaged(what));
+        let delivery = || self.row.delivery.clone().ok_or_else(|| missing("a delivery"));
+        let tally = || self.row.tally.clone().ok_or_else(|| missing("a tally"));
+        Ok(match to {
             State::Unpaid => None,
             State::Working => Some(Advance::Held),
-            State::Delivering => Some(Advance::Worked(self.row.tally.clone()?)),
+            State::Delivering => Some(Advance::Worked(tally()?)),
             State::Delivered => Some(Advance::Delivered {
                 delivery: delivery()?,
                 claim_at: next.claim_at(),
             }),
             State::Claiming => Some(Advance::Claiming),
-            State::Settled if from == State::Delivering => Some(Advance::HandedOver(delivery()?)),
-            State::Settled => Some(Advance::Settled),
-            State::Cancelled => {
-                let why = effects.iter().find_map(|effect| match effect {
-                    Effect::Cancel(why) => Some(why.reason()),
-                    _ => None,
-                });
-                why.map(Advance::Cancelled)
+            State::Settled => {
+                let (house, opens_with) = (&self.house, self.opens_with());
+                let event = settling::settlement(house, &self.order, &self.row, opens_with);
+                let event = Box::new(event.await?);
+                Some(match from {
+                    State::Delivering => Advance::HandedOver(delivery()?, event),
+                    _ => Advance::Settled(event),
+                })
             }
-        }
+            State::Cancelled => effects.iter().find_map(|effect| match effect {
+                Effect::Cancel(why) => Some(Advance::Cancelled(why.reason())),
+                _ => None,
+            }),
+        })
+    }
+
+    fn abandon(&self) {
+        self.winding_up.cancel();
+        self.abandoned.cancel();
     }
 
     async fn perform(
@@ -353,17 +378,11 @@ impl Driver {
             Effect::Hold => self.hold().await?,
             Effect::Work => self.work(found).await?,
             Effect::WindUp => self.winding_up.cancel(),
-            Effect::Abandon => {
-                self.winding_up.cancel();
-                self.abandoned.cancel();
-            }
+            Effect::Abandon => self.abandon(),
             Effect::Deliver => self.deliver(found).await?,
             Effect::Claim => self.claim().await?,
             Effect::Release => self.release().await?,
-            Effect::Settle => {
-                settling::settle(&self.house, &self.order, &self.row, self.opens_with()).await?;
-                self.tell();
-            }
+            Effect::Settle => self.tell(),
             Effect::Cancel(why) => {
                 self.row.reason = Some(why.reason().to_owned());
                 self.house

@@ -166,6 +166,11 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether this is done before the step that it comes from is written down.
+    pub const fn is_before_the_end(self) -> bool {
+        matches!(self, Self::Abandon | Self::Release)
+    }
+
     /// Whether what could not be done yet is still to be done in this state.
     pub const fn is_due_in(self, state: State) -> bool {
         match self {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use infernet_protocol::batch::Progress;
 use infernet_protocol::money::Msat;
 
-use crate::tally::{Done, Ended};
+use crate::tally::{Checked, Done, Ended};
 
 /// How far the work on a group is.
 #[derive(Debug)]
@@ -92,7 +92,9 @@ impl State {
         let answered = u64::from(done.answered);
         self.progress.done += answered + u64::from(done.failed);
         self.progress.failed += u64::from(done.failed);
-        self.progress.verified += answered;
+        if done.checked != Checked::Inconclusive {
+            self.progress.verified += answered;
+        }
         let cost = self.progress.cost_msat.checked_add(done.cost);
         self.progress.cost_msat = cost.unwrap_or(Msat::MAX);
     }

@@ -8,24 +8,24 @@ use infernet_protocol::bounds::MAX_GROUP_RESULTS;
 use infernet_protocol::event::{SettledGroup, Settlement, V1};
 use infernet_protocol::money::Msat;
 use infernet_protocol::seal::{Domain, Salt, salted_hash};
-use nostr::EventId;
+use nostr::{Event, EventId};
 use sha2::{Digest as _, Sha256};
 
 use crate::house::House;
 use crate::open::Open;
-use crate::store::GroupRow;
+use crate::store::{self, GroupRow};
 use crate::trouble::Trouble;
 
-/// Publishes what came of a group.
+/// What came of a group, signed, for anybody to audit.
 ///
 /// # Errors
-/// [`Trouble`].
-pub(super) async fn settle(
+/// Books that cannot be read; a key that signs nothing.
+pub(super) async fn settlement(
     house: &Arc<House>,
     order: &Open,
     row: &GroupRow,
     opens_with: BlobKey,
-) -> Result<(), Trouble> {
+) -> Result<Event, Trouble> {
     let tally = row.tally.clone().unwrap_or_default();
     let count = |lines: u64| u32::try_from(lines).unwrap_or(u32::MAX);
     let taken = match tally.charge.total() {
@@ -64,10 +64,8 @@ pub(super) async fn settle(
         }),
         secret: None,
     };
-    match house.sign(&settlement) {
-        Some(event) => Ok(house.post(event).await?),
-        None => Ok(()),
-    }
+    let unsigned = store::Error::Damaged("a settlement that cannot be signed");
+    house.sign(&settlement).ok_or(Trouble::Store(unsigned))
 }
 
 /// Closes an order if nothing more can come of it.

@@ -2,7 +2,7 @@
 
 use infernet_protocol::batch::{BlobKey, Delivery, Group};
 use infernet_protocol::job::Millis;
-use nostr::{EventId, Timestamp};
+use nostr::{Event, EventId, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -47,12 +47,12 @@ pub enum Advance {
         /// When it is claimed at the latest.
         claim_at: Millis,
     },
-    /// It can be fetched, and costs nothing.
-    HandedOver(Delivery),
+    /// It can be fetched, and costs nothing; told by this settlement.
+    HandedOver(Delivery, Box<Event>),
     /// The money is about to be claimed.
     Claiming,
-    /// The wallet has the money.
-    Settled,
+    /// The wallet has the money; told by this settlement.
+    Settled(Box<Event>),
     /// It came to nothing, for this reason.
     Cancelled(&'static str),
 }
@@ -160,7 +160,9 @@ impl Store {
         super::read_number(&row, "n")
     }
 
-    /// Moves a group on, if it stands where this step begins; false if it does not.
+    /// Moves a group on, if it stands where this step begins; false if it does not. A
+    /// settlement goes into the outbox with it. Where the work on a group that is over
+    /// came from is then in the settlement, and no longer here.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -183,15 +185,17 @@ impl Store {
                 "UPDATE groups SET state = 'delivered', delivery = ?3, claim_ms = ?4
                  WHERE of_order = ?1 AND number = ?2 AND state = 'delivering'",
             ),
-            Advance::HandedOver(_) => sqlx::query(
-                "UPDATE groups SET state = 'settled', delivery = ?3, ended_s = ?4
+            Advance::HandedOver(..) => sqlx::query(
+                "UPDATE groups SET state = 'settled', delivery = ?4, ended_s = ?3,
+                     tally = json_set(tally, '$.results', json('[]'), '$.owed', json('[]'))
                  WHERE of_order = ?1 AND number = ?2 AND state = 'delivering'",
             ),
             Advance::Claiming => sqlx::query(
                 "UPDATE groups SET state = 'claiming' WHERE of_order = ? AND number = ? AND state = 'delivered'",
             ),
-            Advance::Settled => sqlx::query(
-                "UPDATE groups SET state = 'settled', ended_s = ?3
+            Advance::Settled(_) => sqlx::query(
+                "UPDATE groups SET state = 'settled', ended_s = ?3,
+                     tally = json_set(tally, '$.results', json('[]'), '$.owed', json('[]'))
                  WHERE of_order = ?1 AND number = ?2 AND state = 'claiming'",
             ),
             Advance::Cancelled(_) => sqlx::query(
@@ -206,12 +210,18 @@ impl Store {
             Advance::Delivered { delivery, claim_at } => {
                 query.bind(json(delivery)?).bind(number(claim_at.0))
             }
-            Advance::HandedOver(delivery) => query.bind(json(delivery)?).bind(seconds(now)),
-            Advance::Settled => query.bind(seconds(now)),
+            Advance::HandedOver(delivery, _) => query.bind(seconds(now)).bind(json(delivery)?),
+            Advance::Settled(_) => query.bind(seconds(now)),
             Advance::Cancelled(reason) => query.bind(*reason).bind(seconds(now)),
         };
-        let moved = query.execute(&self.pool).await?;
-        Ok(moved.rows_affected() > 0)
+        let mut transaction = self.pool.begin().await?;
+        let moved = query.execute(&mut *transaction).await?;
+        let has_moved = moved.rows_affected() > 0;
+        if let (true, Advance::HandedOver(_, event) | Advance::Settled(event)) = (has_moved, step) {
+            super::outbox::post(&mut transaction, event, now).await?;
+        }
+        transaction.commit().await?;
+        Ok(has_moved)
     }
 
     /// Groups that ended before this and whose files may go.
