@@ -5,6 +5,7 @@
 
 mod attempt;
 mod hashes;
+mod orders;
 mod receipts;
 #[cfg(test)]
 pub(crate) mod story;
@@ -18,6 +19,8 @@ use infernet_protocol::event::{Award, Receipt, Refusal, Signed};
 use infernet_protocol::money::Msat;
 use nostr::{EventId, Keys, PublicKey};
 use serde::Serialize;
+
+pub use orders::{OrderRecord, audit_order};
 
 use crate::record::{Record, Said};
 

@@ -130,7 +130,7 @@ enum Command {
     Jobs(jobs::Jobs),
     /// Show the life of a job as its signed events tell it
     Show(show::Show),
-    /// Check a job's events anew: what is proven, what is not, what is wrong
+    /// Check a job's events, or a batch's, anew: what is proven, what is not, what is wrong
     Audit(audit::Audit),
     /// Have a job of yours checked by another provider
     Verify(verify::Verify),
@@ -283,6 +283,7 @@ impl Place {
     async fn connect(&self, purse: Option<purse::Options>) -> anyhow::Result<Client> {
         let mut options = Options::new(&self.relays).keys(self.keys()?);
         options.trust = self.trusted()?;
+        options.follow_bans = self.keys_of("follow_bans", &self.settings.follow_bans)?;
         options.purse = purse;
         options.blobs = self.blob_servers()?;
         let mut connecting = pin!(Client::connect(options));
@@ -361,16 +362,17 @@ impl Place {
     }
 
     fn trusted(&self) -> anyhow::Result<Vec<PublicKey>> {
+        self.keys_of("trust", &self.settings.trust)
+    }
+
+    /// Public keys of the settings.
+    fn keys_of(&self, setting: &str, keys: &[String]) -> anyhow::Result<Vec<PublicKey>> {
         let parse = |text: &String| {
-            let unknown = || {
-                format!(
-                    "trust in {}: {text:?} is no npub",
-                    self.settings_file.display()
-                )
-            };
+            let file = self.settings_file.display();
+            let unknown = || format!("{setting} in {file}: {text:?} is no npub");
             PublicKey::parse(text).map_err(|_| Misunderstood(unknown()).into())
         };
-        self.settings.trust.iter().map(parse).collect()
+        keys.iter().map(parse).collect()
     }
 
     async fn history(&self) -> anyhow::Result<History> {

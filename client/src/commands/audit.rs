@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use infernet_client::audit::{Check, Evidence, Finding, Report, audit};
+use infernet_client::audit::{Check, Evidence, Finding, OrderRecord, Report, audit, audit_order};
 use infernet_client::record::Record;
 use infernet_payments::PaymentHash;
 use infernet_protocol::money::{Msat, PaymentKind};
@@ -10,12 +10,12 @@ use nostr::EventId;
 
 use super::show::Fetched;
 use super::table::table;
-use super::{Exit, Place, print, print_json, show, who};
+use super::{Exit, Place, job_id, print, print_json, show, who};
 
-/// Check a job's events anew
+/// Check a job's events, or a batch's, anew
 #[derive(Debug, clap::Args)]
 pub struct Audit {
-    /// The job: its id, or the first digits of one of yours
+    /// The job or batch: its id, or the first digits of one of yours
     job: String,
 
     /// Print JSON
@@ -25,6 +25,10 @@ pub struct Audit {
 
 impl Audit {
     pub async fn run(self, place: Place) -> anyhow::Result<Exit> {
+        if let Some(record) = self.order(&place).await? {
+            let report = audit_order(&record);
+            return self.tell(&report, &format!("Batch {}", record.order.id()));
+        }
         let Fetched {
             record,
             names,
@@ -36,18 +40,32 @@ impl Audit {
             receipts,
         };
         let report = audit(&record, Some(&place.keys()?), &evidence);
-        if self.json {
-            print_json(&report)?;
-        } else {
-            let buyer = report
-                .buyer
-                .map_or_else(|| "somebody".into(), |buyer| who(&buyer, &own, &names));
-            print(&format!(
-                "Job {} of {buyer}\n\n{}\n{}\n",
-                record.job,
-                rows(&report),
-                summary(&report)
-            ))?;
+        let buyer = report
+            .buyer
+            .map_or_else(|| "somebody".into(), |buyer| who(&buyer, &own, &names));
+        self.tell(&report, &format!("Job {} of {buyer}", record.job))
+    }
+
+    /// The batch that is meant, if it is one.
+    async fn order(&self, place: &Place) -> anyhow::Result<Option<OrderRecord>> {
+        let history = place.history().await?;
+        let id = job_id::find(&self.job, &history).await;
+        history.close().await;
+        let id = id?;
+        let client = place.client().await?;
+        let record = client.order_record(id).await;
+        client.close().await;
+        Ok(record?)
+    }
+
+    fn tell(&self, report: &Report, what: &str) -> anyhow::Result<Exit> {
+        match self.json {
+            true => print_json(report)?,
+            false => print(&format!(
+                "{what}\n\n{}\n{}\n",
+                rows(report),
+                summary(report)
+            ))?,
         }
         Ok(match report.is_wrong() {
             true => Exit::Failed,

@@ -99,8 +99,12 @@ impl Quote {
     /// their shares of that work, each rounded up.
     pub fn allows(&self, charge: &Charge, input_tokens: u64, output_tokens: u64) -> bool {
         let work = self.price.cost(input_tokens, output_tokens);
-        work.is_some_and(|work| charge.work_msat <= work)
-            && charge.checking_msat <= share(charge.work_msat, self.checking_ppm)
+        work.is_some_and(|work| charge.work_msat <= work) && self.allows_shares(charge)
+    }
+
+    /// Whether checking and fee of a charge keep to their shares of its work, each rounded up.
+    pub fn allows_shares(&self, charge: &Charge) -> bool {
+        charge.checking_msat <= share(charge.work_msat, self.checking_ppm)
             && charge.fee_msat <= share(charge.work_msat, self.fee_ppm)
     }
 }

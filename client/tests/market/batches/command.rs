@@ -63,6 +63,9 @@ async fn the_quote_is_shown_and_taken_only_by_who_says_so() {
     let order = object["order"].as_str().unwrap();
     let jobs = place.command(&["jobs", "--json"], &[]).await;
     assert!(jobs.out.contains(order), "{}", jobs.out);
+    let audit = place.command(&["audit", &order[..8]], &[]).await;
+    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
+    assert!(audit.out.contains("7 proven, 0 not proven, 0 wrong"), "{}", audit.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
