@@ -27,6 +27,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod books;
+mod escrow;
 mod interrupted;
 mod kill_points;
 mod outages;
