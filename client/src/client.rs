@@ -112,7 +112,8 @@ impl Client {
             Some(purse) => Some(Purse::open(purse, &options.keys, &link, stop.clone()).await?),
             None => None,
         };
-        let market = Market::new(options.trusted());
+        let market =
+            Market::new(options.trusted()).follow_bans(options.follow_bans.iter().copied());
         let now = clock::now();
         let inbox = link.subscribe(vec![routing::filter(options.keys.public_key(), now)])?;
         let news = link.subscribe(market.filters(now))?;

@@ -2,6 +2,7 @@
 //!
 //! Filled by one live subscription, read by every job, so that a second job needs no round trip.
 
+mod bans;
 mod choice;
 mod means;
 
@@ -12,6 +13,7 @@ use infernet_protocol::kinds;
 use infernet_protocol::reputation::{self, Standing};
 use nostr::{Event, EventId, Filter, Kind, PublicKey, Timestamp};
 
+use bans::Bans;
 pub(crate) use choice::{
     Order, Word, bids_to_expect, is_announced, no_such_model, on_bid, resolve, standing,
 };
@@ -49,6 +51,7 @@ pub(crate) struct Market {
     /// By the provider they are about.
     attestations: HashMap<PublicKey, Vec<Signed<Attestation>>>,
     known: HashSet<EventId>,
+    bans: Bans,
 }
 
 impl Market {
@@ -59,19 +62,28 @@ impl Market {
             announcements: HashMap::new(),
             attestations: HashMap::new(),
             known: HashSet::new(),
+            bans: Bans::default(),
         }
+    }
+
+    /// The same, without those whom these authors ban.
+    pub fn follow_bans(mut self, authors: impl IntoIterator<Item = PublicKey>) -> Self {
+        self.bans = Bans::following(authors);
+        self
     }
 
     /// What to subscribe to.
     pub fn filters(&self, now: Timestamp) -> Vec<Filter> {
         let since = now.as_secs().saturating_sub(ATTESTATIONS_SINCE_S);
-        vec![
+        let mut filters = vec![
             Filter::new().kind(Kind::from(kinds::ANNOUNCEMENT)),
             Filter::new()
                 .kind(Kind::from(kinds::ATTESTATION))
                 .authors(self.trusted.iter().copied())
                 .since(Timestamp::from_secs(since)),
-        ]
+        ];
+        filters.extend(self.bans.filter());
+        filters
     }
 
     /// Takes in a verified event; what is not valid, or not newer, changes nothing.
@@ -79,7 +91,9 @@ impl Market {
         match event.kind.as_u16() {
             Announcement::KIND => self.announced(event, now),
             Attestation::KIND => self.attested(event),
-            _ => {}
+            // From the future, it would outlive all that its author says until then.
+            _ if event.created_at.as_secs() > now.as_secs() + MAX_SKEW_S => {}
+            _ => self.bans.take(&event),
         }
     }
 
@@ -117,11 +131,17 @@ impl Market {
         }
     }
 
-    /// Who takes work now. One who says goodbye, or whose word has run out, does not.
+    /// Whether somebody whose bans are followed bans this provider: nothing is bought of it.
+    pub fn bans(&self, provider: &PublicKey) -> bool {
+        self.bans.hold_off(provider)
+    }
+
+    /// Who takes work now, and is not banned. One who says goodbye, or whose word has run out, does not.
     pub fn open(&self, now: Timestamp) -> impl Iterator<Item = &Signed<Announcement>> {
         self.announcements
             .values()
             .filter(move |a| a.status != Status::Offline && a.expires_at > now)
+            .filter(|a| !self.bans(&a.author()))
     }
 
     /// How a provider stands.
@@ -244,6 +264,36 @@ pub(crate) mod tests {
         market.take(signed(&stays, &bob, at(1)), at(2));
         assert_eq!(names(&market, at(2)), ["bob"]);
         assert!(names(&market, at(1_000)).is_empty());
+    }
+
+    fn list(keys: &Keys, banned: &[&Keys], when: Timestamp) -> Event {
+        let tags = banned
+            .iter()
+            .map(|keys| nostr::Tag::public_key(keys.public_key()));
+        let list = nostr::EventBuilder::new(Kind::MuteList, "").tags(tags);
+        list.custom_created_at(when).sign_with_keys(keys).unwrap()
+    }
+
+    #[test]
+    fn who_is_banned_by_those_we_follow_is_not_open() {
+        let (judge, stranger) = (Keys::generate(), Keys::generate());
+        let (ada, bob) = (Keys::generate(), Keys::generate());
+        let mut market = Market::new(HashSet::new()).follow_bans([judge.public_key()]);
+        for (name, keys) in [("ada", &ada), ("bob", &bob)] {
+            let said = announcement(name, vec![model("m", 1)]);
+            market.take(signed(&said, keys, at(1)), at(2));
+        }
+        market.take(list(&stranger, &[&ada, &bob], at(2)), at(3));
+        assert_eq!(names(&market, at(3)), ["ada", "bob"], "nobody follows it");
+        market.take(list(&judge, &[&bob], at(2)), at(3));
+        assert_eq!(names(&market, at(3)), ["ada"]);
+        assert!(market.bans(&bob.public_key()));
+        market.take(list(&judge, &[], at(1)), at(3));
+        assert_eq!(names(&market, at(3)), ["ada"], "an old list");
+        market.take(list(&judge, &[], at(90_000)), at(3));
+        assert_eq!(names(&market, at(3)), ["ada"], "one of tomorrow");
+        market.take(list(&judge, &[], at(3)), at(3));
+        assert_eq!(names(&market, at(3)), ["ada", "bob"]);
     }
 
     #[test]

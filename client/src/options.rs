@@ -28,6 +28,8 @@ pub struct Options {
     pub keys: Keys,
     /// Whose attestations count besides our own.
     pub trust: Vec<PublicKey>,
+    /// Whose bans are followed: nothing is bought of those whom one of them bans.
+    pub follow_bans: Vec<PublicKey>,
     /// How long to wait for a provider.
     pub patience: Patience,
     /// How long to wait for bids.
@@ -52,6 +54,7 @@ impl Options {
             relays: relays.into_iter().map(Into::into).collect(),
             keys: Keys::generate(),
             trust: Vec::new(),
+            follow_bans: Vec::new(),
             patience: Patience::default(),
             auction_window: AUCTION_WINDOW,
             market_patience: MARKET_PATIENCE,

@@ -15,6 +15,8 @@ pub struct Settings {
     pub relays: Vec<String>,
     /// Public keys (npub or hex) whose attestations count, besides one's own.
     pub trust: Vec<String>,
+    /// Public keys (npub or hex) of aggregators whose bans are followed.
+    pub follow_bans: Vec<String>,
     /// The wallet to pay with.
     pub wallet: Option<Wallet>,
     /// The most that is paid out within 24 hours.
@@ -107,6 +109,9 @@ pub const TEMPLATE: &str = r#"# Settings of infernet-client. Every line is optio
 # Whose ratings of providers count besides your own: npub or hex. Anybody can write ratings, so name only those you
 # know. `infernet-client providers` shows how many counted.
 #trust = []
+
+# Aggregators whose bans you follow, npub or hex: nothing is bought of a provider that one of them bans.
+#follow_bans = []
 
 # The wallet to pay with (INFERNET_WALLET): a connection string of any wallet that speaks NIP-47 (Nostr Wallet
 # Connect); `infernet-wallet connect` prints one. Whoever has it can spend: keep this file to yourself (chmod 600).

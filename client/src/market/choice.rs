@@ -240,7 +240,7 @@ pub(crate) fn on_bid(
     let provider = bid.author();
     let announced = market.open(now).find(|a| a.author() == provider);
     let terms = order.payment(&bid.price, &[bid.terms]).ok()?;
-    if bid.expires_at <= now {
+    if bid.expires_at <= now || market.bans(&provider) {
         return None;
     }
     let meant = match &order.accepts {
