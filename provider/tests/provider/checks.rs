@@ -17,7 +17,7 @@ use super::house::{Provider, Relay, play_money, quick, slow};
 use super::paying::{PRICE, paid, pay};
 use super::shards::shard;
 
-const THRESHOLDS: Thresholds = Thresholds {
+pub const THRESHOLDS: Thresholds = Thresholds {
     sampled: MARGINS,
     greedy: MARGINS,
     activations: Activations {

@@ -16,6 +16,7 @@ mod models;
 mod modules;
 mod odd;
 mod paid;
+mod parcels;
 mod paying;
 mod process;
 mod queue;
