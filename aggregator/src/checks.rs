@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use infernet_client::Client;
 use infernet_node::clock;
 use infernet_protocol::event::{Body as _, Checkers, Checking, Judgement, Signed, V1, Verdict};
-use infernet_protocol::inference::ModelId;
+use infernet_protocol::inference::{ModelId, Task};
 use infernet_protocol::money::Msat;
 use infernet_protocol::verification::{METHOD_POOLED, Secret};
 use nostr::{EventId, Keys, PublicKey, RelayUrl};
@@ -40,10 +40,11 @@ use tokio::sync::mpsc;
 
 pub use books::{Dossier, Subject};
 pub use hiring::Hire;
-pub use shelf::{Shelf, WIDE};
+pub use shelf::{Shelf, ShelfError, WIDE};
 
 use books::Books;
 use hearing::Hearing;
+use hiring::{Market, Sought};
 use reading::Read;
 use samples::Samples;
 
@@ -237,6 +238,13 @@ struct Inner {
 }
 
 impl Inner {
+    fn market(&self) -> Market<'_> {
+        Market {
+            client: &self.client,
+            own: &self.own,
+        }
+    }
+
     fn tell(&self, finding: Finding) {
         if self.findings.try_send(finding).is_err() {
             tracing::warn!("nobody takes note of what the checks found");
@@ -284,6 +292,29 @@ impl Checks {
     /// A store that fails.
     pub async fn dossiers(&self, provider: &PublicKey) -> Result<Vec<(Subject, Dossier)>, Error> {
         self.0.books.dossiers(provider).await
+    }
+
+    /// Whether somebody could check work of this task and model by this provider now.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn has_checker(
+        &self,
+        (task, model): (Task, &ModelId),
+        allowed: Checkers,
+        provider: &PublicKey,
+        is_paid: bool,
+    ) -> Result<bool, Error> {
+        let mut shunned = HashSet::from([*provider, self.0.keys.public_key()]);
+        shunned.extend(self.0.books.shunned().await?);
+        let sought = Sought {
+            task,
+            model,
+            allowed,
+            is_paid,
+            shunned: &shunned,
+        };
+        Ok(self.0.market().draw(&sought).is_some())
     }
 
     /// What models' work is judged by.

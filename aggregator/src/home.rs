@@ -95,6 +95,12 @@ pub fn ledger(folder: &Path) -> PathBuf {
     folder.join("ledger.sqlite")
 }
 
+/// Where the owner puts files of thresholds, as `infernet-provider calibrate` writes
+/// them: they go before those that come with the program.
+pub fn thresholds(folder: &Path) -> PathBuf {
+    folder.join("thresholds")
+}
+
 /// Where the lines and answers of open groups lie.
 pub fn work(folder: &Path) -> PathBuf {
     folder.join("work")

@@ -4,7 +4,7 @@ use infernet_node::clock;
 use infernet_protocol::batch::Wanted;
 use infernet_protocol::bounds::MAX_SAFE_INTEGER;
 use infernet_protocol::event::{Checkers, Checking, Limits, Quote, V1};
-use infernet_protocol::inference::Task;
+use infernet_protocol::inference::{ModelId, Task};
 use infernet_protocol::money::{Msat, PaymentKind, Price};
 use infernet_protocol::verification::Secret;
 use nostr::{Event, PublicKey, Timestamp};
@@ -80,6 +80,7 @@ pub(crate) async fn quote(house: &House, buyer: PublicKey, wanted: Wanted) -> Re
         return refused("too many quotes are open; ask again in some minutes");
     }
     let found = Found::of(house, &wanted)?;
+    is_checkable(house, &wanted, &found).await?;
     let secret = Secret::from_bytes(rand::random());
     let quote = terms(house, buyer, wanted, &found, &secret, now)?;
     let valid_until = quote.valid_until;
@@ -138,11 +139,41 @@ fn terms(
     Ok(quote)
 }
 
+/// Refuses what nobody could check as it is wanted.
+async fn is_checkable(house: &House, wanted: &Wanted, found: &Found) -> Result<(), Error> {
+    let is_paid = !found.price.is_free();
+    for seller in &found.sellers {
+        let work = (wanted.task, &seller.1);
+        let checks = &house.checks;
+        if checks
+            .has_checker(work, wanted.checkers, &seller.0, is_paid)
+            .await
+            .map_err(store::Error::from)?
+        {
+            return Ok(());
+        }
+    }
+    refused(match wanted.checkers {
+        Checkers::Nobody => return Ok(()),
+        Checkers::Aggregator => {
+            "no checker of this aggregator's own serves that model now: let the market check \
+             (--checkers market) or nobody (--checking none), or its operator runs a provider \
+             with --verify and names it with --checker"
+        }
+        Checkers::Market => {
+            "nobody on the market checks that model now: try again later, or let nobody check \
+             (--checking none)"
+        }
+    })
+}
+
 /// What the market offers for a batch.
 struct Found {
     /// The most that a provider is paid.
     price: Price,
     seconds: u64,
+    /// Who sells it for that, and which model.
+    sellers: Vec<(PublicKey, ModelId)>,
 }
 
 impl Found {
@@ -180,7 +211,8 @@ impl Found {
         let within = fit
             .iter()
             .filter(|offer| offer.model.price.is_within(&price));
-        let speed: f64 = within.map(|offer| speed(offer)).sum();
+        let speed: f64 = within.clone().map(|offer| speed(offer)).sum();
+        let sellers = within.map(|offer| (offer.provider, offer.model.model));
         let limits = |input: u64, output: u64| Limits {
             input_tokens: u32::try_from(input).unwrap_or(u32::MAX),
             output_tokens: u32::try_from(output).unwrap_or(u32::MAX),
@@ -195,6 +227,7 @@ impl Found {
         Ok(Self {
             price,
             seconds: seconds.max(1),
+            sellers: sellers.collect(),
         })
     }
 }

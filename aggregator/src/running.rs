@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::checks::{self, Caught, Chances, Checks, Finding, Shelf};
+use crate::checks::{self, Caught, Chances, Checks, Finding, Shelf, ShelfError};
 use crate::desk::Desk;
 use crate::dispatch::Floor;
 use crate::house::{House, Parts};
@@ -58,6 +58,9 @@ pub enum Error {
     /// The books cannot be opened.
     #[error(transparent)]
     Money(#[from] treasury::Error),
+    /// A file of thresholds is none.
+    #[error(transparent)]
+    Thresholds(#[from] ShelfError),
     /// What was judged cannot be read.
     #[error(transparent)]
     Checks(#[from] checks::Error),
@@ -112,7 +115,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
         keys: options.keys.clone(),
         pool: store.pool().clone(),
         checkers: options.checkers.clone(),
-        shelf: Shelf::bundled(),
+        shelf: Shelf::open(&home::thresholds(home.folder()))?,
         relays: options.relays.clone(),
         chances: Chances::default(),
     })
@@ -158,6 +161,9 @@ async fn open(
     // Open before anything is announced: who answers it is heard.
     let desk = Desk::open(house.clone())?;
     let socket = Socket::open(&Home::socket(home.folder()))?;
+    for event in house.checks.shelf().events(&house.options.keys) {
+        house.post(event).await?;
+    }
     let ranks = Ranks::new(
         house.keys().clone(),
         house.link.clone(),

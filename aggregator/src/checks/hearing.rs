@@ -15,7 +15,7 @@ use nostr::PublicKey;
 use rand::seq::SliceRandom as _;
 use tokio::time::sleep;
 
-use super::hiring::{Checker, Market};
+use super::hiring::{Checker, Market, Sought};
 use super::panel::{Opinion, Panel};
 use super::reading::{self, Read};
 use super::samples::Sample;
@@ -77,16 +77,15 @@ impl<'a> Hearing<'a> {
     async fn next(&self) -> Option<Checker> {
         let patience = Instant::now() + PATIENCE;
         let until = self.policy.until.min(patience);
-        let market = self.market();
+        let sought = Sought {
+            task: self.work.work.task(),
+            model: &self.work.model,
+            allowed: self.policy.checkers,
+            is_paid: self.policy.most > Msat::ZERO,
+            shunned: &self.shunned,
+        };
         loop {
-            let draw = |task| {
-                let sold = (&self.work.model, task);
-                market.draw(sold, self.policy.checkers, &self.shunned)
-            };
-            let drawn = draw(Task::Verify).or_else(|| match self.work.work {
-                Work::Embedding { .. } => draw(Task::Embedding),
-                _ => None,
-            });
+            let drawn = self.market().draw(&sought);
             let is_over = Instant::now() >= until || !self.reads.is_empty();
             match drawn {
                 Some(checker) => return Some(checker),
@@ -219,9 +218,6 @@ impl<'a> Hearing<'a> {
     }
 
     fn market(&self) -> Market<'a> {
-        Market {
-            client: &self.checks.client,
-            own: &self.checks.own,
-        }
+        self.checks.market()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use infernet_client::{Client, Request, Route, Summary};
 use infernet_protocol::event::{Checkers, Status};
 use infernet_protocol::inference::{ModelId, Task};
-use infernet_protocol::money::{Msat, Price};
+use infernet_protocol::money::{Msat, PaymentTerms, Price};
 use nostr::{EventId, PublicKey};
 use rand::seq::IndexedRandom as _;
 
@@ -47,43 +47,55 @@ pub(super) struct Market<'a> {
     pub own: &'a HashSet<PublicKey>,
 }
 
+/// What somebody is sought for.
+#[derive(Debug)]
+pub(super) struct Sought<'a> {
+    /// The task of the work to be checked.
+    pub task: Task,
+    /// The model that it claims.
+    pub model: &'a ModelId,
+    /// Who may see it.
+    pub allowed: Checkers,
+    /// Whether there is money for it.
+    pub is_paid: bool,
+    /// Who is not asked.
+    pub shunned: &'a HashSet<PublicKey>,
+}
+
 impl Market<'_> {
-    /// Draws a checker for work of this model. The owner's own come first; of others,
-    /// chance decides among the cheap: who cheats cannot choose its checker.
-    pub fn draw(
-        &self,
-        (model, task): (&ModelId, Task),
-        allowed: Checkers,
-        shunned: &HashSet<PublicKey>,
-    ) -> Option<Checker> {
+    /// Draws who checks: a checker, or for vectors somebody who makes them too.
+    pub fn draw(&self, sought: &Sought<'_>) -> Option<Checker> {
+        self.draw_for(Task::Verify, sought)
+            .or_else(|| match sought.task {
+                Task::Embedding => self.draw_for(Task::Embedding, sought),
+                _ => None,
+            })
+    }
+
+    /// The owner's own come first; of others, chance decides among the cheap: who cheats
+    /// cannot choose its checker.
+    fn draw_for(&self, task: Task, sought: &Sought<'_>) -> Option<Checker> {
         let on_sale = self.client.on_sale();
-        let open = on_sale.iter().filter(|provider| {
+        let checkers = on_sale.iter().filter_map(|provider| {
             let announcement = &provider.announcement;
-            announcement.direct
-                && announcement.status == Status::Online
-                && !shunned.contains(&announcement.author())
-        });
-        let checkers = open.filter_map(|provider| {
-            let announcement = &provider.announcement;
-            let sold = announcement
-                .models
-                .iter()
-                .find(|sold| sold.task == task && sold.model == *model)?;
+            let is_open = announcement.direct && announcement.status == Status::Online;
+            let mut models = announcement.models.iter();
+            let sold = models.find(|sold| sold.task == task && sold.model == *sought.model)?;
             let key = announcement.author();
-            let is_own = self.own.contains(&key);
-            Some(Checker {
+            let checker = Checker {
                 key,
-                is_own,
+                is_own: self.own.contains(&key),
                 price: sold.price,
                 task,
-            })
+            };
+            let is_payable = sought.is_paid && announcement.terms.contains(&PaymentTerms::Escrow);
+            let is_meant = is_open
+                && !sought.shunned.contains(&key)
+                && (checker.price.is_free() || is_payable)
+                && is_allowed(&checker, sought.allowed);
+            is_meant.then_some(checker)
         });
-        let allowed = checkers.filter(|checker| match allowed {
-            Checkers::Nobody => false,
-            Checkers::Aggregator => checker.is_own,
-            Checkers::Market => true,
-        });
-        let (own, others): (Vec<_>, Vec<_>) = allowed.partition(|checker| checker.is_own);
+        let (own, others): (Vec<_>, Vec<_>) = checkers.partition(|checker| checker.is_own);
         own.choose(&mut rand::rng())
             .or_else(|| cheap(&others))
             .cloned()
@@ -107,10 +119,18 @@ impl Market<'_> {
             })
             .max_price(checker.price)
             .deadline(within.min(LONGEST));
-        if checker.price != Price::FREE {
+        if !checker.price.is_free() {
             request = request.max_cost(most);
         }
         self.client.submit(request).await?.finish().await
+    }
+}
+
+const fn is_allowed(checker: &Checker, allowed: Checkers) -> bool {
+    match allowed {
+        Checkers::Nobody => false,
+        Checkers::Aggregator => checker.is_own,
+        Checkers::Market => true,
     }
 }
 

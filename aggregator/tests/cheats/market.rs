@@ -2,11 +2,11 @@
 //! right answers, and the cheats are rated and shut out.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use infernet_aggregator::{Options, run, store::Store};
-use infernet_client::batch::{Batch, Plan};
+use infernet_aggregator::{Handle, Options, run, store::Store};
+use infernet_client::batch::{Batch, Error, Plan};
 use infernet_client::{Client, Options as Buyer};
 use infernet_node::shutdown::Shutdown;
 use infernet_protocol::event::{
@@ -15,10 +15,11 @@ use infernet_protocol::event::{
 use infernet_protocol::inference::{Message, Prompt, Role as Speaker, Sampling};
 use infernet_protocol::kinds;
 use infernet_protocol::payload::Generate;
-use nostr::{Event, Filter, Keys, Kind, PublicKey, RelayUrl};
+use nostr::{Event, Filter, Keys, Kind, PublicKey};
 use nostr_relay_builder::builder::RateLimit;
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -87,8 +88,8 @@ fn write(path: &Path) {
     std::fs::write(path, lines.join("\n")).unwrap();
 }
 
-/// Has the file done, everything checked by the aggregator's own checker.
-async fn order(client: Client, folder: &Path) {
+/// A batch that is checked in full by the aggregator's own checkers.
+async fn batch(client: Client, folder: &Path) -> Batch {
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     write(&input);
     let plan = Plan {
@@ -102,7 +103,12 @@ async fn order(client: Client, folder: &Path) {
         max_price: None,
         max_cost: None,
     };
-    let mut batch = Batch::open(client, plan).await.unwrap();
+    Batch::open(client, plan).await.unwrap()
+}
+
+/// Has the file done.
+async fn order(client: Client, folder: &Path) {
+    let mut batch = batch(client, folder).await;
     let quote = batch.quote().await.unwrap();
     batch.order(&quote).await.unwrap();
     let (news, _heard) = mpsc::unbounded_channel();
@@ -117,35 +123,82 @@ async fn stored<B: Body>(reader: &Fake, kind: u16) -> Vec<Signed<B>> {
     events.into_iter().map(read).collect()
 }
 
+/// A relay, a blob server, an aggregator with these checkers, and a buyer.
+struct Place {
+    relay: LocalRelay,
+    blobs: BlobServer,
+    folder: TempDir,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let relay = LocalRelay::new(RelayBuilder::default().rate_limit(RateLimit {
+            max_reqs: 500,
+            notes_per_minute: 1_000_000,
+        }));
+        relay.run().await.unwrap();
+        Self {
+            relay,
+            blobs: BlobServer::start().await,
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn fake(&self, role: Role) -> Fake {
+        Fake::start(&self.relay.url().await, role, Keys::generate()).await
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    async fn aggregator(&self, checkers: Vec<PublicKey>, shutdown: &Shutdown) -> Handle {
+        let relays = vec![self.relay.url().await];
+        let mut options = Options::new(Keys::generate(), self.home(), relays);
+        options.blobs = vec![self.blobs.url.parse().unwrap()];
+        options.checkers = checkers;
+        options.limits.shard_tokens = 256;
+        let aggregator = run(options, shutdown.clone()).await.unwrap();
+        aggregator.announced().await;
+        aggregator
+    }
+
+    async fn buyer(&self) -> Client {
+        let mut buyer = Buyer::new([self.relay.url().await.to_string()]);
+        buyer.blobs = vec![self.blobs.url.parse().unwrap()];
+        Client::connect(buyer).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_check_is_not_quoted() {
+    let place = Place::new().await;
+    let _honest = place.fake(Role::Writer(Conduct::Honest(Format::F32))).await;
+    let _stranger = place.fake(Role::Checker(Eye::Honest)).await;
+    let shutdown = Shutdown::new();
+    let aggregator = place.aggregator(vec![], &shutdown).await;
+    let mut batch = batch(place.buyer().await, place.folder.path()).await;
+    let Err(Error::Refused(why)) = batch.quote().await else {
+        panic!("the stranger is no checker of the aggregator's")
+    };
+    assert!(why.contains("--checkers market"), "{why}");
+    shutdown.stop_now();
+    aggregator.ended().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_buyer_has_right_answers_and_the_cheats_are_shut_out() {
-    let relay = LocalRelay::new(RelayBuilder::default().rate_limit(RateLimit {
-        max_reqs: 500,
-        notes_per_minute: 1_000_000,
-    }));
-    relay.run().await.unwrap();
-    let url: RelayUrl = relay.url().await;
-    let blobs = BlobServer::start().await;
-    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new().await;
     let mut cheats = Vec::new();
     for conduct in CHEATS {
-        cheats.push(Fake::start(&url, Role::Writer(conduct), Keys::generate()).await);
+        cheats.push(place.fake(Role::Writer(conduct)).await);
     }
-    let honest = Role::Writer(Conduct::Honest(Format::F32));
-    let honest = Fake::start(&url, honest, Keys::generate()).await;
-    let checker = Fake::start(&url, Role::Checker(Eye::Honest), Keys::generate()).await;
-    let home = folder.path().join("home");
-    let mut options = Options::new(Keys::generate(), &home, vec![url.clone()]);
-    options.blobs = vec![blobs.url.parse().unwrap()];
-    options.checkers = vec![checker.key()];
-    options.limits.shard_tokens = 256;
+    let honest = place.fake(Role::Writer(Conduct::Honest(Format::F32))).await;
+    let checker = place.fake(Role::Checker(Eye::Honest)).await;
     let shutdown = Shutdown::new();
-    let aggregator = run(options, shutdown.clone()).await.unwrap();
-    aggregator.announced().await;
-    let mut buyer = Buyer::new([url.to_string()]);
-    buyer.blobs = vec![blobs.url.parse().unwrap()];
-    let client = Client::connect(buyer).await.unwrap();
-    order(client.clone(), folder.path()).await;
+    let aggregator = place.aggregator(vec![checker.key()], &shutdown).await;
+    let folder = &place.folder;
+    order(place.buyer().await, folder.path()).await;
 
     let answers = std::fs::read_to_string(folder.path().join("out.jsonl")).unwrap();
     let answers: Vec<Value> = answers
@@ -172,7 +225,7 @@ async fn the_buyer_has_right_answers_and_the_cheats_are_shut_out() {
         .filter(|rating| rating.experience == Experience::Rejected)
         .map(|rating| rating.provider)
         .collect();
-    let store = Store::open(&infernet_aggregator::home::store(&home))
+    let store = Store::open(&infernet_aggregator::home::store(&place.home()))
         .await
         .unwrap();
     let bans = store.bans().await.unwrap();
