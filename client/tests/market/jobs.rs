@@ -46,6 +46,27 @@ async fn an_answer_streams_and_is_attested() {
     client.close().await;
 }
 
+/// A list of bans (NIP-51) by a followed aggregator counts more than any promise.
+#[tokio::test]
+async fn whom_a_followed_aggregator_bans_is_not_asked() {
+    let scripts = [
+        Script::new("banned", Conduct::Honest).speed(200.0),
+        Script::new("ada", Conduct::Honest),
+    ];
+    let market = Market::of(scripts).await;
+    let judge = nostr::Keys::generate();
+    let banned = nostr::Tag::public_key(market.providers[0].script.keys.public_key());
+    let list = nostr::EventBuilder::new(nostr::Kind::MuteList, "").tag(banned);
+    let list = list.sign_with_keys(&judge).unwrap();
+    market.providers[1].link.publish(&list).await.unwrap();
+    let mut options = market.options();
+    options.follow_bans = vec![judge.public_key()];
+    let client = Client::connect(options).await.unwrap();
+    assert_eq!(live(&client, ask()).await.awarded(), ["ada"]);
+    let careless = market.client().await;
+    assert_eq!(live(&careless, ask()).await.awarded(), ["banned"]);
+}
+
 #[tokio::test]
 async fn a_second_job_ranks_by_what_the_first_one_showed() {
     let scripts = [
