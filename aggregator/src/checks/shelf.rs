@@ -7,33 +7,14 @@ use std::{fs, io};
 use infernet_node::clock;
 use infernet_protocol::event::{Body as _, ModelThresholds};
 use infernet_protocol::inference::{Dtype, ModelId};
-use infernet_protocol::verification::{Activations, Margins, Thresholds};
+use infernet_protocol::verification::Thresholds;
 use nostr::{Event, Keys};
 
 /// What is known of some models: each file is the content of an event of kind 38502.
 const BUNDLED: [&str; 0] = [];
 
-/// For models that nobody has measured: wide enough for bf16 against f32, and still too
-/// narrow for 4 bits or for another model. Activations as their authors advise.
-pub const WIDE: Thresholds = Thresholds {
-    sampled: WIDE_MARGINS,
-    greedy: WIDE_MARGINS,
-    activations: Activations {
-        exponents: 38.0,
-        worst_exponents: 64.0,
-        mantissa_mean: 10.0,
-        mantissa_median: 8.0,
-    },
-    least_cosine: 0.99,
-};
-
-const WIDE_MARGINS: Margins = Margins {
-    clip: 8.0,
-    accept: 0.05,
-    reject: 0.2,
-    window: 0.6,
-    pooled: 0.02,
-};
+/// For models that nobody has measured.
+pub const WIDE: Thresholds = Thresholds::WIDE;
 
 /// Why there are no thresholds.
 #[derive(Debug, thiserror::Error)]

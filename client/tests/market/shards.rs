@@ -218,9 +218,6 @@ async fn a_job_is_checked_and_the_verdict_published() {
     let award = market.providers[0].seen.lock().unwrap().awards[0].clone();
     assert_eq!(award.checkers, Checkers::Market);
     assert!(market.providers[0].seen.lock().unwrap().inputs[0].prove);
-    let ran = user.run(&["verify", &job[..8]]).await;
-    assert_eq!(ran.code, Some(1), "{}", ran.out);
-    assert!(ran.err.contains("--thresholds"), "{}", ran.err);
     let ran = user
         .run(&["verify", &job[..8], "--thresholds", &file])
         .await;

@@ -52,7 +52,32 @@ pub struct Activations {
     pub mantissa_median: f64,
 }
 
+impl Margins {
+    const WIDE: Self = Self {
+        clip: 8.0,
+        accept: 0.05,
+        reject: 0.2,
+        window: 0.6,
+        pooled: 0.02,
+    };
+}
+
 impl Thresholds {
+    /// For models that nobody has measured: wide enough for bf16 against f32, and
+    /// still too narrow for 4 bits or for another model. Activations as their authors
+    /// advise.
+    pub const WIDE: Self = Self {
+        sampled: Margins::WIDE,
+        greedy: Margins::WIDE,
+        activations: Activations {
+            exponents: 38.0,
+            worst_exponents: 64.0,
+            mantissa_mean: 10.0,
+            mantissa_median: 8.0,
+        },
+        least_cosine: 0.99,
+    };
+
     pub(crate) fn validate(&self) -> Result<(), Refusal> {
         let margins = [self.sampled, self.greedy];
         let margins = margins
