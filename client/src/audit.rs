@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use infernet_payments::PaymentHash;
 use infernet_protocol::event::{Award, Receipt, Refusal, Signed};
 use infernet_protocol::money::Msat;
+use infernet_protocol::seal::Digest;
 use nostr::{EventId, Keys, PublicKey};
 use serde::Serialize;
 
@@ -107,6 +108,8 @@ pub struct Evidence {
     pub payments: HashMap<EventId, Vec<(PaymentHash, Msat)>>,
     /// Other receipts of the same parties.
     pub receipts: Vec<Signed<Receipt>>,
+    /// What is in the blobs that the events name, by hash, as far as it can still be had.
+    pub blobs: HashMap<Digest, Vec<u8>>,
 }
 
 /// Checks a job's record. With the buyer's or a provider's keys, what is sealed to them is checked too.

@@ -10,6 +10,7 @@ use infernet_node::link::{self, Delivery, Link, Subscription};
 use infernet_protocol::bounds::{MAX_BLOB_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
 use infernet_protocol::event::{Announcement, Attestation, Body, Receipt, Signed};
 use infernet_protocol::kinds;
+use infernet_protocol::seal::Digest;
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::market::{Market, Means, Provider, resolve};
 use crate::purse::{Purse, Refund};
+use crate::record::Record;
 use crate::routing::{self, Routes};
 use crate::submit::Driver;
 use crate::{Answer, Error, Options, Request, record};
@@ -249,6 +251,18 @@ impl Client {
     /// The stored events that match, from all relays that answer in time.
     pub(crate) async fn fetch(&self, filters: Vec<Filter>) -> Result<Vec<Event>, Error> {
         Ok(self.shared.link.fetch(filters, FETCH_TIMEOUT).await?)
+    }
+
+    /// What is in the blobs that a job's events name, by hash, as far as it can still be had.
+    pub async fn blobs_of(&self, record: &Record) -> HashMap<Digest, Vec<u8>> {
+        let mut fetched = HashMap::new();
+        for blob in record.sealed().filter_map(|sealed| sealed.blob.as_ref()) {
+            match self.shared.blobs.get(blob).await {
+                Ok(bytes) => drop(fetched.insert(blob.sha256, bytes)),
+                Err(error) => tracing::debug!(%error, "a blob of a job cannot be had"),
+            }
+        }
+        fetched
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {

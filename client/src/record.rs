@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use infernet_protocol::event::{Award, Basis, Refusal, Signed};
 use infernet_protocol::kinds;
+use infernet_protocol::seal::Sealed;
 use nostr::{Event, EventId, Filter, Kind, PublicKey, Timestamp};
 
 pub use said::Said;
@@ -150,6 +151,15 @@ impl Record {
         }
         self.entries
             .sort_by_key(|e| (since[&e.said.event().id], attempt(&e.said), e.said.stage()));
+    }
+
+    /// What is sealed in it: inputs and outputs.
+    pub fn sealed(&self) -> impl Iterator<Item = &Sealed> {
+        self.entries.iter().filter_map(|entry| match &entry.said {
+            Said::Award(award) => Some(&award.input),
+            Said::Result(result) => Some(&result.output),
+            _ => None,
+        })
     }
 
     /// The awards, the first attempt first.

@@ -17,7 +17,7 @@ pub(super) fn check(
     evidence: &Evidence,
 ) {
     let attempt = Some(award.attempt);
-    let opened = hashes::Opened::of(record, award, keys);
+    let opened = hashes::Opened::of(record, award, keys, &evidence.blobs);
     report.add(attempt, "agreement", agreement(award));
     report.add(attempt, "input hash", opened.input_hash());
     if let Some(found) = opened.continuation(record) {

@@ -1,15 +1,20 @@
 //! The checks that need a key: what was sealed is opened, hashed anew, and counted.
 
+use std::collections::HashMap;
+
 use infernet_protocol::event::{Award, JobResult, Signed};
 use infernet_protocol::inference::{EndReason, TokenId};
 use infernet_protocol::payload::{Input, Output, Payload, Product, Work};
-use infernet_protocol::seal::{Domain, Salt, Sealed, salted_hash};
+use infernet_protocol::seal::{Digest, Domain, Salt, Sealed, salted_hash};
 use infernet_protocol::tensor;
 use nostr::{Keys, PublicKey};
 
 use super::attempt::only_result;
 use super::{Found, not_proven, proven, wrong};
 use crate::record::Record;
+
+/// What is in blobs, by hash.
+type Blobs = HashMap<Digest, Vec<u8>>;
 
 /// Why something sealed says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +23,8 @@ enum Shut {
     Missing,
     /// It is for others' eyes.
     Foreign,
+    /// It was in a blob, which cannot be had.
+    Gone,
     /// It does not open with the right key, or is not what it should be.
     Broken,
     /// It opens, and is not what its hash says.
@@ -28,18 +35,25 @@ enum Shut {
 pub(super) struct Opened<'a> {
     award: &'a Signed<Award>,
     keys: Option<&'a Keys>,
+    blobs: &'a Blobs,
     input: Result<Input, Shut>,
     output: Result<Output, Shut>,
 }
 
 impl<'a> Opened<'a> {
-    pub fn of(record: &Record, award: &'a Signed<Award>, keys: Option<&'a Keys>) -> Self {
+    pub fn of(
+        record: &Record,
+        award: &'a Signed<Award>,
+        keys: Option<&'a Keys>,
+        blobs: &'a Blobs,
+    ) -> Self {
         Self {
             award,
             keys,
-            input: input(award, keys),
+            blobs,
+            input: input(award, keys, blobs),
             output: match only_result(record, award) {
-                Some(result) => output(award, result, keys),
+                Some(result) => output(award, result, keys, blobs),
                 None => Err(Shut::Missing),
             },
         }
@@ -113,7 +127,7 @@ impl<'a> Opened<'a> {
                 "only the buyer and the provider can see what it goes on behind",
             ));
         };
-        let earlier = Opened::of(record, before, self.keys);
+        let earlier = Opened::of(record, before, self.keys, self.blobs);
         let Ok(earlier_input) = &earlier.input else {
             return Some(not_proven(
                 "what the attempt before was given cannot be seen with this key",
@@ -205,6 +219,9 @@ fn said(shut: Shut, what: &str) -> Found {
         Shut::Foreign => not_proven(format!(
             "the {what} is sealed; only the buyer and the provider can open it"
         )),
+        Shut::Gone => not_proven(format!(
+            "the {what} was put on a server, and none has it any more"
+        )),
         Shut::Broken => wrong(format!("the {what} cannot be opened, or is not valid")),
         Shut::WrongHash => wrong(format!("the {what} is not what its hash says")),
     }
@@ -223,19 +240,26 @@ fn open<P: Payload>(
     sealed: &Sealed,
     award: &Signed<Award>,
     keys: Option<&Keys>,
+    blobs: &Blobs,
 ) -> Result<(P, Vec<u8>), Shut> {
     let (Some(keys), Some(other)) = (keys, other(award, keys)) else {
         return Err(Shut::Foreign);
     };
-    let bytes = sealed
-        .open(keys.secret_key(), &other)
-        .map_err(|_| Shut::Broken)?;
+    let own = keys.secret_key();
+    let opened = match &sealed.blob {
+        None => sealed.open(own, &other),
+        Some(blob) => {
+            let bytes = blobs.get(&blob.sha256).ok_or(Shut::Gone)?;
+            sealed.open_fetched(bytes.clone(), own, &other)
+        }
+    };
+    let bytes = opened.map_err(|_| Shut::Broken)?;
     let payload = P::from_bytes(&bytes).map_err(|_| Shut::Broken)?;
     Ok((payload, bytes))
 }
 
-fn input(award: &Signed<Award>, keys: Option<&Keys>) -> Result<Input, Shut> {
-    let (input, bytes) = open::<Input>(&award.input, award, keys)?;
+fn input(award: &Signed<Award>, keys: Option<&Keys>, blobs: &Blobs) -> Result<Input, Shut> {
+    let (input, bytes) = open::<Input>(&award.input, award, keys, blobs)?;
     let about = award.basis.word().id;
     let hash = salted_hash(Domain::Input, &input.salt, &about, &award.author(), &bytes);
     match hash == award.input_hash {
@@ -248,8 +272,9 @@ fn output(
     award: &Signed<Award>,
     result: &Signed<JobResult>,
     keys: Option<&Keys>,
+    blobs: &Blobs,
 ) -> Result<Output, Shut> {
-    let (output, bytes) = open::<Output>(&result.output, award, keys)?;
+    let (output, bytes) = open::<Output>(&result.output, award, keys, blobs)?;
     let hash = salted_hash(
         Domain::Output,
         &output.salt,

@@ -6,6 +6,7 @@ use infernet_client::audit::{Check, Evidence, Finding, OrderRecord, Report, audi
 use infernet_client::record::Record;
 use infernet_payments::PaymentHash;
 use infernet_protocol::money::{Msat, PaymentKind};
+use infernet_protocol::seal::Digest;
 use nostr::EventId;
 
 use super::show::Fetched;
@@ -38,6 +39,7 @@ impl Audit {
         let evidence = Evidence {
             payments: payments(&record, &place).await?,
             receipts,
+            blobs: blobs(&record, &place).await?,
         };
         let report = audit(&record, Some(&place.keys()?), &evidence);
         let buyer = report
@@ -72,6 +74,17 @@ impl Audit {
             false => Exit::Done,
         })
     }
+}
+
+/// What is in the blobs that a job names, if it names any.
+async fn blobs(record: &Record, place: &Place) -> anyhow::Result<HashMap<Digest, Vec<u8>>> {
+    if record.sealed().all(|sealed| sealed.blob.is_none()) {
+        return Ok(HashMap::new());
+    }
+    let client = place.client().await?;
+    let blobs = client.blobs_of(record).await;
+    client.close().await;
+    Ok(blobs)
 }
 
 /// What our ledger says was paid during the awards of a job; nothing where all of them were free.

@@ -6,7 +6,7 @@ use infernet_tests::Market;
 fn a_long_question_and_a_long_answer_travel_in_blobs() {
     let market = Market::open().unwrap();
     // Few words, for an engine that counts these as tokens, and many bytes.
-    let answer = vec!["w".repeat(100); 2_000].join(" ");
+    let answer = vec!["w".repeat(100); 1_000].join(" ");
     let question = "q".repeat(300_000);
     let script = ["--scripted-text", &answer, "--scripted-speed", "100000"];
     let _provider = market.scripted_provider("alpha", &script).unwrap();
@@ -15,7 +15,7 @@ fn a_long_question_and_a_long_answer_travel_in_blobs() {
     std::fs::write(&file, question).unwrap();
     let buyer = market.client("buyer");
     let file = file.to_str().unwrap();
-    let asked = ["submit", "--json", "-n", "2500", "--file", file];
+    let asked = ["submit", "--json", "-n", "1500", "--file", file];
     let done = buyer.json(&asked).unwrap();
     assert_eq!(done["status"], "done");
     assert_eq!(done["attempts"], 1);
@@ -26,11 +26,11 @@ fn a_long_question_and_a_long_answer_travel_in_blobs() {
         .iter()
         .map(|file| file.metadata().unwrap().len())
         .sum();
-    assert!(kept > 500_000, "the relay keeps {kept} bytes");
+    assert!(kept > 400_000, "the relay keeps {kept} bytes");
     let audit = buyer
         .run(&["audit", done["job"].as_str().unwrap()])
         .unwrap();
-    assert!(audit.status.success(), "{}", audit.stderr);
+    assert!(audit.status.success(), "{}{}", audit.stdout, audit.stderr);
 }
 
 fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {

@@ -50,6 +50,7 @@ impl Paid {
         let evidence = Evidence {
             payments: HashMap::from([(award.id(), payments.to_vec())]),
             receipts: vec![Signed::verify(before).unwrap()],
+            ..Evidence::default()
         };
         Self {
             ours: Some(receipt(&story, ReceiptSide::Buyer)),
