@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use infernet_payments::Cashier;
 use infernet_payments::cashier::Change;
-use infernet_payments::ledger::Reason;
+use infernet_payments::ledger::{Due, Reason, Standing};
 use infernet_payments::rail::Direction;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,36 @@ impl Treasury {
         }
     }
 
+    /// Goes on with payments that a process before us has planned and not begun: nobody else is about to. To be called
+    /// once, at the start.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`].
+    pub async fn resume(&self) -> Result<(), Error> {
+        let Some(cashier) = &self.shared.cashier else {
+            return Ok(());
+        };
+        for intent in self.shared.ledger.open_intents().await? {
+            let is_planned =
+                (intent.direction, intent.standing) == (Direction::Outgoing, Standing::Planned);
+            let Some(invoice) = intent.invoice.as_ref().filter(|_| is_planned) else {
+                continue;
+            };
+            let due = Due {
+                reason: intent.reason,
+                counterparty: intent.counterparty,
+                award: intent.award,
+            };
+            let paying = cashier.pay(&due, invoice, intent.max_fee, None, self.now());
+            match paying.await {
+                Err(infernet_payments::cashier::Error::Ledger(error)) => return Err(error.into()),
+                Err(error) => tracing::info!(%error, "a planned payment came to nothing"),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// One of everything, for who keeps its own time.
     ///
     /// # Errors
@@ -69,6 +99,7 @@ impl Treasury {
 
     /// Providers that are slow to answer keep no hold waiting.
     async fn payouts(&self) -> Result<(), Error> {
+        self.resume().await?;
         let mut round = tokio::time::interval(OFTEN);
         round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -185,7 +185,9 @@ impl Run {
         if let Some(dead) = self.treasury.take() {
             dead.close().await;
         }
-        self.treasury = Some(self.house.start().await);
+        let treasury = self.house.start().await;
+        treasury.resume().await.unwrap();
+        self.treasury = Some(treasury);
     }
 
     async fn step(&mut self, (act, dies): Step) {
