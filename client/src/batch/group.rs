@@ -18,6 +18,7 @@ use infernet_protocol::seal::blob;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{EventId, PublicKey};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::Error;
@@ -95,6 +96,8 @@ pub(super) struct Course {
     kept: Kept,
     /// Why it was not paid, as was told last.
     told: Option<String>,
+    /// A payment that is under way by us.
+    paying: Option<JoinHandle<()>>,
     /// Since when the aggregator refuses it.
     refused_since: Option<Instant>,
 }
@@ -105,6 +108,7 @@ impl Course {
             shared,
             kept,
             told: None,
+            paying: None,
             refused_since: None,
         }
     }

@@ -59,6 +59,8 @@ pub(super) struct Tally {
     pub failed: u64,
     /// Lines that nobody could be given.
     pub flawed: u64,
+    /// Tokens of the answers.
+    pub tokens: u64,
     pub cost: Msat,
 }
 
@@ -68,6 +70,7 @@ impl Tally {
         self.verified += more.verified;
         self.failed += more.failed;
         self.flawed += more.flawed;
+        self.tokens += more.tokens;
         self.cost.0 = self.cost.0.saturating_add(more.cost.0);
     }
 }
@@ -160,7 +163,7 @@ impl Journal {
     /// else from here on.
     pub async fn written(&self, number: u32, bytes: u64, tally: &Tally) -> Result<(), Error> {
         let mut change = self.pool.begin().await?;
-        let set = "UPDATE batch SET written = ?, written_bytes = ?, done = ?, verified = ?, failed = ?, flawed = ?,
+        let set = "UPDATE batch SET written = ?, written_bytes = ?, done = ?, verified = ?, failed = ?, flawed = ?, tokens = ?,
                    cost_msat = ?";
         sqlx::query(set)
             .bind(number + 1)
@@ -169,6 +172,7 @@ impl Journal {
             .bind(signed(tally.verified))
             .bind(signed(tally.failed))
             .bind(signed(tally.flawed))
+            .bind(signed(tally.tokens))
             .bind(signed(tally.cost.0))
             .execute(&mut *change)
             .await?;
@@ -314,6 +318,7 @@ fn read_begun(row: &SqliteRow) -> Result<Begun, Error> {
             verified: unsigned(row, "verified")?,
             failed: unsigned(row, "failed")?,
             flawed: unsigned(row, "flawed")?,
+            tokens: unsigned(row, "tokens")?,
             cost: Msat(unsigned(row, "cost_msat")?),
         },
     })

@@ -75,6 +75,8 @@ pub struct Totals {
     pub verified: u64,
     /// Lines that could not be done.
     pub failed: u64,
+    /// Tokens of the answers that are written.
+    pub tokens: u64,
     /// What it has cost so far.
     pub cost_msat: Msat,
     /// Seconds it will still take, if that can be guessed.

@@ -80,6 +80,7 @@ impl Output {
                 (Ok(line), Ok(outcomes)) => {
                     let outcome = outcomes.get(next);
                     next += 1;
+                    written.tokens += outcome.map_or(0, tokens);
                     match outcome.is_some_and(is_done) {
                         true => written.done += 1,
                         false => written.failed += 1,
@@ -107,6 +108,13 @@ fn is_done(outcome: &LineOutcome) -> bool {
         LineOutcome::Text(text) => text.error.is_none(),
         LineOutcome::Vectors { .. } => true,
         LineOutcome::Failed { .. } => false,
+    }
+}
+
+const fn tokens(outcome: &LineOutcome) -> u64 {
+    match outcome {
+        LineOutcome::Text(text) => text.tokens.len() as u64,
+        LineOutcome::Vectors { .. } | LineOutcome::Failed { .. } => 0,
     }
 }
 

@@ -409,6 +409,7 @@ impl Run {
             done: self.tally.done,
             verified: self.tally.verified,
             failed: self.tally.failed,
+            tokens: self.tally.tokens,
             cost_msat: self.tally.cost,
             seconds_left: None,
         };

@@ -213,8 +213,8 @@ impl BatchCommand {
             Err(Error::Stopped) => Status::Stopped,
             Err(_) => Status::Failed,
         };
-        let done = ended.as_ref().map_or(0, |summary| summary.totals.done);
-        note.put(status, done).await?;
+        let tokens = ended.as_ref().map_or(0, |summary| summary.totals.tokens);
+        note.put(status, tokens).await?;
         self.end(&ended?)
     }
 
@@ -288,7 +288,7 @@ struct Note<'a> {
 }
 
 impl Note<'_> {
-    async fn put(&mut self, status: Status, done: u64) -> anyhow::Result<()> {
+    async fn put(&mut self, status: Status, tokens: u64) -> anyhow::Result<()> {
         let Some(id) = self.order else { return Ok(()) };
         let job = Job {
             id,
@@ -297,7 +297,7 @@ impl Note<'_> {
             model: self.model.clone(),
             provider: self.name.clone(),
             status,
-            tokens: done,
+            tokens,
         };
         Ok(self.history.put(&job).await?)
     }

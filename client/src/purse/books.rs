@@ -141,6 +141,23 @@ impl Books {
                 }
             }
         }
+        let aggregators: Vec<_> = providers.keys().copied().collect();
+        for aggregator in aggregators {
+            for line in self
+                .ledger
+                .lines(&Account::Credit(aggregator), since)
+                .await?
+            {
+                let Some(spent) = of(&line, &mut providers, &names) else {
+                    continue;
+                };
+                match line.reason.as_str() {
+                    "hold" => add(&mut spent.paid_msat, line.amount_msat),
+                    "credit" => add(&mut spent.refunded_msat, -line.amount_msat),
+                    _ => {}
+                }
+            }
+        }
         let fees = self.ledger.change_since(&Account::Fees, since).await?;
         let mut providers: Vec<Spent> = providers.into_values().collect();
         providers.sort_by_key(|spent| std::cmp::Reverse((spent.charged_msat, spent.paid_msat)));

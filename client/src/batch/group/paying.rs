@@ -5,6 +5,8 @@ use infernet_payments::ledger::Standing;
 use infernet_protocol::batch::{BlobKey, invoice_description};
 use infernet_protocol::money::{Msat, PaymentKind};
 
+use tokio::task::JoinHandle;
+
 use super::{Course, Error, Invoice, News};
 use crate::purse::{Hold, Purse};
 
@@ -14,6 +16,13 @@ const ROUNDING: Msat = Msat(3);
 impl Course {
     /// The aggregator wants money to be held. What is not paid now is looked at again with its next word.
     pub(super) async fn pay(&mut self, text: &str) -> Result<(), Error> {
+        if self
+            .paying
+            .as_ref()
+            .is_some_and(|paying| !paying.is_finished())
+        {
+            return Ok(());
+        }
         let invoice = match self.checked(text) {
             Ok(invoice) => invoice,
             Err(why) => {
@@ -53,7 +62,7 @@ impl Course {
         mortality::point("hold-noted");
         let (group, amount) = (self.kept.number, invoice.amount());
         self.shared.tell(News::Paying { group, amount });
-        self.hold(purse, invoice);
+        self.paying = Some(self.hold(purse, invoice));
         Ok(())
     }
 
@@ -65,7 +74,7 @@ impl Course {
     }
 
     /// Has it paid, while the group is followed on.
-    fn hold(&self, purse: Purse, invoice: Invoice) {
+    fn hold(&self, purse: Purse, invoice: Invoice) -> JoinHandle<()> {
         let shared = self.shared.clone();
         let group = self.kept.number;
         tokio::spawn(async move {
@@ -78,7 +87,7 @@ impl Course {
                 let why = trouble.why;
                 shared.tell(News::Unpaid { group, why });
             }
-        });
+        })
     }
 
     /// The invoice, if it is for this group and no more than the quote allows for it.

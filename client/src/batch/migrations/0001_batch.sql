@@ -18,6 +18,7 @@ CREATE TABLE batch (
     verified      INTEGER NOT NULL DEFAULT 0,
     failed        INTEGER NOT NULL DEFAULT 0,
     flawed        INTEGER NOT NULL DEFAULT 0,
+    tokens        INTEGER NOT NULL DEFAULT 0,
     cost_msat     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
