@@ -37,6 +37,10 @@ const CHECKS_FOR_ONE_ERROR: f64 = 500.0;
 /// The fee that counts as one completed job: that of a thousand satoshis of work at 1 %.
 pub const FEE_UNIT: Msat = Msat(10_000);
 
+/// The most that all completed jobs of an author's buyers count which their fees do not
+/// account for: it lets somebody honest begin, and costs an attacker only the work.
+const MAX_REST: f64 = 1.0;
+
 /// The most that one counterparty counts, however much it has paid.
 pub const MAX_COUNTERPARTY: f64 = 8.0;
 
@@ -197,13 +201,16 @@ impl Sums {
     }
 
     fn score(&self) -> f64 {
+        let merged = self.merged();
+        let rests = rests(&merged);
         let (mut good, mut bad) = (0.0, 0.0);
         let (mut kept, mut timed) = (0.0, 0.0);
-        for (with, dealings) in &self.merged() {
-            let (more_good, more_bad) = dealings.weigh(with);
-            good += more_good;
-            bad += more_bad;
-            let share = dealings.share(more_good);
+        for (with, dealings) in &merged {
+            let rest = rests.get(&with.author()).copied().unwrap_or_default();
+            let counts = dealings.good(with, MAX_REST / rest.max(MAX_REST));
+            let share = dealings.share(counts);
+            good += counts;
+            bad += dealings.bad(with);
             kept += share * dealings.kept;
             timed += share * dealings.timed;
         }
@@ -212,4 +219,14 @@ impl Sums {
         let excess = self.rejections - self.checks / CHECKS_FOR_ONE_ERROR;
         completion * (1.0 + pace) / 2.0 * REJECTION_DIVISOR.powf(-excess.max(0.0))
     }
+}
+
+/// What was completed for each author's buyers beyond what their fees account for.
+fn rests(merged: &BTreeMap<Counterparty, Dealings>) -> BTreeMap<PublicKey, f64> {
+    let mut rests = BTreeMap::new();
+    for (with, dealings) in merged {
+        let rest = dealings.completed() - dealings.sure(with);
+        *rests.entry(with.author()).or_default() += rest;
+    }
+    rests
 }

@@ -2,7 +2,8 @@
 //!
 //! Whoever orders through an aggregator may be the provider itself under another key.
 //! What it then loses is the aggregator's fee; so the fee is what its praise weighs,
-//! logarithmically and up to a bound, and a batch without a fee weighs next to nothing.
+//! logarithmically and up to a bound. All that the fees do not account for counts as one
+//! completed job at most.
 
 use nostr::PublicKey;
 
@@ -26,6 +27,13 @@ impl Counterparty {
         match batch {
             None => Self::Author(author),
             Some(batch) => Self::Buyer(author, batch.buyer),
+        }
+    }
+
+    /// The author whose word it is.
+    pub(super) const fn author(&self) -> PublicKey {
+        match self {
+            Self::Author(author) | Self::Buyer(author, _) | Self::Free(author) => *author,
         }
     }
 
@@ -77,25 +85,48 @@ impl Dealings {
         self.timed += other.timed;
     }
 
-    /// What they count for and against the provider.
-    pub(super) fn weigh(&self, with: &Counterparty) -> (f64, f64) {
-        let all = self.completed + self.failed;
-        if all <= 0.0 {
-            return (0.0, 0.0);
-        }
-        let most = match with {
-            Counterparty::Author(_) => return (self.completed, self.failed),
-            Counterparty::Free(_) => 1.0,
-            Counterparty::Buyer(..) => {
-                let fees = (1.0 + self.fees_msat / FEE_UNIT.0 as f64).log2();
-                fees.min(MAX_COUNTERPARTY)
+    /// What was completed that counts for the provider whatever else is there.
+    pub(super) fn sure(&self, with: &Counterparty) -> f64 {
+        match with {
+            Counterparty::Author(_) => self.completed,
+            Counterparty::Buyer(..) | Counterparty::Free(_) => {
+                let sure = (1.0 - self.failing()) * self.worth();
+                sure.min(self.completed)
             }
-        };
-        // The share of failures stays; failures without fees weigh by their number.
-        let failing = self.failed / all;
-        let good = (1.0 - failing) * most;
-        let bad = failing * (most + (1.0 + self.failed).log2());
-        (good.min(self.completed), bad.min(self.failed))
+        }
+    }
+
+    /// What counts against it. The share of failures stays; without fees they weigh by
+    /// their number.
+    pub(super) fn bad(&self, with: &Counterparty) -> f64 {
+        match with {
+            Counterparty::Author(_) => self.failed,
+            Counterparty::Buyer(..) | Counterparty::Free(_) => {
+                let bad = self.failing() * (self.worth() + (1.0 + self.failed).log2());
+                bad.min(self.failed)
+            }
+        }
+    }
+
+    /// What the fees are worth, in completed jobs.
+    fn worth(&self) -> f64 {
+        let fees = (1.0 + self.fees_msat / FEE_UNIT.0 as f64).log2();
+        fees.min(MAX_COUNTERPARTY)
+    }
+
+    /// The share that failed.
+    fn failing(&self) -> f64 {
+        let all = self.completed + self.failed;
+        match all > 0.0 {
+            true => self.failed / all,
+            false => 0.0,
+        }
+    }
+
+    /// Of what was completed, so much counts: what is sure, and a share of the rest.
+    pub(super) fn good(&self, with: &Counterparty, share_of_rest: f64) -> f64 {
+        let sure = self.sure(with);
+        sure + (self.completed - sure) * share_of_rest
     }
 
     /// The share of what was completed that counts.
@@ -104,6 +135,10 @@ impl Dealings {
             true => good / self.completed,
             false => 0.0,
         }
+    }
+
+    pub(super) const fn completed(&self) -> f64 {
+        self.completed
     }
 }
 

@@ -1,6 +1,6 @@
 //! A job as its buyer lives it.
 
-use infernet_protocol::bounds::{MAX_BIDS, MAX_PAYLOAD_BYTES};
+use infernet_protocol::bounds::{MAX_BIDS, MAX_BLOB_PAYLOAD_BYTES};
 use infernet_protocol::event::{CancelReason, Experience, Usage};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::job::Millis;
@@ -316,7 +316,7 @@ fn lies_end_an_attempt() {
         .after(0, &too_many.tokens, &too_many.text)
         .digest();
     let mut endless = p[0].clone();
-    endless.text = "x".repeat(MAX_PAYLOAD_BYTES + 1);
+    endless.text = "x".repeat(MAX_BLOB_PAYLOAD_BYTES + 1);
     endless.digest = Chain::start(&id(AWARD))
         .after(0, &endless.tokens, &endless.text)
         .digest();
