@@ -2,12 +2,16 @@
 
 mod delivery;
 mod driver;
+mod effects;
+mod handle;
+mod job;
 mod machine;
 mod progress;
 mod results;
 mod settling;
+mod times;
 mod work;
 
-pub(crate) use driver::{Handle, begin, recover, standing_of};
+pub(crate) use handle::{Handle, drive, recover, standing_of};
 pub use machine::{Cancelled, Effect, Input, Machine, State, Terms};
 pub(crate) use settling::look;

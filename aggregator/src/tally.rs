@@ -203,6 +203,11 @@ impl Tally {
         self
     }
 
+    /// Whether they cost anything.
+    pub fn is_charged(&self) -> bool {
+        self.charge.total() > Msat::ZERO
+    }
+
     /// Lines that are handed over.
     pub const fn handed_over(&self) -> u64 {
         self.accepted + self.inconclusive

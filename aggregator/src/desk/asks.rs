@@ -16,6 +16,7 @@ use crate::house::House;
 use crate::open::Open;
 use crate::quoting;
 use crate::store::Taken;
+use crate::tally::Tally;
 use crate::trouble::Trouble;
 
 /// How long the answer about a group waits for something to say.
@@ -175,7 +176,7 @@ impl Asks {
         let Some(row) = self.house.store.group(&order.id, number).await? else {
             return Ok(Some((None, refused("there is no such group"))));
         };
-        let is_charged = row.tally.as_ref().is_some_and(|t| t.charge.total().0 > 0);
+        let is_charged = row.tally.as_ref().is_some_and(Tally::is_charged);
         let opens_with = match is_charged {
             true => self.house.money.preimage(&order.id, number).await?,
             false => row.token,

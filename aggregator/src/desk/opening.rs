@@ -73,7 +73,7 @@ pub(super) async fn open(
         .store
         .open_group(&order.id, &asked, state, &token, now)
         .await?;
-    group::begin(house, order, row);
+    group::drive(house, order, row);
     Ok(Ok(()))
 }
 

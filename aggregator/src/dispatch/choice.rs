@@ -43,11 +43,27 @@ pub enum Choice {
     Nobody,
 }
 
+/// A provider may take so many times longer than whoever would be done first, and
+/// still get a shard: a batch is the sooner done the more work on it.
+const SLOWER: u32 = 4;
+
+/// Where a shard would go at a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// It would begin at once.
+    Idle,
+    /// It would wait behind one of ours, so that the provider never waits for us.
+    Behind,
+    /// There is no place.
+    Full,
+}
+
 /// Chooses among what is on sale. Who is in `avoid` is not asked.
 ///
-/// The best is who would be asked first by anybody (`selection::rank`), at the speed
-/// that was measured, with our own shards counted as its load. If the best is full,
-/// somebody else gets the shard only if that is better than to wait for the best.
+/// Idle providers come first, then those where a shard would be the next. Of them the
+/// best is who would be asked first by anybody (`selection::rank`), at the speed that
+/// was measured, with our own shards counted as its load. Nobody gets a shard with whom
+/// it would end much later than with another that is busy now.
 pub fn choose(
     offers: &[Offer],
     sellers: &HashMap<PublicKey, Seller>,
@@ -56,37 +72,53 @@ pub fn choose(
     now: Instant,
 ) -> Choice {
     let unknown = Seller::default();
+    let seller = |offer: &Offer| sellers.get(&offer.provider).unwrap_or(&unknown);
     let mut is_sold = false;
-    let (mut best, mut best_free): (Option<f64>, Option<(f64, &Offer)>) = (None, None);
+    let mut open = vec![];
     for offer in offers {
-        let seller = sellers.get(&offer.provider).unwrap_or(&unknown);
+        let seller = seller(offer);
         if avoid.contains(&offer.provider) || seller.is_banned || !offer.meets(need) {
             continue;
         }
         is_sold = true;
-        if seller.rests(now) || !offer.is_open {
-            continue;
+        if offer.is_open && !seller.rests(now) {
+            let ends = expected(offer, seller, need).saturating_mul(turn(offer, seller));
+            open.push((offer, seller, ends));
         }
-        let worth = worth(offer, seller, need);
-        if is_free(offer, seller) && best_free.is_none_or(|(most, _)| worth > most) {
-            best_free = Some((worth, offer));
-        }
-        best = Some(best.map_or(worth, |most: f64| most.max(worth)));
     }
-    match (best, best_free) {
-        (Some(best), Some((worth, offer))) if worth >= best => {
-            Choice::Offer(Box::new(offer.clone()))
-        }
-        _ if is_sold => Choice::Wait,
-        _ => Choice::Nobody,
+    let soonest = open
+        .iter()
+        .map(|(.., ends)| *ends)
+        .min()
+        .unwrap_or_default();
+    let latest = soonest.saturating_mul(SLOWER);
+    let able = open
+        .iter()
+        .filter(|(offer, seller, ends)| *ends <= latest && place(offer, seller) != Place::Full);
+    let best = able.min_by(|(a, at_a, _), (b, at_b, _)| {
+        let by_place = place(a, at_a).cmp(&place(b, at_b));
+        by_place.then_with(|| worth(b, at_b, need).total_cmp(&worth(a, at_a, need)))
+    });
+    match best {
+        Some((offer, ..)) => Choice::Offer(Box::new((*offer).clone())),
+        None if is_sold => Choice::Wait,
+        None => Choice::Nobody,
     }
 }
 
-/// Whether a provider has a place for one more shard of ours: all its slots, and one
-/// in its queue, so that it never waits for us.
-const fn is_free(offer: &Offer, seller: &Seller) -> bool {
-    let ahead = if offer.queue > 0 { 1 } else { 0 };
-    seller.running < offer.slots.saturating_add(ahead)
+const fn place(offer: &Offer, seller: &Seller) -> Place {
+    if seller.running < offer.slots {
+        Place::Idle
+    } else if seller.running == offer.slots && offer.queue > 0 {
+        Place::Behind
+    } else {
+        Place::Full
+    }
+}
+
+/// When a shard more would have its turn: 1 for at once.
+pub const fn turn(offer: &Offer, seller: &Seller) -> u32 {
+    1 + seller.running / offer.slots
 }
 
 fn worth(offer: &Offer, seller: &Seller, need: &Need) -> f64 {
@@ -174,6 +206,18 @@ mod tests {
         );
         let over = [(&ada, running(2)), (&bob, running(2))];
         assert_eq!(pick(&both, &over), None);
+    }
+
+    #[test]
+    fn all_who_are_worth_it_get_work_also_the_dearer_ones() {
+        let (cheap, dear) = (
+            offer("cheap", DEAREST / 100, 12.0),
+            offer("dear", DEAREST, 10.0),
+        );
+        let both = [cheap.clone(), dear];
+        assert_eq!(pick(&both, &[]).unwrap_or_default(), "cheap");
+        let busy = [(&cheap, running(1))];
+        assert_eq!(pick(&both, &busy).unwrap_or_default(), "dear");
     }
 
     #[test]

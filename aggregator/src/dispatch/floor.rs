@@ -9,7 +9,7 @@ use nostr::PublicKey;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::choice::{Seller, choose, expected};
+use super::choice::{Seller, choose, expected, turn};
 use super::{Choice, Need, Offer};
 
 /// How old what is known of the market may be. Gathering it takes milliseconds.
@@ -153,7 +153,7 @@ impl Floor {
         let seller = state.sellers.entry(offer.provider).or_default();
         let expected = expected(&offer, seller, need);
         // What waits there before us is work of ours.
-        let turns = 1 + seller.running / offer.slots;
+        let turns = turn(&offer, seller);
         seller.running += 1;
         Ok(Seat {
             floor: self.clone(),

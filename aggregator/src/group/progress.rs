@@ -44,7 +44,13 @@ impl Gauge {
     /// The work begins, or goes on: so much is left, and so much was done before.
     pub fn start<'a>(&self, left: u64, before: impl IntoIterator<Item = (&'a Ended, u64)>) {
         let mut state = self.state();
+        state.progress = Progress {
+            lines: state.progress.lines,
+            running: state.progress.running,
+            ..Progress::default()
+        };
         state.weight = left;
+        state.ended = 0;
         state.began = Some(Instant::now());
         for (ended, lines) in before {
             match ended {

@@ -160,13 +160,19 @@ async fn attest(
     }
 }
 
-/// A shard is not streamed: its first token comes with its last.
+/// A shard is not streamed: what it took less what the first token may take is what its
+/// tokens took. Of few tokens that says nothing.
 fn measured(bought: &Bought, purchased: &Purchased) -> Measured {
     let tokens = bought.result.usage.output_tokens;
     let took_ms = u64::try_from(purchased.took.as_millis()).unwrap_or(u64::MAX);
+    let first_ms = purchased.promise.first_token_ms.min(took_ms);
+    let drawing_s = (took_ms - first_ms).max(1) as f32 / 1_000.0;
     Measured {
         first_token_ms: bought.result.timing.first_token_ms.min(took_ms),
-        tokens_per_s: tokens as f32 / purchased.took.as_secs_f32().max(0.001),
+        tokens_per_s: match tokens < TIMED_TOKENS {
+            true => 0.0,
+            false => tokens as f32 / drawing_s,
+        },
         output_tokens: tokens,
     }
 }

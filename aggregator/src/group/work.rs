@@ -59,14 +59,11 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Does what is not done of a group. Ends when every shard has ended.
+    /// Sees to the shards that have not ended. Ends when every one has.
     ///
     /// # Errors
     /// A store or a disk that refuses.
-    pub async fn run(self) -> Result<(), store::Error> {
-        // The lines of so many groups are worked on at a time.
-        let _place = self.house.in_work.acquire().await;
-        let rows = self.store().shards(&self.order.id, self.group).await?;
+    pub async fn run(self, rows: Vec<ShardRow>) -> Result<(), store::Error> {
         let mut running = FuturesUnordered::new();
         for row in rows.into_iter().filter(|row| row.ended.is_none()) {
             running.push(self.clone().shard(row));
