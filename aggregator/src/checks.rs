@@ -40,7 +40,7 @@ use tokio::sync::mpsc;
 
 pub use books::{Dossier, Subject};
 pub use hiring::Hire;
-pub use shelf::{Shelf, ShelfError, WIDE};
+pub use shelf::{Shelf, ShelfError};
 
 use books::Books;
 use hearing::Hearing;

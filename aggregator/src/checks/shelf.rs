@@ -13,9 +13,6 @@ use nostr::{Event, Keys};
 /// What is known of some models: each file is the content of an event of kind 38502.
 const BUNDLED: [&str; 0] = [];
 
-/// For models that nobody has measured.
-pub const WIDE: Thresholds = Thresholds::WIDE;
-
 /// Why there are no thresholds.
 #[derive(Debug, thiserror::Error)]
 pub enum ShelfError {
@@ -90,10 +87,11 @@ impl Shelf {
         self.of.insert(key, thresholds);
     }
 
-    /// What to judge work of this model in this format by.
+    /// What to judge work of this model by, whose provider says that it computes in
+    /// this format.
     pub fn of(&self, model: &ModelId, dtype: Dtype) -> Thresholds {
         let known = self.of.get(&(*model, dtype));
-        known.map_or(WIDE, |known| known.thresholds)
+        known.map_or(Thresholds::unmeasured(dtype), |known| known.thresholds)
     }
 
     /// All of them as events, to be published.
@@ -135,7 +133,7 @@ mod tests {
             engine: "test 1".into(),
             thresholds: Thresholds {
                 least_cosine: 0.5,
-                ..WIDE
+                ..Thresholds::WIDE
             },
             measured: [].into(),
         }
@@ -158,7 +156,7 @@ mod tests {
         let shelf = Shelf::open(folder.path()).unwrap();
         let model = thresholds().model;
         assert_eq!(shelf.of(&model, Dtype::Int8), thresholds().thresholds);
-        assert_eq!(shelf.of(&model, Dtype::F32), WIDE);
+        assert_eq!(shelf.of(&model, Dtype::F32), Thresholds::WIDE);
         let events = shelf.events(&Keys::generate());
         let read = |event| Signed::<ModelThresholds>::verify(event).unwrap();
         let mut published = events.into_iter().map(read);

@@ -186,7 +186,7 @@ impl Verify {
                     "Nobody has published what this model in {dtype} is judged by; judged by wide thresholds, which \
                      let more pass (infernet-provider calibrate measures better ones)."
                 );
-                Ok(Thresholds::WIDE)
+                Ok(Thresholds::unmeasured(dtype))
             }
         }
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::Refusal;
+use crate::inference::Dtype;
 
 /// What a checker judges by. Calibrated for a model; see `nips/verification.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,15 @@ impl Margins {
         window: 0.6,
         pooled: 0.02,
     };
+
+    /// What no quantisation of a model that still speaks explains.
+    const QUANTISED: Self = Self {
+        clip: 8.0,
+        accept: 1.5,
+        reject: 3.0,
+        window: 6.0,
+        pooled: 2.0,
+    };
 }
 
 impl Thresholds {
@@ -77,6 +87,29 @@ impl Thresholds {
         },
         least_cosine: 0.99,
     };
+
+    /// For work in eight or four bits that nobody has measured, sold as such: only what
+    /// no quantisation explains is rejected, and activations say nothing.
+    pub const QUANTISED: Self = Self {
+        sampled: Margins::QUANTISED,
+        greedy: Margins::QUANTISED,
+        activations: Activations {
+            exponents: 128.0,
+            worst_exponents: 128.0,
+            mantissa_mean: 128.0,
+            mantissa_median: 128.0,
+        },
+        least_cosine: 0.9,
+    };
+
+    /// What to judge work by of which nobody has measured the model in this format, the
+    /// one that its provider says it computes in.
+    pub const fn unmeasured(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 | Dtype::Bf16 | Dtype::Scripted => Self::WIDE,
+            Dtype::Int8 | Dtype::Int4 => Self::QUANTISED,
+        }
+    }
 
     pub(crate) fn validate(&self) -> Result<(), Refusal> {
         let margins = [self.sampled, self.greedy];
