@@ -23,7 +23,8 @@
 //! between the engine (`work`) and the buyer → `delivery` seals the result, keeps
 //! it, and publishes it until a relay has it. One that is paid by a tab waits in
 //! the `lobby` until the `till` lets it draw, asks the till how far it may, and is
-//! charged when it is over.
+//! charged when it is over. One that an aggregator pays for after its check is lent by
+//! the till, charged when it is done, and paid when the aggregator asks for an invoice.
 //!
 //! # What survives a crash
 //! An award is written down before it is accepted, a result before it is

@@ -315,7 +315,8 @@ impl Floor {
         let award = &admitted.award;
         tracing::info!(
             job = %award.job_id(), award = %id, attempt = award.attempt, peer = %award.author(),
-            model = admitted.item.model.name, input_tokens = admitted.input_tokens, ahead, "accepted"
+            model = admitted.item.model.name, task = %award.task,
+            input_tokens = admitted.input_tokens, ahead, "accepted"
         );
         self.tally.accepted += 1;
         let orders = match orders {
