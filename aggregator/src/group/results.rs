@@ -22,6 +22,9 @@ use crate::tally::{CheckOf, Checked, Owed, share};
 /// How long before work must have ended a judgement is needed.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// Tokens whose speed is told: of fewer, the way there and back is most of the time.
+const TIMED_TOKENS: u64 = 64;
+
 /// What was made of a result that is handed over.
 #[derive(Debug, Clone)]
 pub(super) struct Verdict {
@@ -160,20 +163,24 @@ async fn attest(
     }
 }
 
-/// A shard is not streamed: what it took less what the first token may take is what its
-/// tokens took. Of few tokens that says nothing.
+/// A shard is not streamed: what it took, less what the first token may take, is what
+/// its tokens took.
 fn measured(bought: &Bought, purchased: &Purchased) -> Measured {
     let tokens = bought.result.usage.output_tokens;
     let took_ms = u64::try_from(purchased.took.as_millis()).unwrap_or(u64::MAX);
-    let first_ms = purchased.promise.first_token_ms.min(took_ms);
-    let drawing_s = (took_ms - first_ms).max(1) as f32 / 1_000.0;
     Measured {
         first_token_ms: bought.result.timing.first_token_ms.min(took_ms),
-        tokens_per_s: match tokens < TIMED_TOKENS {
-            true => 0.0,
-            false => tokens as f32 / drawing_s,
-        },
+        tokens_per_s: speed(tokens, took_ms, purchased.promise.first_token_ms),
         output_tokens: tokens,
+    }
+}
+
+/// Tokens a second; 0, which is not measured, of few tokens.
+fn speed(tokens: u64, took_ms: u64, first_token_ms: u64) -> f32 {
+    let drawing_ms = took_ms.saturating_sub(first_token_ms).max(1);
+    match tokens < TIMED_TOKENS {
+        true => 0.0,
+        false => tokens as f32 * 1_000.0 / drawing_ms as f32,
     }
 }
 
@@ -190,5 +197,20 @@ impl House {
         self.store.ban(provider, reason, clock::now()).await?;
         self.money.reject(provider, &award).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_that_is_kept_is_not_counted_as_slow() {
+        // 100 tokens at 50 a second, and half a second for the first one.
+        assert!((speed(100, 2_500, 500) - 50.0).abs() < 0.01);
+        // Sooner than promised.
+        assert!(speed(100, 100, 500) > 50.0);
+        // Too few to tell.
+        assert!(speed(63, 60_000, 500) == 0.0);
     }
 }
