@@ -20,16 +20,17 @@ const DETECTION_PER_MILLE: u128 = 990;
 /// How long after the last accepted work it is held back.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
-const MILLION: u128 = 1_000_000;
+/// What is certain: millionths times thousandths.
+const MILLION_PER_MILLE: u128 = 1_000_000_000;
 
 /// The bond that makes cheating a loss, for results of this mean price that are checked with this chance, in
 /// millionths: 1.5 · price · (1 − q) / q, rounded up.
 pub fn required(mean: Msat, chance_ppm: u32) -> Msat {
-    let caught = u128::from(chance_ppm) * DETECTION_PER_MILLE / 1_000;
+    let caught = u128::from(chance_ppm) * DETECTION_PER_MILLE;
     if caught == 0 {
         return Msat::ZERO;
     }
-    let missed = MILLION.saturating_sub(caught);
+    let missed = MILLION_PER_MILLE.saturating_sub(caught);
     let bond = (u128::from(mean.0) * 3 * missed).div_ceil(2 * caught);
     Msat(u64::try_from(bond).unwrap_or(Msat::MAX.0)).min(Msat::MAX)
 }
