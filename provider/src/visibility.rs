@@ -60,6 +60,8 @@ pub fn heartbeat(shop: &Shop, now: Timestamp) -> Event {
 /// Metadata in the form of kind 0, which NIP-89 uses too.
 fn about(shop: &Shop) -> String {
     let items = shop.catalogue.items().iter();
+    // What is checked with is there for its own work already.
+    let items = items.filter(|item| item.task == item.model.task);
     let models: Vec<&str> = items.map(|item| item.model.name.as_str()).collect();
     json!({
         "name": shop.options.name,

@@ -1,5 +1,7 @@
 //! Kind 38500: what a provider sells. A standing bid.
 
+use std::collections::BTreeSet;
+
 use nostr::{PublicKey, RelayUrl, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -217,6 +219,12 @@ pub(crate) fn validate_relays(relays: &[RelayUrl]) -> Result<(), Refusal> {
         .try_for_each(|relay| text("relay", relay.as_str(), MAX_RELAY_URL_BYTES))
 }
 
+/// A model may be there twice: for its own work, and for checks.
+fn each_once(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    all.filter(|one| seen.insert(one.clone())).collect()
+}
+
 impl Body for Announcement {
     const KIND: u16 = kinds::ANNOUNCEMENT;
     const MAX_CONTENT_BYTES: usize = MAX_ANNOUNCEMENT_BYTES;
@@ -227,13 +235,14 @@ impl Body for Announcement {
         tasks.sort_unstable();
         tasks.dedup();
         tags.extend(tasks.iter().map(|task| tag(["t", task.as_str()])));
-        tags.extend(self.models.iter().map(|m| tag(["m", &m.model.to_string()])));
+        let models = each_once(self.models.iter().map(|m| m.model.to_string()));
+        tags.extend(models.iter().map(|model| tag(["m", model])));
         tags.push(expiration(self.expires_at));
         tags
     }
 
     fn alt(&self) -> String {
-        let models: Vec<_> = self.models.iter().map(|m| m.name.as_str()).collect();
+        let models = each_once(self.models.iter().map(|m| m.name.clone()));
         match self.status {
             Status::Offline => format!("{} no longer sells inference", self.name),
             _ => format!("{} sells inference: {}", self.name, models.join(", ")),

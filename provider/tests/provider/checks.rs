@@ -159,6 +159,9 @@ async fn a_model_is_announced_for_checks_too() {
     let checks = pair.checked.model("scripted", Task::Verify).unwrap();
     assert_eq!(text.model, checks.model);
     assert!(!checks.continues);
+    let tags = pair.checked.event().tags.iter();
+    let models = tags.filter(|tag| tag.as_slice()[0] == "m").count();
+    assert_eq!(models, 3, "each model is named once");
     // Text and vectors can be computed again; modules are compared otherwise.
     let verify = tasks.iter().filter(|(task, _)| *task == Task::Verify);
     assert_eq!((tasks.len(), verify.count()), (5, 2));
