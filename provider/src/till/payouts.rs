@@ -22,10 +22,11 @@ use crate::store::Kept;
 /// How long an invoice can be paid.
 const INVOICE_LIFE: Duration = Duration::from_secs(600);
 
-/// How long one that is given out once more can still be paid.
-const LIFE_LEFT: Duration = Duration::from_secs(120);
+/// How long it is given out once more to who asks again. After that its payment may
+/// have failed, and another try needs another invoice.
+const SAME_FOR: Duration = Duration::from_secs(90);
 
-/// Invoices for payouts that may be open. One is given out as long as it will do.
+/// Invoices for payouts that may be open.
 const CAPS: Caps = Caps {
     for_one: 16,
     in_all: 2_000,
@@ -199,7 +200,7 @@ impl Till {
         stated.map_err(|error| fault(&error))
     }
 
-    /// An invoice that was given out for the same, and can be paid still.
+    /// The invoice that was given out for the same a moment ago.
     async fn open_invoice(
         &self,
         aggregator: &PublicKey,
@@ -211,9 +212,9 @@ impl Till {
             (intent.direction, intent.reason) == (Direction::Incoming, Reason::Payout)
                 && (intent.counterparty, intent.amount) == (*aggregator, amount)
         });
-        let by_then = clock::now() + LIFE_LEFT;
-        let mut invoices = theirs.filter_map(|intent| intent.invoice);
-        Ok(invoices.find(|invoice| !invoice.is_expired(by_then)))
+        let since = clock::now() - SAME_FOR;
+        let mut fresh = theirs.filter(|intent| intent.planned_at >= since);
+        Ok(fresh.find_map(|intent| intent.invoice))
     }
 
     async fn payout_invoice(
