@@ -535,7 +535,7 @@ pub enum News {
         /// A BOLT-11 invoice for exactly that.
         invoice: String,
     },
-    /// A refund that was wished for is not paid.
+    /// A refund that was wished for is not paid, or there is no invoice for a payout.
     RefundRefused {
         /// Why, in the provider's words.
         detail: String,
