@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use infernet_node::telemetry::LogOptions;
-use infernet_provider::settings::{Device, Dtype, Model, Settings};
 use infernet_protocol::inference;
+use infernet_provider::settings::{Device, Dtype, Model, Settings};
 use nostr::PublicKey;
 
 /// Sells inference on an open market: it announces its models on Nostr relays, bids on jobs, runs them, and streams

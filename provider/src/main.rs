@@ -22,9 +22,7 @@ fn main() -> ExitCode {
         Command::Calibrate(_) => true,
         _ => false,
     };
-    if computes
-        && let Err(error) = infernet_engine::threads::wait_politely()
-    {
+    if computes && let Err(error) = infernet_engine::threads::wait_politely() {
         eprintln!("warning: libtorch's threads will spin while they wait: {error}");
     }
     match run(arguments) {
