@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 pub enum Ended {
     /// It was done. Its file says what came of each line.
-    Done(Done),
+    Done(Box<Done>),
     /// It could not be done.
     Failed {
         /// Why, in words for the buyer.
@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn done(answered: u32, cost: u64, checked: Checked) -> Ended {
-        Ended::Done(Done {
+        Ended::Done(Box::new(Done {
             provider: nostr::Keys::generate().public_key(),
             award: EventId::from_byte_array([1; 32]),
             result: EventId::from_byte_array([2; 32]),
@@ -269,7 +269,7 @@ mod tests {
             failed: 0,
             input_tokens: 0,
             output_tokens: cost,
-        })
+        }))
     }
 
     #[test]
@@ -307,10 +307,10 @@ mod tests {
     #[test]
     fn what_providers_round_up_is_not_the_buyers() {
         let rounded = |cost| match done(1, cost, Checked::Unchecked) {
-            Ended::Done(done) => Ended::Done(Done {
+            Ended::Done(done) => Ended::Done(Box::new(Done {
                 output_tokens: cost - 1,
-                ..done
-            }),
+                ..*done
+            })),
             failed @ Ended::Failed { .. } => failed,
         };
         let tally = Tally::of(2, &[rounded(11), rounded(11)], [], RATES);

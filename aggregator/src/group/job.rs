@@ -66,6 +66,7 @@ impl Job {
             winding_up: self.winding_up,
             abandoned: self.abandoned,
             until,
+            turn: Arc::default(),
         };
         work.run(rows).await
     }

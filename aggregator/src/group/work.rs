@@ -12,6 +12,7 @@ use infernet_node::clock;
 use infernet_protocol::batch::{LineOutcome, Lines};
 use infernet_protocol::bounds::MAX_GROUP_RESULTS;
 use nostr::PublicKey;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +57,9 @@ pub(super) struct Work {
     pub abandoned: CancellationToken,
     /// By when all of it must have ended.
     pub until: Instant,
+    /// One shard at a time looks for its first place, so that they are begun in order,
+    /// and a place that becomes free wakes one and not all.
+    pub turn: Arc<Mutex<()>>,
 }
 
 impl Work {
@@ -141,7 +145,13 @@ impl Shard {
             }
             let (need, avoid) = (self.need.clone(), self.avoid.clone());
             let is_bought = !bids.is_empty();
+            let turn = self.work.turn.clone();
             let begin = async {
+                // Who has somebody to avoid might wait where others need not.
+                let _turn = match avoid.is_empty() {
+                    true => Some(turn.lock().await),
+                    false => None,
+                };
                 if is_bought {
                     sleep_until(again_at).await;
                 }
@@ -291,7 +301,7 @@ impl Shard {
         kept.await.map_err(std::io::Error::other)??;
         work.gauge.ended(&done, weight(&self.need.limits));
         let again = (!again.is_empty()).then_some((&again[..], self.row.tries + 1));
-        let ended = Ended::Done(done);
+        let ended = Ended::Done(Box::new(done));
         let (order, group) = (&work.order.id, work.group);
         work.store()
             .end_shard(order, group, shard, &ended, again)

@@ -130,7 +130,8 @@ async fn an_event_stays_in_the_outbox_until_a_relay_has_it() {
     let event = testing::note(&Keys::generate());
     assert!(store.close_order(&order, &event, NOW).await.unwrap());
     assert!(!store.close_order(&order, &event, NOW).await.unwrap());
-    assert_eq!(store.unacknowledged(NOW).await.unwrap(), [event.clone()]);
+    let unacknowledged = store.unacknowledged(NOW).await.unwrap();
+    assert_eq!(unacknowledged, std::slice::from_ref(&event));
     store.acknowledge(&event.id, NOW).await.unwrap();
     assert!(store.unacknowledged(NOW).await.unwrap().is_empty());
 }

@@ -250,3 +250,29 @@ fn what_nobody_sells_is_not_quoted_and_what_one_stops_is_stopped() {
     ends_well(&mut client);
     answers(&output, 20);
 }
+
+#[test]
+fn who_stalls_is_bought_around_without_being_waited_for() {
+    let market = Market::open().unwrap();
+    let _alpha = market.scripted_provider("alpha", &[]).unwrap();
+    let stalls = ["--scripted-stall-after", "3"];
+    let _stuck = market.scripted_provider("stuck", &stalls).unwrap();
+    let aggregator = market
+        .aggregator("aggregator", &["--shard-tokens", "256"])
+        .unwrap();
+    let folder = market.folder("files");
+    let (input, output) = (chats(&folder, 100), folder.join("output.jsonl"));
+    let run = market
+        .client("buyer")
+        .run(&unchecked(&input, &output))
+        .unwrap();
+    assert!(run.status.success(), "{}", run.stderr);
+    answers(&output, 100);
+    let providers = aggregator.ask("providers").unwrap();
+    let named = |name: &str| {
+        let mut all = providers.as_array().unwrap().iter();
+        all.find(|p| p["name"] == name).unwrap().clone()
+    };
+    assert_eq!(named("stuck")["done"], 0);
+    assert!(named("alpha")["done"].as_u64().unwrap() > 0);
+}
