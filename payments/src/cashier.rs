@@ -353,7 +353,12 @@ impl Cashier {
     }
 
     /// Writes down what the wallet says of an intent.
-    async fn book(&self, intent: &Intent, payment: &Payment, now: Timestamp) -> Result<(), Error> {
+    pub(crate) async fn book(
+        &self,
+        intent: &Intent,
+        payment: &Payment,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         match payment.state {
             State::Pending if has_run_out(intent, now) && !is_hold(intent) => {
                 self.fail(intent, Standing::UnderWay, now).await
@@ -423,7 +428,12 @@ impl Cashier {
         Ok(())
     }
 
-    async fn fail(&self, intent: &Intent, from: Standing, now: Timestamp) -> Result<(), Error> {
+    pub(crate) async fn fail(
+        &self,
+        intent: &Intent,
+        from: Standing,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let mut awaited = self.awaited.lock().await;
         let is_new = match is_hold(intent) {
             true => self.ledger.went_back(&intent.key, now).await?,

@@ -14,6 +14,7 @@ mod invoice;
 pub mod ledger;
 pub mod nip47;
 pub mod rail;
+mod resuming;
 pub mod tab;
 pub mod test_rail;
 

@@ -44,7 +44,7 @@ pub enum HoldStanding {
     /// Nothing was asked for.
     None,
     /// It is asked for.
-    Invoiced(Invoice),
+    Invoiced(Box<Invoice>),
     /// The wallet holds all of it, or the buyer's credit covers it.
     Held,
     /// It is going to be ours.
@@ -69,7 +69,7 @@ impl HoldStanding {
             (Standing::Planned | Standing::UnderWay, None) => {
                 let intent = hold.intent.as_ref();
                 let invoice = intent.and_then(|intent| intent.invoice.clone());
-                invoice.map_or(Self::None, Self::Invoiced)
+                invoice.map_or(Self::None, |invoice| Self::Invoiced(Box::new(invoice)))
             }
         }
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use infernet_payments::Cashier;
 use infernet_payments::cashier::Change;
-use infernet_payments::ledger::{Due, Reason, Standing};
+use infernet_payments::ledger::Reason;
 use infernet_payments::rail::Direction;
+use infernet_payments::{Cashier, cashier};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -42,8 +42,7 @@ impl Treasury {
         }
     }
 
-    /// Goes on with payments that a process before us has planned and not begun: nobody else is about to. To be called
-    /// once, at the start.
+    /// Goes on with payments that a process before us has begun: nobody else does. To be called once, at the start.
     ///
     /// # Errors
     /// [`Error::Ledger`].
@@ -52,21 +51,10 @@ impl Treasury {
             return Ok(());
         };
         for intent in self.shared.ledger.open_intents().await? {
-            let is_planned =
-                (intent.direction, intent.standing) == (Direction::Outgoing, Standing::Planned);
-            let Some(invoice) = intent.invoice.as_ref().filter(|_| is_planned) else {
-                continue;
-            };
-            let due = Due {
-                reason: intent.reason,
-                counterparty: intent.counterparty,
-                award: intent.award,
-            };
-            let paying = cashier.pay(&due, invoice, intent.max_fee, None, self.now());
-            match paying.await {
-                Err(infernet_payments::cashier::Error::Ledger(error)) => return Err(error.into()),
-                Err(error) => tracing::info!(%error, "a planned payment came to nothing"),
-                Ok(_) => {}
+            match cashier.go_on(&intent, self.now()).await {
+                Err(cashier::Error::Ledger(error)) => return Err(error.into()),
+                Err(error) => tracing::info!(%error, "a payment of before came to nothing yet"),
+                Ok(()) => {}
             }
         }
         Ok(())
@@ -108,7 +96,7 @@ impl Treasury {
         }
     }
 
-    async fn pursue_all(&self, cashier: &Cashier) -> Result<(), Error> {
+    async fn pursue_all(&self, wallet: &Cashier) -> Result<(), Error> {
         let now = self.now();
         let holds = self.shared.ledger.open_holds().await?;
         let pursuing = stream::iter(holds).map(|hold| async move {
@@ -118,8 +106,8 @@ impl Treasury {
                 true => Some(self.shared.holding.lock().await),
                 false => None,
             };
-            match cashier.pursue(&hold, now).await {
-                Err(infernet_payments::cashier::Error::Ledger(error)) => Err(error),
+            match wallet.pursue(&hold, now).await {
+                Err(cashier::Error::Ledger(error)) => Err(error),
                 Err(error) => {
                     tracing::debug!(%error, group = hold.due.group, "a hold is pursued again later");
                     Ok(())

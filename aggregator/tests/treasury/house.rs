@@ -174,7 +174,7 @@ impl House {
         let HoldStanding::Invoiced(invoice) = standing else {
             return;
         };
-        self.pay_invoice(buyer, invoice).await;
+        self.pay_invoice(buyer, *invoice).await;
     }
 
     pub async fn pay_invoice(&self, buyer: usize, invoice: Invoice) {

@@ -166,7 +166,7 @@ async fn an_invoice_that_runs_out_or_was_never_seen_is_made_anew_with_another_pr
         let _ = BlobKey::of_delivery(preimage.as_bytes());
         hashes.push(invoice.hash());
         house.pass(&treasury, 900).await;
-        house.pay_invoice(0, invoice).await;
+        house.pay_invoice(0, *invoice).await;
         house.pass(&treasury, 1).await;
     }
     assert_ne!(hashes[0], hashes[1]);
