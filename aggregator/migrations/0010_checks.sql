@@ -1,15 +1,23 @@
--- What a provider has shown, for each of its models and engine versions: results in a
--- row that have passed, and what its margins say together.
-CREATE TABLE dossiers (
+-- How many results in a row have passed, of each of a provider's models and engine
+-- versions.
+CREATE TABLE streaks (
+    provider BLOB    NOT NULL,
+    model    BLOB    NOT NULL,
+    engine   TEXT    NOT NULL,
+    streak   INTEGER NOT NULL,
+    PRIMARY KEY (provider, model, engine)
+) STRICT;
+
+-- What the margins of a provider's model say together. Whatever it calls its engine: a
+-- new name must not begin anew.
+CREATE TABLE pools (
     provider   BLOB    NOT NULL,
     model      BLOB    NOT NULL,
-    engine     TEXT    NOT NULL,
-    streak     INTEGER NOT NULL DEFAULT 0,
-    results    INTEGER NOT NULL DEFAULT 0,
-    tokens     INTEGER NOT NULL DEFAULT 0,
-    margin_sum REAL    NOT NULL DEFAULT 0,
-    evidence   REAL    NOT NULL DEFAULT 0,
-    PRIMARY KEY (provider, model, engine)
+    results    INTEGER NOT NULL,
+    tokens     INTEGER NOT NULL,
+    margin_sum REAL    NOT NULL,
+    evidence   REAL    NOT NULL,
+    PRIMARY KEY (provider, model)
 ) STRICT;
 
 -- Checkers: how often another agreed with them, or a trap was seen through, and since

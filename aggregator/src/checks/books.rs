@@ -6,7 +6,7 @@ use infernet_protocol::verification::{Pool, Texts, Thresholds, Trust};
 use nostr::{Event, EventId, PublicKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqlitePool};
+use sqlx::{Row, SqliteConnection, SqlitePool};
 
 use super::{Error, Judged, Outcome};
 
@@ -29,7 +29,8 @@ pub struct Subject {
 pub struct Dossier {
     /// Results in a row that have passed.
     pub trust: Trust,
-    /// What its margins say together.
+    /// What the margins of its provider with that model say together, whatever the
+    /// engine is called.
     pub pool: Pool,
 }
 
@@ -110,32 +111,31 @@ impl Books {
 
     /// What a subject has shown.
     pub async fn dossier(&self, subject: &Subject) -> Result<Dossier, Error> {
-        let row =
-            sqlx::query("SELECT * FROM dossiers WHERE provider = ? AND model = ? AND engine = ?")
-                .bind(subject.provider.as_bytes().as_slice())
-                .bind(subject.model.as_bytes().as_slice())
-                .bind(&subject.engine)
-                .fetch_optional(&self.pool)
-                .await?;
-        row.as_ref().map_or(Ok(Dossier::default()), read_dossier)
+        let mut connection = self.pool.acquire().await?;
+        read_dossier(&mut connection, subject).await
     }
 
     /// What a provider has shown in all that it does.
     pub async fn dossiers(&self, provider: &PublicKey) -> Result<Vec<(Subject, Dossier)>, Error> {
-        let rows = sqlx::query("SELECT * FROM dossiers WHERE provider = ? ORDER BY model, engine")
-            .bind(provider.as_bytes().as_slice())
-            .fetch_all(&self.pool)
-            .await?;
-        let read = |row: &SqliteRow| {
+        let mut connection = self.pool.acquire().await?;
+        let rows = sqlx::query(
+            "SELECT model, engine FROM streaks WHERE provider = ? ORDER BY model, engine",
+        )
+        .bind(provider.as_bytes().as_slice())
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut dossiers = Vec::new();
+        for row in rows {
             let model: Vec<u8> = row.try_get("model")?;
             let subject = Subject {
                 provider: *provider,
                 model: ModelId::from_bytes(model.try_into().map_err(|_| Error::Damaged)?),
                 engine: row.try_get("engine")?,
             };
-            Ok((subject, read_dossier(row)?))
-        };
-        rows.iter().map(read).collect()
+            let dossier = read_dossier(&mut connection, &subject).await?;
+            dossiers.push((subject, dossier));
+        }
+        Ok(dossiers)
     }
 
     /// Adds a judgement of a subject's work, with the figures it rests on, and tells
@@ -147,49 +147,21 @@ impl Books {
         figures: Option<(&Texts, &Thresholds)>,
     ) -> Result<Dossier, Error> {
         let mut transaction = self.pool.begin().await?;
-        let row =
-            sqlx::query("SELECT * FROM dossiers WHERE provider = ? AND model = ? AND engine = ?")
-                .bind(subject.provider.as_bytes().as_slice())
-                .bind(subject.model.as_bytes().as_slice())
-                .bind(&subject.engine)
-                .fetch_optional(&mut *transaction)
-                .await?;
-        let mut dossier = row.as_ref().map_or(Ok(Dossier::default()), read_dossier)?;
+        let mut dossier = read_dossier(&mut transaction, subject).await?;
         dossier.trust = dossier.trust.after(judgement);
         if let Some((texts, thresholds)) = figures {
             dossier.pool = dossier.pool.with(texts, thresholds);
         }
-        sqlx::query(
-            "INSERT OR REPLACE INTO dossiers
-                 (provider, model, engine, streak, results, tokens, margin_sum, evidence)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(subject.provider.as_bytes().as_slice())
-        .bind(subject.model.as_bytes().as_slice())
-        .bind(&subject.engine)
-        .bind(i64::from(dossier.trust.streak))
-        .bind(number(dossier.pool.results))
-        .bind(number(dossier.pool.tokens))
-        .bind(dossier.pool.margin_sum)
-        .bind(dossier.pool.evidence)
-        .execute(&mut *transaction)
-        .await?;
+        write_dossier(&mut transaction, subject, &dossier).await?;
         transaction.commit().await?;
         Ok(dossier)
     }
 
-    /// Begins anew with a subject's margins: what they said has had its consequence.
+    /// Begins anew with a subject: what its margins said has had its consequence.
     pub async fn empty_pool(&self, subject: &Subject) -> Result<(), Error> {
-        sqlx::query(
-            "UPDATE dossiers SET streak = 0, results = 0, tokens = 0, margin_sum = 0, evidence = 0
-             WHERE provider = ? AND model = ? AND engine = ?",
-        )
-        .bind(subject.provider.as_bytes().as_slice())
-        .bind(subject.model.as_bytes().as_slice())
-        .bind(&subject.engine)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        let mut transaction = self.pool.begin().await?;
+        write_dossier(&mut transaction, subject, &Dossier::default()).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Another agreed with a checker, or it saw through a trap.
@@ -233,21 +205,69 @@ impl Books {
     }
 }
 
-fn read_dossier(row: &SqliteRow) -> Result<Dossier, Error> {
-    let count = |column| {
+async fn read_dossier(
+    connection: &mut SqliteConnection,
+    subject: &Subject,
+) -> Result<Dossier, Error> {
+    let count = |row: &SqliteRow, column| {
         let count: i64 = row.try_get(column)?;
         u64::try_from(count).map_err(|_| Error::Damaged)
     };
-    let streak = u32::try_from(count("streak")?).map_err(|_| Error::Damaged)?;
-    Ok(Dossier {
-        trust: Trust { streak },
-        pool: Pool {
-            results: count("results")?,
-            tokens: count("tokens")?,
+    let streak =
+        sqlx::query("SELECT streak FROM streaks WHERE provider = ? AND model = ? AND engine = ?")
+            .bind(subject.provider.as_bytes().as_slice())
+            .bind(subject.model.as_bytes().as_slice())
+            .bind(&subject.engine)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let pool = sqlx::query("SELECT * FROM pools WHERE provider = ? AND model = ?")
+        .bind(subject.provider.as_bytes().as_slice())
+        .bind(subject.model.as_bytes().as_slice())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let mut dossier = Dossier::default();
+    if let Some(row) = streak {
+        let streak = u32::try_from(count(&row, "streak")?).map_err(|_| Error::Damaged)?;
+        dossier.trust = Trust { streak };
+    }
+    if let Some(row) = pool {
+        dossier.pool = Pool {
+            results: count(&row, "results")?,
+            tokens: count(&row, "tokens")?,
             margin_sum: row.try_get("margin_sum")?,
             evidence: row.try_get("evidence")?,
-        },
-    })
+        };
+    }
+    Ok(dossier)
+}
+
+async fn write_dossier(
+    connection: &mut SqliteConnection,
+    subject: &Subject,
+    dossier: &Dossier,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO streaks (provider, model, engine, streak) VALUES (?, ?, ?, ?)",
+    )
+    .bind(subject.provider.as_bytes().as_slice())
+    .bind(subject.model.as_bytes().as_slice())
+    .bind(&subject.engine)
+    .bind(i64::from(dossier.trust.streak))
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "INSERT OR REPLACE INTO pools (provider, model, results, tokens, margin_sum, evidence)
+         VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(subject.provider.as_bytes().as_slice())
+    .bind(subject.model.as_bytes().as_slice())
+    .bind(number(dossier.pool.results))
+    .bind(number(dossier.pool.tokens))
+    .bind(dossier.pool.margin_sum)
+    .bind(dossier.pool.evidence)
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
 }
 
 fn seconds(at: Timestamp) -> i64 {

@@ -9,7 +9,7 @@ use super::{Texts, Thresholds};
 /// stretches of [`super::JUDGED_TOKENS`] tokens, on average.
 pub const POOL_LIMIT: f64 = 11.512_925_464_970_229;
 
-/// What the answers of one (provider, model, engine version) say together. An answer
+/// What the answers of one (provider, model) say together. An answer
 /// that is a little worse than it should be proves nothing; hundreds do.
 ///
 /// Each stretch of [`super::JUDGED_TOKENS`] tokens is a bet of half of what one has, that
