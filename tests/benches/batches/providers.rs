@@ -10,11 +10,11 @@ use crate::measure::{verdict, words};
 /// Tokens of one answer.
 const TOKENS: usize = 32;
 /// Tokens a second of one answer; a scripted engine with two slots speaks six at a time.
-const SPEED: f64 = 8.0;
+const SPEED: f64 = 32.0;
 /// Answers that one provider speaks at a time.
 const AT_A_TIME: f64 = 6.0;
 /// Seconds of work for each provider.
-const WORK_S: f64 = 30.0;
+const WORK_S: f64 = 40.0;
 
 /// As many lines for each provider, whatever their number: throughput should grow as they do.
 pub fn measure(numbers: &[usize]) {
