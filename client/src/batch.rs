@@ -103,6 +103,16 @@ pub enum Error {
         /// What it may.
         allowed: Msat,
     },
+    /// It may cost more than may be paid out within a day.
+    #[error(
+        "it may cost {most}, and daily_sats in client.toml allows {allowed} for 24 hours: raise that, or split the file"
+    )]
+    OverDay {
+        /// What it may cost.
+        most: Msat,
+        /// What a day allows.
+        allowed: Msat,
+    },
     /// It was stopped; the same again goes on.
     #[error("stopped; the same command goes on from here")]
     Stopped,

@@ -12,7 +12,7 @@ use infernet_protocol::money::Msat;
 use infernet_protocol::payload::Work;
 use sha2::{Digest as _, Sha256};
 
-use super::journal::Place;
+use super::journal::{Kept, Place};
 use super::line::{Flaw, Line};
 use super::reader::{Raw, Reader};
 use super::scan::{Scan, add, open_at};
@@ -49,6 +49,25 @@ pub(super) struct Cut {
     texts: u64,
 }
 
+impl Cut {
+    /// What is written down of it. Without a line that can be done it is over.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            number: self.number,
+            begin: self.begin,
+            end: self.end,
+            size: self.size,
+            input: None,
+            invoice: None,
+            delivery: None,
+            opens: None,
+            failed: None,
+            verified: 0,
+            is_over: self.works.is_empty(),
+        }
+    }
+}
+
 /// Cuts groups off.
 pub(super) struct Cutter {
     reader: Reader<BufReader<File>>,
@@ -79,6 +98,22 @@ struct Read {
 }
 
 impl Rules {
+    /// The works between two places of a file, as they were cut off before.
+    pub fn works(&self, path: &Path, seed: &[u8; 32], kept: &Kept) -> io::Result<Vec<Work>> {
+        let begin = kept.begin;
+        let mut reader = Reader::at(open_at(path, begin.byte)?, begin.byte, begin.line);
+        let mut works = Vec::new();
+        while reader.offset < kept.end.byte {
+            let number = reader.lines;
+            match self.next(&mut reader)? {
+                Some(Ok(line)) => works.push(seeded(line, seed, number)),
+                Some(Err(_)) => {}
+                None => break,
+            }
+        }
+        Ok(works)
+    }
+
     /// The next line of a reader.
     pub fn next(
         &self,

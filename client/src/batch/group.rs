@@ -8,12 +8,12 @@ use infernet_blobs::Blobs;
 use infernet_node::{clock, mortality};
 use infernet_payments::Invoice;
 use infernet_protocol::batch::{
-    Ask, Blob, BlobKey, Charge, Delivery, Done, Group, GroupStanding, LineOutcome, Phase, Progress,
-    Reply, Size,
+    Ask, Blob, BlobKey, Charge, Delivery, Done, Group, GroupStanding, LineOutcome, Lines, Phase,
+    Progress, Reply, Size,
 };
 use infernet_protocol::event::Quote;
 use infernet_protocol::money::Msat;
-use infernet_protocol::payload::Payload;
+use infernet_protocol::payload::{Payload, Work};
 use infernet_protocol::seal::blob;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{EventId, PublicKey};
@@ -22,7 +22,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::Error;
-use super::cut::Cut;
 use super::journal::{Journal, Kept};
 use super::news::News;
 use super::talk::Talk;
@@ -113,27 +112,16 @@ impl Course {
         }
     }
 
-    /// Gives a group that was just cut off, and follows it to its end.
-    pub async fn begin(shared: Arc<Shared>, cut: Cut) -> Result<Kept, Error> {
-        let mut kept = Kept {
-            number: cut.number,
-            begin: cut.begin,
-            end: cut.end,
-            size: cut.size,
-            input: None,
-            invoice: None,
-            delivery: None,
-            opens: None,
-            failed: None,
-            verified: 0,
-            is_over: false,
-        };
-        match cut.works.is_empty() {
-            true => kept.is_over = true,
-            false => kept.input = Some(put(&shared, &cut).await),
-        }
-        shared.journal.give(&kept).await?;
-        mortality::point("group-cut");
+    /// Gives a group that was cut off and written down, and follows it to its end.
+    pub async fn begin(
+        shared: Arc<Shared>,
+        mut kept: Kept,
+        works: Vec<Work>,
+    ) -> Result<Kept, Error> {
+        let (blob, key) = put(&shared, kept.number, works).await;
+        shared.journal.given(kept.number, &blob, &key).await?;
+        mortality::point("group-given");
+        kept.input = Some((blob, key));
         Self::of(shared, kept).follow().await
     }
 
@@ -365,9 +353,10 @@ async fn about(
 }
 
 /// Puts a group's lines where the aggregator can get them, however long that takes.
-async fn put(shared: &Shared, cut: &Cut) -> (Blob, BlobKey) {
+async fn put(shared: &Shared, group: u32, works: Lines) -> (Blob, BlobKey) {
     let key = BlobKey::from_bytes(rand::random());
-    let lines = cut.works.to_bytes();
+    let lines = works.to_bytes();
+    drop(works);
     loop {
         let why = match blob::encrypt(key.as_bytes(), &lines, &mut OsRng) {
             Ok(sealed) => match shared.blobs.put(sealed).await {
@@ -376,10 +365,7 @@ async fn put(shared: &Shared, cut: &Cut) -> (Blob, BlobKey) {
             },
             Err(error) => error.to_string(),
         };
-        shared.tell(News::Blobless {
-            group: cut.number,
-            why,
-        });
+        shared.tell(News::Blobless { group, why });
         tokio::time::sleep(BLOB_PAUSE).await;
     }
 }

@@ -82,7 +82,7 @@ pub(super) struct Kept {
     pub begin: Place,
     pub end: Place,
     pub size: Size,
-    /// The encrypted input and its key; nothing for a group that is not given to anybody.
+    /// The encrypted input and its key, once it can be given.
     pub input: Option<(Blob, BlobKey)>,
     pub invoice: Option<String>,
     pub delivery: Option<Delivery>,
@@ -183,12 +183,11 @@ impl Journal {
         Ok(change.commit().await?)
     }
 
-    /// Writes down a group that is going to be given, or that nobody can be given.
-    pub async fn give(&self, group: &Kept) -> Result<(), Error> {
-        let put = "INSERT INTO groups (number, begin_byte, begin_line, end_byte, end_line, size, input, key,
-                                       failed, is_over)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        let (blob, key) = group.input.clone().unzip();
+    /// Writes down a group that was cut off, in their order: whoever goes on goes on behind the last.
+    pub async fn cut(&self, group: &Kept) -> Result<(), Error> {
+        let put =
+            "INSERT INTO groups (number, begin_byte, begin_line, end_byte, end_line, size, is_over)
+                   VALUES (?, ?, ?, ?, ?, ?, ?)";
         sqlx::query(put)
             .bind(group.number)
             .bind(signed(group.begin.byte))
@@ -196,10 +195,18 @@ impl Journal {
             .bind(signed(group.end.byte))
             .bind(signed(group.end.line))
             .bind(json(&group.size)?)
-            .bind(blob.map(|blob| json(&blob)).transpose()?)
-            .bind(key.map(|key| json(&key)).transpose()?)
-            .bind(&group.failed)
             .bind(group.is_over)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// A group's lines are where the aggregator can get them: this is how it is given.
+    pub async fn given(&self, number: u32, blob: &Blob, key: &BlobKey) -> Result<(), Error> {
+        sqlx::query("UPDATE groups SET input = ?, key = ? WHERE number = ?")
+            .bind(json(blob)?)
+            .bind(json(key)?)
+            .bind(number)
             .execute(&self.pool)
             .await?;
         Ok(())

@@ -42,6 +42,10 @@ impl Batch {
             Reply::Quoted { event } => {
                 Signed::<Quote>::verify(*event).map_err(|_| Error::Quote("it is not valid"))?
             }
+            Reply::Refused { reason } if self.client.shared().purse.is_none() => {
+                let hint = "you have no wallet, so only free work was asked for (INFERNET_WALLET)";
+                return Err(Error::Refused(format!("{reason}; {hint}")));
+            }
             Reply::Refused { reason } => return Err(Error::Refused(reason)),
             _ => return Err(Error::Quote("it is none")),
         };
@@ -123,6 +127,18 @@ impl Batch {
         is(quote.valid_until > clock::now(), "it has run out")?;
         if quote.terms == PaymentKind::Escrow && self.client.shared().purse.is_none() {
             return Err(crate::Error::NoWallet.into());
+        }
+        let daily = self
+            .client
+            .shared()
+            .purse
+            .as_ref()
+            .map(|purse| purse.limits().daily);
+        if let Some(allowed) = daily.filter(|daily| quote.most_msat > *daily) {
+            return Err(Error::OverDay {
+                most: quote.most_msat,
+                allowed,
+            });
         }
         match self.plan.max_cost {
             Some(allowed) if quote.most_msat > allowed => Err(Error::OverLimit {

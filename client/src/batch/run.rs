@@ -3,13 +3,16 @@
 mod ending;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use infernet_blobs::{Address, Blobs};
+use infernet_node::mortality;
 use infernet_protocol::batch::{Ask, Done, Reply, Standing};
 use infernet_protocol::event::{Order, Signed};
 use infernet_protocol::money::Msat;
+use infernet_protocol::payload::Work;
 use nostr::EventId;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -41,8 +44,10 @@ struct Run {
     scan: Arc<super::Scan>,
     cutter: Cutter,
     output: Output,
-    output_path: std::path::PathBuf,
-    input_path: std::path::PathBuf,
+    output_path: PathBuf,
+    input_path: PathBuf,
+    rules: Rules,
+    seed: [u8; 32],
     at_once: usize,
     courses: JoinSet<Result<Kept, Error>>,
     /// Groups that are over, and wait for their turn to be written.
@@ -198,12 +203,10 @@ impl Batch {
                 }
             })?;
         let path = self.plan.output.clone();
-        let output =
-            Output::open(&path, begun.written_bytes, &input, rules, sheet).map_err(|source| {
-                Error::Output {
-                    path: path.clone(),
-                    source,
-                }
+        let output = Output::open(&path, begun.written_bytes, &input, rules.clone(), sheet)
+            .map_err(|source| Error::Output {
+                path: path.clone(),
+                source,
             })?;
         let mut run = Run {
             shared,
@@ -212,6 +215,8 @@ impl Batch {
             output,
             output_path: path,
             input_path: input,
+            rules,
+            seed: begun.seed,
             at_once: standing.groups_at_once.clamp(1, MAX_AT_ONCE) as usize,
             courses: JoinSet::new(),
             over: BTreeMap::new(),
@@ -221,9 +226,11 @@ impl Batch {
             began: Instant::now(),
             before: begun.tally.done + begun.tally.failed,
         };
-        kept.into_iter()
-            .filter(|kept| kept.number >= begun.written)
-            .for_each(|kept| run.take_up(kept));
+        for kept in kept {
+            if kept.number >= begun.written {
+                run.take_up(kept)?;
+            }
+        }
         Ok(run)
     }
 
@@ -242,7 +249,7 @@ impl Batch {
         match talk.ask(None, Ask::Order { event }).await? {
             Reply::Standing(standing) => {
                 journal.taken().await?;
-                infernet_node::mortality::point("batch-taken");
+                mortality::point("batch-taken");
                 Ok(Ok(standing))
             }
             Reply::Refused { reason } => Ok(Err(reason)),
@@ -304,16 +311,32 @@ fn tell_of_silence(talk: &Talk, news: mpsc::UnboundedSender<News>) {
 }
 
 impl Run {
-    /// Takes up a group that an earlier process has given.
-    fn take_up(&mut self, kept: Kept) {
-        match kept.is_over {
-            true => {
-                self.over.insert(kept.number, kept);
-            }
+    /// Takes up a group that an earlier process has cut off.
+    fn take_up(&mut self, kept: Kept) -> Result<(), Error> {
+        let is_ready = kept.is_over || kept.input.is_some();
+        let works = match is_ready {
+            true => Vec::new(),
             false => {
-                self.courses
-                    .spawn(Course::of(self.shared.clone(), kept).follow());
+                let works = self.rules.works(&self.input_path, &self.seed, &kept);
+                works.map_err(|source| Error::Input {
+                    path: self.input_path.clone(),
+                    source,
+                })?
             }
+        };
+        self.begin(kept, works);
+        Ok(())
+    }
+
+    /// Follows a group from where it is; `works` are its lines if it is not given yet.
+    fn begin(&mut self, kept: Kept, works: Vec<Work>) {
+        let shared = self.shared.clone();
+        if kept.is_over {
+            self.over.insert(kept.number, kept);
+        } else if kept.input.is_some() {
+            self.courses.spawn(Course::of(shared, kept).follow());
+        } else {
+            self.courses.spawn(Course::begin(shared, kept, works));
         }
     }
 
@@ -321,7 +344,7 @@ impl Run {
         let mut tick = tokio::time::interval(TELL_EVERY);
         loop {
             self.write().await?;
-            self.give()?;
+            self.give().await?;
             if self.courses.is_empty() && self.over.is_empty() && self.all_cut {
                 break;
             }
@@ -339,18 +362,20 @@ impl Run {
     }
 
     /// Gives as many groups as may be under way at once.
-    fn give(&mut self) -> Result<(), Error> {
+    async fn give(&mut self) -> Result<(), Error> {
         while !self.all_cut && self.courses.len() < self.at_once {
             let cut = self.cutter.next().map_err(|source| Error::Input {
                 path: self.input_path.clone(),
                 source,
             })?;
-            match cut {
-                Some(cut) => {
-                    self.courses.spawn(Course::begin(self.shared.clone(), cut));
-                }
-                None => self.all_cut = true,
-            }
+            let Some(cut) = cut else {
+                self.all_cut = true;
+                return Ok(());
+            };
+            let kept = cut.kept();
+            self.shared.journal.cut(&kept).await?;
+            mortality::point("group-cut");
+            self.begin(kept, cut.works);
         }
         Ok(())
     }
@@ -374,7 +399,7 @@ impl Run {
                     .map_or(Msat::ZERO, |d| d.charge.total());
             }
             self.tally.add(tally);
-            infernet_node::mortality::point("group-appended");
+            mortality::point("group-appended");
             let journal = &self.shared.journal;
             journal
                 .written(kept.number, self.output.bytes, &self.tally)

@@ -30,7 +30,7 @@ CREATE TABLE groups (
     end_byte      INTEGER NOT NULL,
     end_line      INTEGER NOT NULL,
     size          TEXT    NOT NULL,
-    -- The encrypted input and its key; none for a group that is not given to anybody.
+    -- The encrypted input and its key, once it can be given.
     input         TEXT,
     key           TEXT,
     -- The last invoice that was paid for it, or may have been.

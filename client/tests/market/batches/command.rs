@@ -65,7 +65,11 @@ async fn the_quote_is_shown_and_taken_only_by_who_says_so() {
     assert!(jobs.out.contains(order), "{}", jobs.out);
     let audit = place.command(&["audit", &order[..8]], &[]).await;
     assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
-    assert!(audit.out.contains("7 proven, 0 not proven, 0 wrong"), "{}", audit.out);
+    assert!(
+        audit.out.contains("7 proven, 0 not proven, 0 wrong"),
+        "{}",
+        audit.out
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,11 +90,13 @@ async fn what_cannot_be_asked_for_is_said() {
 }
 
 /// Points at which it dies, and how often it passes them alive.
-const DEATHS: [&str; 8] = [
+const DEATHS: [&str; 10] = [
     "batch-ordered",
     "batch-taken",
     "group-cut",
     "group-cut:2",
+    "group-given",
+    "group-given:2",
     "group-delivered",
     "group-opened",
     "group-appended",
