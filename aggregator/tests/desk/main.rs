@@ -223,7 +223,8 @@ async fn groups_that_cannot_be_begun_are_refused_and_a_stopped_order_is_closed()
     let mut buyer = place.buyer().await;
     let quote = buyer.signed_quote(wanted("free")).await;
     let event = Box::new(buyer.order(&quote));
-    let order = Some(event.id);
+    let id = event.id;
+    let order = Some(id);
     buyer.ask(None, Ask::Order { event }).await;
     let mut greedy = group(1, 5);
     greedy.size.output_tokens = 2_000_000;
@@ -250,7 +251,7 @@ async fn groups_that_cannot_be_begun_are_refused_and_a_stopped_order_is_closed()
     assert!(standing.closed);
     let reason = why(buyer.ask(order, Ask::Group(group(3, 5))).await);
     assert!(reason.contains("nothing more"), "{reason}");
-    let secret = buyer.secret(order.unwrap()).await;
+    let secret = buyer.secret(id).await;
     assert_eq!(
         secret.commitment(),
         Signed::<Quote>::verify(quote).unwrap().commitment
