@@ -1,6 +1,6 @@
 //! What dishonest providers answer.
 
-use infernet_engine::calibration::{CLIP, Question, answer, questions};
+use infernet_engine::calibration::{Question, answer, questions};
 use infernet_engine::{CheckText, Engine, Generate, Standing, Step, TorchEngine};
 use infernet_protocol::inference::{Dtype, EndReason, Message, Prompt, Role, Sampling, TokenId};
 use infernet_protocol::payload::{Generated, Proof};
@@ -69,58 +69,57 @@ impl Cheat {
 pub struct Cheats<'a> {
     pub models: &'a Models,
     pub count: usize,
+    /// The model that is sold, as honest providers run it too.
+    pub honest: TorchEngine,
 }
 
 impl Cheats<'_> {
-    /// So many answers of this kind. `honest` is the model that is sold.
+    /// So many answers of each kind.
     pub async fn commit(
         &self,
         cheat: Cheat,
         sampling: Sampling,
-        honest: &TorchEngine,
     ) -> Result<Vec<CheckText>, Failure> {
-        let asked = self.questions(cheat, sampling);
+        let honest = &self.honest;
+        let asked = questions(self.count, 100, sampling, true, TOKENS);
         Ok(match cheat {
             Cheat::AnotherModel => all(&self.models.load_shortened()?, &asked).await?,
             Cheat::EightBits => all(&self.models.load(Dtype::Int8)?, &asked).await?,
             Cheat::FourBits => all(&self.models.load(Dtype::Int4)?, &asked).await?,
             Cheat::MadeUp => made_up(honest, all(honest, &asked).await?)?,
-            Cheat::CutShort => cut_short(honest, all(honest, &asked).await?)?,
+            Cheat::CutShort => cut_short(honest, all(honest, &longer(asked)).await?)?,
             Cheat::OldResult => of_others(all(honest, &asked).await?),
-            Cheat::ShortPrompt => short_prompts(honest, asked).await?,
+            Cheat::ShortPrompt => short_prompts(honest, &asked).await?,
             Cheat::OtherSeed => other_seeds(honest, asked).await?,
-            Cheat::HonestBeginning => self.honest_beginnings(honest, &asked).await?,
+            Cheat::HonestBeginning => self.honest_beginnings(longer(asked)).await?,
         })
     }
 
-    fn questions(&self, cheat: Cheat, sampling: Sampling) -> Vec<Question> {
-        let tokens = match cheat {
-            Cheat::CutShort | Cheat::HonestBeginning => TOKENS + CHUNK,
-            _ => TOKENS,
-        };
-        questions(self.count, 100 + cheat as u64, sampling, true, tokens)
-    }
-
-    async fn honest_beginnings(
-        &self,
-        honest: &TorchEngine,
-        asked: &[Question],
-    ) -> Result<Vec<CheckText>, Failure> {
+    async fn honest_beginnings(&self, asked: Vec<Question>) -> Result<Vec<CheckText>, Failure> {
         let beginning = |asked: &Question| Question {
             max_tokens: CHUNK,
             ..asked.clone()
         };
         let beginnings: Vec<_> = asked.iter().map(beginning).collect();
-        let mut work = all(honest, &beginnings).await?;
+        let mut work = all(&self.honest, &beginnings).await?;
+        work.retain(|text| text.answer.ended == EndReason::Length);
+        for text in &mut work {
+            text.max_tokens = TOKENS + CHUNK;
+        }
         let cheaper = self.models.load(Dtype::Int4)?;
-        for (work, asked) in work.iter_mut().zip(asked) {
-            work.max_tokens = asked.max_tokens;
-            if work.answer.ended == EndReason::Length {
-                go_on(&cheaper, work).await?;
-            }
+        for some in work.chunks_mut(AT_ONCE) {
+            go_on(&cheaper, some).await?;
         }
         Ok(work)
     }
+}
+
+/// Questions that are answered at more length.
+fn longer(mut asked: Vec<Question>) -> Vec<Question> {
+    for question in &mut asked {
+        question.max_tokens = TOKENS + CHUNK;
+    }
+    asked
 }
 
 async fn all(engine: &TorchEngine, asked: &[Question]) -> Result<Vec<CheckText>, Failure> {
@@ -203,12 +202,12 @@ fn of_others(work: Vec<CheckText>) -> Vec<CheckText> {
 /// A text to read comes before each question, and is left out.
 async fn short_prompts(
     engine: &TorchEngine,
-    asked: Vec<Question>,
+    asked: &[Question],
 ) -> Result<Vec<CheckText>, Failure> {
     let model = engine.models()[0].id;
     let paragraphs = include_str!("../../benches/text.md").split("\n\n");
     let paragraphs: Vec<_> = paragraphs.filter(|text| text.len() > 400).collect();
-    let mut work = all(engine, &asked).await?;
+    let mut work = all(engine, asked).await?;
     for (text, paragraph) in work.iter_mut().zip(paragraphs.into_iter().cycle()) {
         if let Prompt::Chat(messages) = &text.prompt {
             let whole = format!("{paragraph}\n\n{}", messages[0].content);
@@ -234,33 +233,38 @@ async fn other_seeds(
     Ok(work)
 }
 
-/// Goes on behind an answer's honest beginning.
-async fn go_on(engine: &TorchEngine, work: &mut CheckText) -> Result<(), Failure> {
-    let mut rest = engine.generate(Generate {
-        model: engine.models()[0].id,
-        prompt: work.prompt.clone(),
-        sampling: work.sampling,
-        max_tokens: work.max_tokens,
-        stop: vec![],
-        prefix: work.answer.tokens.clone(),
-        prove: true,
-        standing: Standing::default(),
-    })?;
-    let answer = &mut work.answer;
-    while let Some(step) = rest.next().await {
-        match step {
-            Step::Started { .. } => {}
-            Step::Token { id, .. } => answer.tokens.push(id),
-            Step::Ended { reason, proof, .. } => {
-                answer.ended = reason;
-                let whole = work.proof.iter_mut().zip(proof);
-                whole.for_each(|(whole, Proof(more)): (&mut Proof, _)| whole.0.extend(more));
+/// Goes on behind answers' honest beginnings, with all of them together.
+async fn go_on(engine: &TorchEngine, works: &mut [CheckText]) -> Result<(), Failure> {
+    let model = engine.models()[0].id;
+    let begin = |work: &CheckText| {
+        engine.generate(Generate {
+            model,
+            prompt: work.prompt.clone(),
+            sampling: work.sampling,
+            max_tokens: work.max_tokens,
+            stop: vec![],
+            prefix: work.answer.tokens.clone(),
+            prove: true,
+            standing: Standing::default(),
+        })
+    };
+    let rests: Vec<_> = works.iter().map(begin).collect::<Result<_, _>>()?;
+    for (work, mut rest) in works.iter_mut().zip(rests) {
+        while let Some(step) = rest.next().await {
+            match step {
+                Step::Started { .. } => {}
+                Step::Token { id, .. } => work.answer.tokens.push(id),
+                Step::Ended { reason, proof, .. } => {
+                    work.answer.ended = reason;
+                    if let (Some(whole), Some(Proof(more))) = (&mut work.proof, proof) {
+                        whole.0.extend(more);
+                    }
+                }
+                Step::Failed(error) => return Err(error.into()),
             }
-            Step::Failed(error) => return Err(error.into()),
         }
+        work.answer.text = engine.decode(&model, &work.answer.tokens)?;
     }
-    answer.text = engine.decode(&engine.models()[0].id, &answer.tokens)?;
-    debug_assert!(work.clip == CLIP);
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! How soon cheats are found: what stands in docs/benchmarks.md under Verification.
 //!
-//! `detection measure MODEL FOLDER ANSWERS` takes a folder with a model's unpacked
-//! weights, and a folder for models that it makes of it. Each cheat gives so many answers
-//! at temperature 1 and as many at 0, and honest providers ten times as many; what a
-//! checker finds in them goes to FOLDER/figures.jsonl. `detection judge FOLDER` chooses
-//! thresholds by every second honest answer, and judges the others and the cheats by
-//! them. `detection cost MODEL` says what a check takes beside the work.
+//! `detection cheat MODEL FOLDER ANSWERS` takes a folder with a model's unpacked weights,
+//! and a folder for models that it makes of it. Each cheat gives so many answers at
+//! temperature 1 and as many at 0; what a checker finds in them is kept in FOLDER.
+//! `detection honest MODEL FOLDER ANSWERS` does the same for honest providers, in f32 and
+//! bf16. `detection judge FOLDER` chooses thresholds by every second honest answer, and
+//! judges the others and the cheats by them. `detection cost MODEL` says what a check
+//! takes beside the work.
 
 mod cheats;
 mod cost;
@@ -32,10 +33,9 @@ type Failure = Box<dyn std::error::Error>;
 const AT_ONCE: usize = 8;
 /// Tokens of an answer.
 const TOKENS: u32 = 64;
-/// For each answer of a cheat so many honest ones of each format and temperature.
-const HONEST: usize = 5;
-/// Where figures lie.
-const FIGURES: &str = "figures.jsonl";
+/// Where lies what was found in honest work, and in that of cheats.
+const HONEST: &str = "honest.jsonl";
+const CHEATS: &str = "cheats.jsonl";
 
 /// Temperature 1, and 0.
 fn samplings() -> [Sampling; 2] {
@@ -55,13 +55,15 @@ fn main() -> Result<(), Failure> {
         .enable_all()
         .build()?;
     match next("part")?.as_str() {
-        "measure" => {
-            let (model, work) = (
-                PathBuf::from(next("model")?),
-                PathBuf::from(next("folder")?),
-            );
+        part @ ("cheat" | "honest") => {
+            let model = PathBuf::from(next("model")?);
+            let folder = PathBuf::from(next("folder")?);
             let answers = next("number of answers")?.parse()?;
-            runtime.block_on(measure(&Models::make(&model, &work)?, &work, answers))
+            let models = Models::make(&model, &folder)?;
+            match part {
+                "cheat" => runtime.block_on(cheat(&models, &folder, answers)),
+                _ => runtime.block_on(be_honest(&models, &folder, answers)),
+            }
         }
         "judge" => judge(&PathBuf::from(next("folder")?)),
         "cost" => {
@@ -69,40 +71,49 @@ fn main() -> Result<(), Failure> {
             println!("{}", cost::HEADER);
             runtime.block_on(cost::measure(&engine))
         }
-        _ => Err("which part: measure, judge or cost?".into()),
+        _ => Err("which part: cheat, honest, judge or cost?".into()),
     }
 }
 
-async fn measure(models: &Models, folder: &Path, count: usize) -> Result<(), Failure> {
-    let part = folder.join("figures.part");
+/// Has each cheat give so many answers, at each temperature.
+async fn cheat(models: &Models, folder: &Path, count: usize) -> Result<(), Failure> {
+    let part = folder.join("cheats.part");
     let mut file = File::create(&part)?;
     let checker = models.load(Dtype::F32)?;
-    let cheats = Cheats { models, count };
+    let cheats = Cheats {
+        models,
+        count,
+        honest: models.load(Dtype::Bf16)?,
+    };
     for cheat in cheats::ALL {
         for sampling in samplings() {
             let is_greedy = sampling.temperature == 0.0;
-            if !cheat.is_one(is_greedy) {
-                continue;
+            if cheat.is_one(is_greedy) {
+                let work = cheats.commit(cheat, sampling).await?;
+                keep(&mut file, &cheat.name(is_greedy), &checker, &work).await?;
             }
-            let name = cheat.name(is_greedy);
-            let work = cheats.commit(cheat, sampling, &checker).await?;
-            keep(&mut file, &name, &checker, &work).await?;
         }
     }
-    let other = models.load(Dtype::Bf16)?;
-    for (set, dtype) in [Dtype::F32, Dtype::Bf16].into_iter().enumerate() {
-        let engine = models.load(dtype)?;
+    Ok(std::fs::rename(part, folder.join(CHEATS))?)
+}
+
+/// Has honest providers give so many answers, in each format and at each temperature.
+async fn be_honest(models: &Models, folder: &Path, count: usize) -> Result<(), Failure> {
+    let part = folder.join("honest.part");
+    let mut file = File::create(&part)?;
+    let formats = [Dtype::F32, Dtype::Bf16];
+    let engines = [models.load(formats[0])?, models.load(formats[1])?];
+    for (set, (dtype, engine)) in formats.iter().zip(&engines).enumerate() {
         for sampling in samplings() {
-            let asked = questions(count * HONEST, set as u64, sampling, true, TOKENS);
-            let work = answer(&engine, engine.models()[0].id, &asked, AT_ONCE).await?;
-            for (format, engine) in [(Dtype::F32, &checker), (Dtype::Bf16, &other)] {
-                let name = format!("{}{dtype} → {format}", record::HONEST);
-                keep(&mut file, &name, engine, &work).await?;
+            let asked = questions(count, set as u64, sampling, true, TOKENS);
+            let work = answer(engine, engine.models()[0].id, &asked, AT_ONCE).await?;
+            for (format, checker) in formats.iter().zip(&engines) {
+                let name = format!("{dtype} → {format}");
+                keep(&mut file, &name, checker, &work).await?;
             }
         }
     }
-    std::fs::rename(part, folder.join(FIGURES))?;
-    Ok(())
+    Ok(std::fs::rename(part, folder.join(HONEST))?)
 }
 
 /// Checks answers, and writes down what is found.
@@ -122,10 +133,8 @@ async fn keep(
 }
 
 fn judge(folder: &Path) -> Result<(), Failure> {
-    let records = record::read(&folder.join(FIGURES))?;
-    let (honest, cheats): (Vec<_>, Vec<_>) = records
-        .into_iter()
-        .partition(|(name, _)| name.starts_with(record::HONEST));
+    let honest = record::read(&folder.join(HONEST))?;
+    let cheats = record::read(&folder.join(CHEATS))?;
     let every_second = |records: &[Record], first: usize| -> Vec<TextFigures> {
         let half = records.iter().skip(first).step_by(2);
         half.map(|record| record.figures(None)).collect()

@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 
-/// What the names of honest work begin with.
-pub const HONEST: &str = "honest ";
-
 /// What was found in an answer, with a clip beyond all margins.
 #[derive(Serialize, Deserialize)]
 pub struct Record {

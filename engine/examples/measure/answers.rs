@@ -21,6 +21,9 @@ pub struct Request {
     /// Whom it is for.
     #[serde(default)]
     customer: u64,
+    /// Whether it is proven.
+    #[serde(default)]
+    prove: bool,
 }
 
 /// What came of a request; instants in seconds after the first.
@@ -63,7 +66,7 @@ async fn ask(engine: Arc<TorchEngine>, request: Request, begin: Instant) -> Resu
         max_tokens: request.tokens,
         stop: vec![],
         prefix: vec![],
-        prove: false,
+        prove: request.prove,
         standing: Standing {
             customer: request.customer,
             ..Standing::default()

@@ -1,7 +1,7 @@
 //! Thresholds from honest answers.
 
 use infernet_protocol::verification::{
-    Activations, Drawn, Margins, TextFigures, Texts, Thresholds,
+    Activations, Drawn, JUDGED_TOKENS, Margins, TextFigures, Texts, Thresholds,
 };
 
 use super::CLIP;
@@ -11,8 +11,8 @@ const ROOM: f64 = 2.0;
 /// The same where a text's chunks bring the noise of many tokens together.
 const ROOM_OF_CHUNKS: f64 = 1.5;
 /// How many standard deviations (of logarithms) above its mean a bound is that few
-/// honest texts must reach: with a normal distribution 3 in 100,000.
-const DEVIATIONS: f64 = 4.0;
+/// honest texts must reach: with a normal distribution 2 in 10,000.
+const DEVIATIONS: f64 = 3.5;
 /// A margin that no rounding makes is so many times the greatest one measured.
 const CLIP_ROOM: f64 = 3.0;
 /// The least clip, in logits: a model that was measured on few answers is not to be
@@ -48,13 +48,20 @@ pub fn thresholds_of_texts(pairs: &[Vec<TextFigures>]) -> Thresholds {
     bound(&mut thresholds.greedy, &texts, |texts| &texts.greedy);
     let all = || texts.iter().flatten().map(|text| &text.activations);
     let greatest = |of: Vec<f64>| of.into_iter().fold(0.0, f64::max);
+    // Of shorter ones what is missing counts as matches, which would spread them out.
+    let long = || {
+        let texts = texts.iter().flatten();
+        texts.filter(|text| text.tokens() >= JUDGED_TOKENS as u64)
+    };
+    let mantissas: Vec<_> = long().map(|text| text.activations.mantissa_mean).collect();
     let exponents = greatest(all().map(|a| a.exponents).collect());
     let worst = greatest(all().map(|a| a.worst_exponents).collect());
+    let mantissa = greatest(all().map(|a| a.mantissa_mean).collect());
     let median = greatest(all().map(|a| a.mantissa_median).collect());
     thresholds.activations = Activations {
         exponents: (exponents * ROOM_OF_CHUNKS).max(1.0),
         worst_exponents: (worst * ROOM_OF_CHUNKS).max(1.0),
-        mantissa_mean: far_above(&all().map(|a| a.mantissa_mean).collect::<Vec<_>>()),
+        mantissa_mean: far_above(&mantissas).max(mantissa),
         mantissa_median: (median * ROOM_OF_CHUNKS).max(1.0),
     };
     thresholds
@@ -114,16 +121,75 @@ fn bound(margins: &mut Margins, pairs: &[Vec<Texts>], of: fn(&Texts) -> &Drawn) 
     margins.pooled = (mean * POOLED_ROOM).max(LEAST_POOLED);
 }
 
-/// What few of those exceed of whom these are some.
+/// What few of those exceed of whom these are some: numbers above 0, whose logarithms are
+/// taken to be spread normally.
 fn far_above(numbers: &[f64]) -> f64 {
     let logs: Vec<f64> = numbers
         .iter()
-        .filter(|n| **n > 0.0)
-        .map(|n| n.ln())
+        .filter(|number| **number > 0.0)
+        .map(|number| number.ln())
         .collect();
-    let count = (logs.len() as f64).max(1.0);
+    if logs.is_empty() {
+        return 0.0;
+    }
+    let count = logs.len() as f64;
     let mean = logs.iter().sum::<f64>() / count;
     let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / count;
-    let greatest = numbers.iter().copied().fold(0.0, f64::max);
-    (mean + DEVIATIONS * variance.sqrt()).exp().max(greatest)
+    (mean + DEVIATIONS * variance.sqrt()).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use infernet_protocol::event::Judgement;
+    use infernet_protocol::verification::{ChunkDistance, judge_text};
+
+    use super::*;
+
+    /// A text of so many tokens, every tenth a little off, with chunks this far.
+    fn text(tokens: usize, margin: f32, mantissa: f64) -> TextFigures {
+        let chunk = ChunkDistance {
+            exponents: 2,
+            mantissa_mean: mantissa,
+            mantissa_median: 1.0,
+        };
+        let off = |at: usize| if at % 10 == 9 { margin } else { 0.0 };
+        TextFigures {
+            margins: (0..tokens).map(off).collect(),
+            greedy: false,
+            chunks: vec![chunk; tokens.div_ceil(32)],
+            fault: None,
+        }
+    }
+
+    #[test]
+    fn honest_texts_are_accepted_and_farther_ones_are_not() {
+        let spread = |number: usize| 1.2 + 0.02 * (number % 10) as f64;
+        let honest = |tokens| (0..40).map(move |n| text(tokens, 0.05, spread(n)));
+        let pairs: Vec<Vec<TextFigures>> = vec![honest(64).chain(honest(9)).collect()];
+        let thresholds = thresholds_of_texts(&pairs);
+        for honest in pairs.iter().flatten() {
+            let judged = judge_text(std::slice::from_ref(honest), &thresholds);
+            assert_eq!(judged, Judgement::Accepted);
+        }
+        assert_eq!(judge_text(&pairs[0], &thresholds), Judgement::Accepted);
+        // Short ones, in which little counts, make nobody more lenient.
+        assert!((1.38..1.7).contains(&thresholds.activations.mantissa_mean));
+        for far in [text(64, 0.05, 1.8), text(64, 0.5, 1.2)] {
+            assert_eq!(judge_text(&[far], &thresholds), Judgement::Rejected);
+        }
+    }
+
+    #[test]
+    fn what_the_filters_do_not_leave_makes_no_clip() {
+        let mut outside = text(64, 0.25, 1.2);
+        outside.margins[3] = CLIP as f32;
+        let thresholds = thresholds_of_texts(&[vec![outside, text(64, 0.5, 1.2)]]);
+        assert!((thresholds.sampled.clip - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn vectors_may_be_a_little_further_than_was_measured() {
+        let thresholds = thresholds_of_vectors(0.999);
+        assert!((thresholds.least_cosine - 0.996).abs() < 1e-9);
+    }
 }
