@@ -40,6 +40,12 @@ enum Act {
         group: u32,
         share: u64,
     },
+    /// All of it: held, paid, claimed.
+    Deal {
+        buyer: usize,
+        group: u32,
+        share: u64,
+    },
     Refund {
         buyer: usize,
     },
@@ -88,8 +94,10 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (buyer.clone(), group.clone()).prop_map(|(buyer, group)| Act::Pay { buyer, group }),
         3 => (buyer.clone(), group.clone(), share.clone())
             .prop_map(|(buyer, group, share)| Act::Claim { buyer, group, share }),
-        1 => (buyer.clone(), group, share)
+        1 => (buyer.clone(), group.clone(), share.clone())
             .prop_map(|(buyer, group, share)| Act::Cancel { buyer, group, share }),
+        4 => (buyer.clone(), group, share)
+            .prop_map(|(buyer, group, share)| Act::Deal { buyer, group, share }),
         1 => buyer.clone().prop_map(|buyer| Act::Refund { buyer }),
         1 => (0..2_usize).prop_map(|provider| Act::Reject { provider }),
         6 => Just(Act::Round),
@@ -215,33 +223,34 @@ impl Run {
     }
 
     async fn told(&mut self, treasury: &Treasury, act: Act) {
-        let (house, model) = (&self.house, &mut self.model);
         match act {
-            Act::Hold { buyer, group } => {
-                let due = house.due(buyer, group, MOST);
-                let due = *self.dues.entry((buyer, group)).or_insert(due);
-                let _ = treasury.hold(&due).await;
-            }
+            Act::Hold { buyer, group } => self.hold(treasury, buyer, group).await,
             Act::Claim {
                 buyer,
                 group,
                 share,
+            } => self.claim(treasury, buyer, group, share).await,
+            Act::Deal {
+                buyer,
+                group,
+                share,
             } => {
-                let works = model.works(house, buyer, group, share);
-                let fee = works.iter().map(|work| work.cost.0).sum::<u64>() / 100;
-                let bill = bill(works, fee);
-                model.charges.insert((buyer, group), bill.charge.total().0);
-                let _ = treasury.claim(&order(buyer), group, &bill).await;
+                self.hold(treasury, buyer, group).await;
+                self.house.pay(treasury, buyer, group).await;
+                treasury.round().await.unwrap();
+                self.claim(treasury, buyer, group, share).await;
+                treasury.round().await.unwrap();
             }
             Act::Cancel {
                 buyer,
                 group,
                 share,
             } => {
-                let works = model.works(house, buyer, group, share);
+                let works = self.model.works(&self.house, buyer, group, share);
                 let _ = treasury.cancel(&order(buyer), group, &works).await;
             }
             Act::Refund { buyer } => {
+                let house = &self.house;
                 let key = house.buyers[buyer].key;
                 let credit = treasury.credit(&key).await.unwrap();
                 // A wallet that is down makes no invoice.
@@ -250,14 +259,29 @@ impl Run {
                 }
             }
             Act::Reject { provider } => {
-                model.awards += 1;
-                let award = crate::house::award(model.awards);
-                let key = house.providers[provider].key;
+                self.model.awards += 1;
+                let award = crate::house::award(self.model.awards);
+                let key = self.house.providers[provider].key;
                 treasury.reject(&key, &award).await.unwrap();
             }
             Act::Round => treasury.round().await.unwrap(),
             _ => {}
         }
+    }
+
+    async fn hold(&mut self, treasury: &Treasury, buyer: usize, group: u32) {
+        let due = self.house.due(buyer, group, MOST);
+        let due = *self.dues.entry((buyer, group)).or_insert(due);
+        let _ = treasury.hold(&due).await;
+    }
+
+    async fn claim(&mut self, treasury: &Treasury, buyer: usize, group: u32, share: u64) {
+        let works = self.model.works(&self.house, buyer, group, share);
+        let fee = works.iter().map(|work| work.cost.0).sum::<u64>() / 100;
+        let bill = bill(works, fee);
+        let charge = bill.charge.total().0;
+        self.model.charges.insert((buyer, group), charge);
+        let _ = treasury.claim(&order(buyer), group, &bill).await;
     }
 
     fn wallets_back(&self) {

@@ -146,8 +146,8 @@ async fn kills_along_a_batch_on_lightning() {
 async fn run(rows: &[&Row], lightning: &Lightning) {
     let mut failed = Vec::new();
     let mut table = vec![format!(
-        "{:<36} {:>8} {:>8} {:>8} {:>8} {:>4}",
-        "KILLED AT", "CHARGED", "FEE", "PAID", "CREDIT", "S"
+        "{:<36} {:>8} {:>8} {:>8} {:>8} {:>8} {:>4}",
+        "KILLED AT", "CHARGED", "FEE", "PAID", "CREDIT", "LATE", "S"
     )];
     for row in rows {
         let began = Instant::now();
@@ -172,9 +172,10 @@ fn line(name: &str, shown: &Result<Shown>, seconds: u64) -> String {
                 fee,
                 paid_to_providers,
                 credit,
+                late,
             } = shown;
             format!(
-                "{name:<36} {charged:>8} {fee:>8} {paid_to_providers:>8} {credit:>8} {seconds:>4}"
+                "{name:<36} {charged:>8} {fee:>8} {paid_to_providers:>8} {credit:>8} {late:>8} {seconds:>4}"
             )
         }
         Err(error) => format!("{name:<36} {seconds:>4}  FAILED: {error:#}"),

@@ -172,14 +172,6 @@ impl Bazaar {
         ])
     }
 
-    /// What a command of the buyer's prints as JSON.
-    ///
-    /// # Errors
-    /// If it fails.
-    pub fn buyer_says(&self, arguments: &[&str]) -> Result<serde_json::Value> {
-        self.client()?.json(arguments)
-    }
-
     /// Whether a role's ledger and its wallet agree, by its own command.
     ///
     /// # Errors
