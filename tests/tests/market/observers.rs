@@ -1,17 +1,27 @@
-//! Any Nostr client sees the market.
+//! Any Nostr client sees the market, and any Blossom client uses its relay.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use infernet_tests::{Market, Process, skip};
 
-/// Installs nostr-tools into the cache, once for each lockfile; `None` if this machine cannot.
+/// Held while something is installed.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+/// Installs others' libraries into the cache, once for each lockfile; `None` if this machine cannot.
 fn nostr_tools(test: &str) -> Option<PathBuf> {
+    let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("nostr-tools");
     let place = source.join("../../.cache/nostr-tools");
     std::fs::create_dir_all(&place).unwrap();
-    for file in ["package.json", "package-lock.json", "read-market.mjs"] {
+    for file in [
+        "package.json",
+        "package-lock.json",
+        "read-market.mjs",
+        "blossom.mjs",
+    ] {
         std::fs::copy(source.join(file), place.join(file)).unwrap();
     }
     // Written last: an installation that was broken off, or an older one, is made anew.
@@ -77,4 +87,20 @@ fn nostr_tools_reads_and_verifies_the_market() {
         assert_eq!(event["verified"], true);
         assert!(event["alt"].is_string(), "kind {kind} has no alt text");
     }
+}
+
+#[test]
+fn another_blossom_client_puts_gets_lists_and_deletes() {
+    let test = "another_blossom_client_puts_gets_lists_and_deletes";
+    let Some(place) = nostr_tools(test) else {
+        return;
+    };
+    let market = Market::open().unwrap();
+    let mut node = Command::new("node");
+    node.arg("blossom.mjs")
+        .arg(market.relay.url.replacen("ws", "http", 1))
+        .current_dir(&place);
+    let mut client = Process::start("blossom-client-sdk", &mut node).unwrap();
+    let status = client.ended(Duration::from_secs(90)).unwrap();
+    assert!(status.success(), "{}", client.stderr());
 }
