@@ -76,7 +76,7 @@ impl Batch {
         }
         let going = async {
             let run = self.prepare(news).await?;
-            run.to_its_end().await
+            run.go_on().await
         };
         let ended = tokio::select! {
             ended = going => ended,
@@ -340,7 +340,7 @@ impl Run {
         }
     }
 
-    async fn to_its_end(mut self) -> Result<Summary, Error> {
+    async fn go_on(mut self) -> Result<Summary, Error> {
         let mut tick = tokio::time::interval(TELL_EVERY);
         loop {
             self.write().await?;

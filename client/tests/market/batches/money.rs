@@ -142,9 +142,18 @@ async fn what_was_held_for_nothing_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_day_allows_only_so_much() {
+async fn what_may_cost_more_than_a_day_allows_is_not_ordered() {
     let place = Place::paid(Manner::Honest).await;
-    // Some 70 tokens are guessed for each: 60,000 lines would be more than the day allows, 100 are not.
+    // Some 60 tokens are guessed for each.
+    place.write(&chats(70_000));
+    let error = place.run().await.unwrap_err();
+    assert!(matches!(error, Error::OverDay { .. }), "{error}");
+    assert!(place.broker.books().orders.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_spent_is_counted() {
+    let place = Place::paid(Manner::Honest).await;
     place.write(&chats(100));
     place.run().await.unwrap();
     let spending = {
@@ -157,6 +166,8 @@ async fn a_day_allows_only_so_much() {
         spending
     };
     assert_eq!(spending.charged_msat, cost(100));
+    let came_and_went = spending.paid_msat.0 - spending.refunded_msat.0;
+    assert_eq!(came_and_went, cost(100).0);
     assert_eq!(
         spending.providers[0].provider,
         place.broker.keys.public_key()
