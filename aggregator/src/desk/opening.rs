@@ -120,6 +120,11 @@ async fn no_room(
         )));
     }
     let most = order.most_for(&asked.size);
+    let charged = store.settled(&order.id).await?.charge.total();
+    let in_all = most.and_then(|most| most.checked_add(charged));
+    if order.is_paid() && in_all.is_none_or(|in_all| in_all > order.quote.most_msat) {
+        return refused("with it the batch may cost more than was quoted");
+    }
     match order.is_paid() && most.is_none_or(|most| most > house.options.max_hold) {
         true => Ok(Some(format!(
             "it may cost more than is held for one group ({}): give fewer lines at a time",
