@@ -152,7 +152,8 @@ impl Treasury {
     }
 
     /// Gives back what is held for a group, or has it never paid. Work that was accepted all the same is owed to its
-    /// providers, at our loss; also such as is told of later.
+    /// providers, at our loss; also such as is told of later. What was claimed too late has gone back by itself, and its
+    /// bill's work is owed.
     ///
     /// # Errors
     /// [`Error::Claimed`].
@@ -167,7 +168,10 @@ impl Treasury {
             return Ok(HoldStanding::None);
         };
         if !ledger.will_cancel(&hold.key, works, now).await? {
-            return Err(Error::Claimed);
+            return match self.standing(order, group).await? {
+                HoldStanding::Cancelled => Ok(HoldStanding::Cancelled),
+                _ => Err(Error::Claimed),
+            };
         }
         self.follow_up(&hold).await
     }

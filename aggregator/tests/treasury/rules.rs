@@ -134,12 +134,17 @@ async fn a_claim_that_comes_too_late_charges_nobody_and_pays_the_provider() {
     let work = house.work(0, 1, 60_000, ALL);
     let claimed = treasury.claim(&order(0), 0, &bill(vec![work], 0)).await;
     claimed.unwrap();
+    let early = treasury.cancel(&order(0), 0, &[]).await;
+    assert!(matches!(early, Err(Error::Claimed)));
     // Until the chain gives it back.
     house.network.advance(Duration::from_secs(500 * 600));
     house.wallet.restart();
     house.pass(&treasury, 1).await;
     let standing = treasury.standing(&order(0), 0).await.unwrap();
     assert_eq!(standing, HoldStanding::Cancelled);
+    // Whose group it was hears so, and can end it.
+    let told = treasury.cancel(&order(0), 0, &[work]).await;
+    assert_eq!(told.unwrap(), HoldStanding::Cancelled);
     house.pass(&treasury, 60).await;
     assert_eq!(house.buyers[0].balance().await, FUNDS.0);
     assert!(house.providers[0].balance().await > FUNDS.0 + 59_000);
