@@ -5,6 +5,7 @@ mod answers;
 mod architecture;
 mod batches;
 mod blobs;
+mod cheats;
 mod demo;
 mod failover;
 mod hostile;
