@@ -147,6 +147,13 @@ impl Driver {
         self.again_at = Instant::now() + PAUSE;
     }
 
+    /// Does something that is not waiting to be done already.
+    pub fn do_soon(&mut self, effect: Effect) {
+        if !self.due.contains(&effect) {
+            self.due.push_back(effect);
+        }
+    }
+
     async fn take(&mut self, input: Input) {
         match self.step(input).await {
             Ok(more) => {

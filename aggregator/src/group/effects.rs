@@ -11,6 +11,7 @@ use super::{delivery, times};
 use crate::money::Hold;
 use crate::store;
 use crate::tally::Tally;
+use crate::treasury;
 use crate::trouble::Trouble;
 
 impl Driver {
@@ -55,6 +56,10 @@ impl Driver {
         let (money, group) = (&self.house.money, self.row.asked.number);
         let until = times::held_until(&self.house, &self.order, self.row.opened);
         let hold = money.hold(&self.order, group, most, until).await?;
+        if hold == Hold::Gone {
+            // What came to nothing is on its way back; then there is another.
+            return Err(treasury::Error::NotHeld.into());
+        }
         self.heard_of(hold);
         self.tell();
         Ok(())
@@ -91,6 +96,11 @@ impl Driver {
         let input = match (self.machine.state(), hold) {
             (State::Unpaid, Hold::Held) => Input::Held,
             (State::Claiming, Hold::Taken) => Input::Taken,
+            // The wallet made no invoice, or that ran out: there is time for another.
+            (State::Unpaid, Hold::Gone) => {
+                self.do_soon(Effect::Hold);
+                return None;
+            }
             (_, Hold::Gone) => Input::HoldGone,
             _ => return None,
         };

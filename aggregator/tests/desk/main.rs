@@ -1,20 +1,33 @@
 //! What buyers are answered, also those who mean no good.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../cheats/blobs.rs"]
+mod blobs;
 mod talker;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use blobs::BlobServer;
 use infernet_aggregator::{Handle, Options, run};
+use infernet_blobs::Blobs;
 use infernet_node::clock;
 use infernet_node::link::{self, Link};
 use infernet_node::shutdown::Shutdown;
-use infernet_protocol::batch::{Ask, Blob, BlobKey, Group, Reply, Size, Wanted};
+use infernet_payments::Invoice;
+use infernet_payments::test_rail::{Network, Wallet};
+use infernet_protocol::batch::{
+    Ask, Blob, BlobKey, Group, GroupStanding, Lines, Phase, Reply, Size, Wanted,
+};
 use infernet_protocol::event::{
     Accepts, AnnouncedModel, Announcement, Capacity, Checkers, Checking, DeviceKind, Hardware,
     Load, Promise, Quote, Signed, Status, V1,
 };
-use infernet_protocol::inference::{Dtype, ModelId, Task};
-use infernet_protocol::money::{PaymentKind, PaymentTerms, Price};
-use infernet_protocol::seal::Digest;
+use infernet_protocol::inference::{Dtype, ModelId, Prompt, Sampling, Task};
+use infernet_protocol::money::{Msat, PaymentKind, PaymentTerms, Price};
+use infernet_protocol::payload::{Generate, Payload, Work};
+use infernet_protocol::seal::{Digest, blob};
+use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{EventId, Keys, RelayUrl, Timestamp};
 use nostr_relay_builder::builder::RateLimit;
 use nostr_relay_builder::{LocalRelay, RelayBuilder};
@@ -31,6 +44,10 @@ struct Place {
 
 impl Place {
     async fn open() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let relay = LocalRelay::new(RelayBuilder::default().rate_limit(RateLimit {
             max_reqs: 500,
             notes_per_minute: 1_000_000,
@@ -43,8 +60,14 @@ impl Place {
             output_msat: 1,
         };
         sell(&url, "dear", dear).await;
+        let one_each = Price {
+            input_msat: 1_000_000,
+            output_msat: 1_000_000,
+        };
+        sell(&url, "paid", one_each).await;
         let home = tempfile::tempdir().unwrap();
-        let options = Options::new(Keys::generate(), home.path().join("home"), vec![url]);
+        let mut options = Options::new(Keys::generate(), home.path().join("home"), vec![url]);
+        change(&mut options);
         let shutdown = Shutdown::new();
         let aggregator = run(options, shutdown.clone()).await.unwrap();
         assert!(!aggregator.announced().await.is_empty());
@@ -280,5 +303,64 @@ async fn a_buyer_has_so_many_orders_open_and_no_more() {
     let event = Box::new(buyer.order(&quote));
     let taken = buyer.ask(None, Ask::Order { event }).await;
     assert!(matches!(taken, Reply::Standing(_)), "{taken:?}");
+    place.close().await;
+}
+
+/// The house's wallet, of a network of its own.
+fn wallet() -> Wallet {
+    Network::new(clock::now()).wallet("house", Msat(1_000_000_000))
+}
+
+/// A group of one line, whose blob is on this server.
+async fn given(number: u32, blobs: &Blobs) -> Group {
+    let lines: Lines = vec![Work::TextGeneration(Generate {
+        prompt: Prompt::Text("hello".into()),
+        sampling: Sampling::default(),
+        max_tokens: 50,
+        stop: vec![],
+        prefix: vec![],
+    })];
+    let key = BlobKey::from_bytes([2; 32]);
+    let closed = blob::encrypt(key.as_bytes(), &lines.to_bytes(), &mut OsRng).unwrap();
+    Group {
+        input: blobs.put(closed).await.unwrap(),
+        key,
+        ..group(number, 1)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_that_was_away_for_a_moment_makes_its_invoice_later() {
+    let (server, wallet) = (BlobServer::start().await, wallet());
+    let address = server.url.parse::<infernet_blobs::Address>().unwrap();
+    let blobs = Blobs::new(vec![address.clone()], Keys::generate());
+    let rail = wallet.clone();
+    let place = Place::with(|options| {
+        options.wallet = Some(Arc::new(rail));
+        options.blobs = vec![address];
+    })
+    .await;
+    let mut buyer = place.buyer().await;
+    let quote = buyer.signed_quote(wanted("paid")).await;
+    let event = Box::new(buyer.order(&quote));
+    let order = Some(event.id);
+    buyer.ask(None, Ask::Order { event }).await;
+    let group = given(0, &blobs).await;
+    wallet.crash();
+    let back = wallet.clone();
+    let returning = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        back.restart();
+    });
+    let reply = buyer.ask(order, Ask::Group(group)).await;
+    let Reply::Group(GroupStanding {
+        phase: Phase::Unpaid { invoice },
+        ..
+    }) = reply
+    else {
+        panic!("it does not wait to be paid: {reply:?}");
+    };
+    assert!(invoice.parse::<Invoice>().is_ok());
+    returning.await.unwrap();
     place.close().await;
 }
