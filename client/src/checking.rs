@@ -124,7 +124,7 @@ fn rejection(evidence: &Evidence, verdict: &Signed<Verdict>) -> Attestation {
 }
 
 /// How fast the provider's word in a valid award promises to be.
-fn promised(basis: &Basis, model: &ModelId) -> Promise {
+pub(crate) fn promised(basis: &Basis, model: &ModelId) -> Promise {
     let word = &basis.word().content;
     let promise = match basis {
         Basis::Auction { .. } => serde_json::from_str::<Bid>(word)

@@ -10,7 +10,7 @@ mod inbox;
 mod money;
 mod pace;
 mod placing;
-mod results;
+pub(crate) mod results;
 mod tally;
 mod telling;
 

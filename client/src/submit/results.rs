@@ -12,7 +12,7 @@ use nostr::{Event, Keys, PublicKey};
 
 /// What a result turned out to be.
 #[derive(Debug)]
-pub(super) enum Checked {
+pub(crate) enum Checked {
     /// Not by the provider of this award, or about another one: none of this attempt's business.
     Foreign,
     /// By the provider, but not what it owes; for this reason.
@@ -22,12 +22,12 @@ pub(super) enum Checked {
 }
 
 /// Whether a result is about an award, by its provider.
-pub(super) fn is_of(result: &Signed<JobResult>, award: &Signed<Award>) -> bool {
+pub(crate) fn is_of(result: &Signed<JobResult>, award: &Signed<Award>) -> bool {
     result.author() == award.provider && result.award == award.id()
 }
 
 /// Checks a result against the award that it is about. What lies in a blob was `fetched` before.
-pub(super) fn check(
+pub(crate) fn check(
     result: &Signed<JobResult>,
     fetched: Option<Vec<u8>>,
     award: &Signed<Award>,
@@ -134,9 +134,16 @@ fn fits(
         (Product::Shard { answers }, Work::Shard { requests }) => {
             let asked = answers.iter().zip(requests);
             let mut too_long = asked.map(|(a, r)| a.tokens.len() > r.max_tokens as usize);
-            match answers.len() == requests.len() && !too_long.any(|too_long| too_long) {
-                true => Ok(()),
-                false => Err("the texts are not as many as the requests, or too long"),
+            if answers.len() != requests.len() || too_long.any(|too_long| too_long) {
+                return Err("the texts are not as many as the requests, or too long");
+            }
+            // Such a text is no whole one, and would be checked as far as it goes.
+            let mut stopped = answers
+                .iter()
+                .map(|answer| answer.ended == EndReason::Cancelled);
+            match ended != EndReason::Cancelled && stopped.any(|stopped| stopped) {
+                false => Ok(()),
+                true => Err("a text says that it was stopped, and nobody stopped it"),
             }
         }
         (Product::Verify { verdicts }, Work::Verify { checks, .. }) => {
