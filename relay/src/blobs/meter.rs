@@ -14,8 +14,7 @@ const MAX_ADDRESSES: usize = 65_536;
 /// What even the smallest upload counts, in bytes: a file costs more than what is in it.
 const LEAST: u64 = 16 * 1024;
 
-/// Counts what addresses send, hour by hour. This machine's own is not counted: a proxy may stand there, which knows
-/// better who sends.
+/// Counts what addresses send, hour by hour.
 #[derive(Debug)]
 pub struct Meter {
     most: u64,
@@ -40,7 +39,7 @@ impl Meter {
     /// Whether `address` may send so many bytes more; they are counted if so.
     pub fn may(&self, address: IpAddr, bytes: u64, now: Timestamp) -> bool {
         let address = network(address);
-        if address.is_loopback() {
+        if is_own(address) {
             return true;
         }
         // Counts are sound whatever their last user did.
@@ -63,8 +62,13 @@ impl Meter {
     }
 }
 
+/// Whether it is this machine's own, which is not counted: a proxy may stand there, which knows better who sends.
+pub fn is_own(address: IpAddr) -> bool {
+    address.is_loopback()
+}
+
 /// The address, or of one of version 6 its first 64 bits: whoever has one has all that begin with these.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let [a, b, c, d, ..] = address.segments();

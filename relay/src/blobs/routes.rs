@@ -19,8 +19,7 @@ use nostr::{PublicKey, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::ReaderStream;
 
 use super::authorization::{Authorization, Verb};
@@ -29,14 +28,15 @@ use super::meter::Meter;
 use super::range::wanted;
 use super::refusal::Refusal;
 use super::shelf::{Kept, Room, Shelf};
+use super::uploads::{Place, Uploads};
 use crate::http::{Connection, host};
 use crate::options::Options;
 
-/// Uploads at a time. Each holds a file, and some memory while its bytes are hashed.
-const UPLOADS: usize = 64;
+/// How long an upload may take, before its size counts.
+const AT_LEAST: Duration = Duration::from_secs(20);
 
-/// How long a client may send nothing of a blob that it uploads.
-const SENT_WITHIN: Duration = Duration::from_secs(20);
+/// The slowest upload that is put up with, in bytes a second: places are few.
+const SLOWEST: u64 = 32 * 1024;
 
 /// How long the bytes of an upload that is refused are read, for its client to read the reason.
 const DRAINED_WITHIN: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ const CONTENT_LENGTH: HeaderName = HeaderName::from_static("x-content-length");
 pub struct Blobs {
     shelf: Arc<Shelf>,
     meter: Meter,
-    uploads: Semaphore,
+    uploads: Uploads,
     /// What clients call this server, if its operator says it.
     address: Option<String>,
 }
@@ -66,7 +66,7 @@ impl Blobs {
         Arc::new(Self {
             shelf,
             meter: Meter::new(options.blob_limits.hourly_bytes),
-            uploads: Semaphore::new(UPLOADS),
+            uploads: Uploads::default(),
             address: options.address.clone(),
         })
     }
@@ -215,7 +215,7 @@ struct Admitted<'a> {
     said: Option<Digest>,
     bytes: u64,
     room: Room,
-    _one_of_many: SemaphorePermit<'a>,
+    _one_of_many: Place<'a>,
 }
 
 fn admit<'a>(
@@ -229,9 +229,10 @@ fn admit<'a>(
     if connection.place.is_none() {
         return Err(Refusal::Busy);
     }
-    let one_of_many = blobs.uploads.try_acquire().map_err(|_| Refusal::Busy)?;
+    let address = connection.peer.ip();
+    let one_of_many = blobs.uploads.begin(address).ok_or(Refusal::Busy)?;
     let room = blobs.shelf.reserve(authorization.author, bytes)?;
-    match blobs.meter.may(connection.peer.ip(), bytes, clock::now()) {
+    match blobs.meter.may(address, bytes, clock::now()) {
         true => Ok(Admitted {
             authorization,
             said,
@@ -256,11 +257,13 @@ async fn drain(body: Body, most: u64) {
     }
 }
 
-/// Takes in what is sent, which is as much as was said.
+/// Takes in what is sent, which is as much as was said, and not too slowly.
 async fn receive(mut draft: Draft, body: Body, bytes: u64) -> Result<Draft, Refusal> {
     let mut sent = body.into_data_stream();
+    let began = Instant::now();
     loop {
-        match timeout(SENT_WITHIN, sent.next()).await {
+        let earned = Duration::from_secs(draft.bytes() / SLOWEST);
+        match timeout_at(began + AT_LEAST + earned, sent.next()).await {
             Ok(Some(Ok(part))) if draft.bytes() + part.len() as u64 <= bytes => {
                 draft.add(&part).await.map_err(failed)?;
             }
@@ -401,4 +404,33 @@ async fn waiting<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or(Err(Refusal::Disk))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures::stream;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// What becomes of 30 parts of so many bytes, one every ten seconds.
+    async fn received(part: usize) -> Result<u64, Refusal> {
+        let folder = tempfile::tempdir().unwrap();
+        let parts = stream::iter(0..30).then(move |_| async move {
+            sleep(Duration::from_secs(10)).await;
+            Ok::<_, std::io::Error>(vec![0_u8; part])
+        });
+        let draft = Draft::begin(folder.path(), 0).await.unwrap();
+        let received = receive(draft, Body::from_stream(parts), 30 * part as u64).await;
+        received.map(|draft| draft.bytes())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_not_held_by_trickling() {
+        assert_eq!(received(1).await, Err(Refusal::BrokenOff));
+        let fast_enough = 10 * SLOWEST as usize;
+        assert_eq!(received(fast_enough).await, Ok(30 * fast_enough as u64));
+    }
 }

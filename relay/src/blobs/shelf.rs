@@ -4,7 +4,8 @@
 //! Everything that is known of it stands in its name and its times, so that a start finds it all by looking, and there
 //! is nothing beside the files that a crash could leave at odds with them.
 
-use std::collections::HashMap;
+mod index;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,15 +19,12 @@ use nostr::{PublicKey, Timestamp};
 use super::draft::{Draft, Whole};
 use super::refusal::Refusal;
 use crate::options::BlobLimits;
+use index::{Index, LEAST};
+
+pub use index::Kept;
 
 /// Blobs in all; some 200 bytes of memory each.
 const MAX_BLOBS: usize = 262_144;
-
-/// Owners of one blob; who keeps it after these may read it, and not drop it.
-const MAX_OWNERS: usize = 8;
-
-/// What even the smallest blob counts, in bytes.
-const LEAST: u64 = 4 * 1024;
 
 /// Bytes of the disk that are left to others: the events lie on it too.
 const LEFT_FREE: u64 = 512 * 1024 * 1024;
@@ -54,25 +52,6 @@ pub struct Shelf {
     drafts: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Index {
-    blobs: HashMap<Digest, Kept>,
-    /// What each key keeps, and has reserved.
-    owned: HashMap<PublicKey, u64>,
-    /// What all keep, and have reserved.
-    total: u64,
-}
-
-/// What is known of a blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// Its size.
-    pub bytes: u64,
-    /// When it came, or came again.
-    pub uploaded: Timestamp,
-    owners: Vec<PublicKey>,
-}
-
 /// Room for an upload. It is given back when this is dropped.
 #[derive(Debug)]
 pub struct Room {
@@ -83,50 +62,7 @@ pub struct Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.shelf.index().release(&self.owner, self.bytes);
-    }
-}
-
-impl Index {
-    fn charge(&mut self, owner: &PublicKey, bytes: u64) {
-        *self.owned.entry(*owner).or_default() += bytes;
-        self.total += bytes;
-    }
-
-    fn release(&mut self, owner: &PublicKey, bytes: u64) {
-        self.total = self.total.saturating_sub(bytes);
-        if let Some(owned) = self.owned.get_mut(owner) {
-            *owned = owned.saturating_sub(bytes);
-            if *owned == 0 {
-                self.owned.remove(owner);
-            }
-        }
-    }
-
-    /// Notes an owner, if that is new and there is a place for it.
-    fn note(&mut self, hash: Digest, owner: PublicKey, bytes: u64, uploaded: Timestamp) {
-        let kept = self.blobs.entry(hash).or_insert(Kept {
-            bytes,
-            uploaded,
-            owners: vec![],
-        });
-        kept.uploaded = kept.uploaded.max(uploaded);
-        if !kept.owners.contains(&owner) {
-            kept.owners.push(owner);
-            self.charge(&owner, bytes.max(LEAST));
-        }
-    }
-
-    fn forget(&mut self, hash: &Digest, owner: &PublicKey) {
-        let Some(kept) = self.blobs.get_mut(hash) else {
-            return;
-        };
-        let bytes = kept.bytes.max(LEAST);
-        kept.owners.retain(|one| one != owner);
-        if kept.owners.is_empty() {
-            self.blobs.remove(hash);
-        }
-        self.release(owner, bytes);
+        self.shelf.index().unreserve(&self.owner, self.bytes);
     }
 }
 
@@ -211,7 +147,9 @@ impl Shelf {
         }
         let is_full =
             index.total + bytes > self.limits.total_bytes || index.blobs.len() >= MAX_BLOBS;
-        match is_full || free(&self.folder) < bytes.saturating_add(LEFT_FREE) {
+        // What is coming counts as if nothing of it were there yet.
+        let wanted = (bytes + index.coming).saturating_add(LEFT_FREE);
+        match is_full || free(&self.folder) < wanted {
             true => Err(Refusal::Full),
             false => Ok(()),
         }
@@ -225,7 +163,7 @@ impl Shelf {
         let mut index = self.index();
         self.check_in(&index, &owner, bytes)?;
         let bytes = bytes.max(LEAST);
-        index.charge(&owner, bytes);
+        index.reserve(&owner, bytes);
         Ok(Room {
             shelf: self.clone(),
             owner,
@@ -250,25 +188,20 @@ impl Shelf {
         let _alone = self.writing();
         let owner = room.owner;
         let known = self.find(&whole.hash);
-        let owned = known
+        match known
             .as_ref()
-            .is_some_and(|kept| kept.owners.contains(&owner));
-        let may_own = known
-            .as_ref()
-            .is_none_or(|kept| kept.owners.len() < MAX_OWNERS);
-        match known.as_ref().and_then(|kept| kept.owners.first()) {
-            Some(first) => {
+            .and_then(|kept| Some((kept, kept.owners.first()?)))
+        {
+            Some((kept, first)) => {
                 let first = self.path(&whole.hash, first);
                 set_modified(&first, now)?;
-                if !owned && may_own {
+                if !kept.owners.contains(&owner) && kept.may_own(&owner) {
                     fs::hard_link(first, self.path(&whole.hash, &owner))?;
                 }
             }
             None => whole.link(&self.path(&whole.hash, &owner))?,
         }
-        if owned || may_own {
-            self.index().note(whole.hash, owner, whole.bytes, now);
-        }
+        self.index().note(whole.hash, owner, whole.bytes, now);
         // Only now: what is kept is charged in its own name.
         drop(room);
         Ok(known.is_none())
@@ -299,9 +232,14 @@ impl Shelf {
     pub fn drop_of(&self, hash: &Digest, owner: &PublicKey) -> Result<(), Refusal> {
         let _alone = self.writing();
         let kept = self.find(hash).ok_or(Refusal::Unknown)?;
-        if !kept.owners.contains(owner) {
-            return Err(Refusal::Forbidden("this blob is another key's"));
+        match kept.owners.contains(owner) {
+            true => self.remove(hash, owner),
+            false => Err(Refusal::Forbidden("this blob is another key's")),
         }
+    }
+
+    /// Whoever calls this is the only one who writes.
+    fn remove(&self, hash: &Digest, owner: &PublicKey) -> Result<(), Refusal> {
         match fs::remove_file(self.path(hash, owner)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::error!(%error, "a blob cannot be dropped");
@@ -317,15 +255,20 @@ impl Shelf {
     /// Drops what came so long ago that its days are over by `now`, and answers how many these were. This waits for the
     /// disk.
     pub fn sweep(&self, now: Timestamp) -> usize {
-        let blobs = self.index();
-        let due = blobs.blobs.iter();
-        let due = due.filter(|(_, kept)| self.expiration(kept.uploaded) <= now);
-        let due: Vec<_> = due
-            .flat_map(|(hash, kept)| kept.owners.iter().map(|owner| (*hash, *owner)))
-            .collect();
-        drop(blobs);
-        let dropped = due.iter().map(|(hash, owner)| self.drop_of(hash, owner));
-        dropped.filter(Result::is_ok).count()
+        let is_due = |kept: &Kept| self.expiration(kept.uploaded) <= now;
+        let index = self.index();
+        let due = index.blobs.iter().filter(|(_, kept)| is_due(kept));
+        let due: Vec<_> = due.map(|(hash, _)| *hash).collect();
+        drop(index);
+        let dropped = due.iter().map(|hash| {
+            let _alone = self.writing();
+            // It may have come again meanwhile.
+            let kept = self.find(hash).filter(is_due);
+            let owners = kept.map(|kept| kept.owners).unwrap_or_default();
+            let dropped = owners.iter().map(|owner| self.remove(hash, owner));
+            dropped.filter(Result::is_ok).count()
+        });
+        dropped.sum()
     }
 
     /// What a key keeps, newest first.
@@ -381,145 +324,4 @@ fn free(folder: &Path) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use nostr::Keys;
-
-    use super::*;
-
-    const NOW: u64 = 1_800_000_000;
-
-    fn at(secs: u64) -> Timestamp {
-        Timestamp::from_secs(NOW + secs)
-    }
-
-    fn limits() -> BlobLimits {
-        BlobLimits {
-            bytes: 10_000,
-            key_bytes: 24_000,
-            total_bytes: 40_000,
-            days: 1,
-            ..BlobLimits::default()
-        }
-    }
-
-    fn open(folder: &Path) -> Arc<Shelf> {
-        Shelf::open(folder.to_owned(), limits()).unwrap()
-    }
-
-    async fn put(shelf: &Arc<Shelf>, owner: PublicKey, bytes: &[u8], now: Timestamp) -> bool {
-        let room = shelf.reserve(owner, bytes.len() as u64).unwrap();
-        let mut draft = shelf.draft().await.unwrap();
-        draft.add(bytes).await.unwrap();
-        let whole = draft.end().await.unwrap();
-        assert_eq!(whole.hash, Digest::of(bytes));
-        shelf.keep(&whole, room, now).unwrap()
-    }
-
-    fn keys() -> [PublicKey; 2] {
-        [(); 2].map(|()| Keys::generate().public_key())
-    }
-
-    fn files(folder: &Path) -> usize {
-        let parts = fs::read_dir(folder).unwrap();
-        parts
-            .map(|part| fs::read_dir(part.unwrap().path()).unwrap().count())
-            .sum()
-    }
-
-    #[tokio::test]
-    async fn what_is_kept_is_there_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let [ada, bob] = keys();
-        let hash = Digest::of(b"bytes");
-        let before = {
-            let shelf = open(folder.path());
-            assert!(put(&shelf, ada, b"bytes", at(0)).await);
-            assert!(!put(&shelf, bob, b"bytes", at(5)).await);
-            let _half_done = std::mem::ManuallyDrop::new(shelf.draft().await.unwrap());
-            assert_eq!(files(folder.path()), 3);
-            shelf.find(&hash).unwrap()
-        };
-        let shelf = open(folder.path());
-        assert_eq!(files(folder.path()), 2, "the draft is gone");
-        let after = shelf.find(&hash).unwrap();
-        assert_eq!((after.bytes, after.uploaded), (5, at(5)));
-        assert_eq!(before.uploaded, after.uploaded);
-        assert_eq!(shelf.index().owned.len(), 2);
-        assert_eq!(shelf.index().total, 2 * LEAST);
-    }
-
-    #[tokio::test]
-    async fn a_blob_lives_as_long_as_one_owner_keeps_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let shelf = open(folder.path());
-        let [ada, bob] = keys();
-        let hash = Digest::of(b"bytes");
-        put(&shelf, ada, b"bytes", at(0)).await;
-        put(&shelf, ada, b"bytes", at(1)).await;
-        put(&shelf, bob, b"bytes", at(2)).await;
-        assert_eq!(shelf.list(&ada), shelf.list(&bob));
-        shelf.drop_of(&hash, &ada).unwrap();
-        let forbidden = Refusal::Forbidden("this blob is another key's");
-        assert_eq!(shelf.drop_of(&hash, &ada), Err(forbidden));
-        let (file, _) = shelf.read(&hash).unwrap();
-        assert_eq!(io::read_to_string(file).unwrap(), "bytes");
-        shelf.drop_of(&hash, &bob).unwrap();
-        assert_eq!(shelf.drop_of(&hash, &bob), Err(Refusal::Unknown));
-        assert_eq!(files(folder.path()), 0);
-        assert_eq!(shelf.index().total, 0);
-    }
-
-    #[tokio::test]
-    async fn days_run_from_the_last_upload() {
-        let folder = tempfile::tempdir().unwrap();
-        let shelf = open(folder.path());
-        let [ada, bob] = keys();
-        put(&shelf, ada, b"one", at(0)).await;
-        put(&shelf, ada, b"other", at(0)).await;
-        put(&shelf, bob, b"other", at(100)).await;
-        let day = 24 * 3_600;
-        assert_eq!(shelf.sweep(at(day - 1)), 0);
-        assert_eq!(shelf.sweep(at(day)), 1);
-        assert_eq!(shelf.find(&Digest::of(b"one")), None);
-        assert_eq!(shelf.sweep(at(day + 100)), 2, "both its owners'");
-        assert_eq!(shelf.index().total, 0);
-    }
-
-    #[tokio::test]
-    async fn quotas_count_what_is_kept_and_what_is_coming() {
-        let folder = tempfile::tempdir().unwrap();
-        let shelf = open(folder.path());
-        let [ada, bob] = keys();
-        let refused = |owner, bytes| shelf.check(&owner, bytes).unwrap_err();
-        assert_eq!(refused(ada, 10_001), Refusal::TooLarge(10_000));
-        put(&shelf, ada, &[1; 10_000], at(0)).await;
-        let room = shelf.reserve(ada, 10_000).unwrap();
-        assert_eq!(
-            refused(ada, 1),
-            Refusal::KeyFull(20_000),
-            "one counts 4,096"
-        );
-        drop(room);
-        put(&shelf, ada, &[2; 10_000], at(0)).await;
-        put(&shelf, bob, &[3; 10_000], at(0)).await;
-        assert_eq!(refused(bob, 10_001), Refusal::TooLarge(10_000));
-        let room = shelf.reserve(bob, 10_000).unwrap();
-        let [other, _] = keys();
-        assert_eq!(refused(other, 1), Refusal::Full);
-        drop(room);
-        shelf.check(&other, 1).unwrap();
-    }
-
-    #[test]
-    fn names_that_are_none_are_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(open(folder.path()));
-        fs::write(folder.path().join("00/notes.txt"), "mine").unwrap();
-        let shelf = open(folder.path());
-        assert!(shelf.index().blobs.is_empty());
-        assert_eq!(shelf.sweep(Timestamp::max()), 0);
-        assert!(folder.path().join("00/notes.txt").exists());
-    }
-}
+mod tests;
