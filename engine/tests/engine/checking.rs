@@ -139,6 +139,9 @@ fn eight_bits_are_a_little_far_and_other_weights_very_far() {
     assert!(figures.chunks.iter().any(different), "{figures:?}");
 }
 
+/// Makes an answer wrong; it is told the model's end token.
+type Spoil = fn(&mut CheckText, u32);
+
 /// Whatever is wrong in itself, with a name for each.
 #[test]
 fn what_is_certainly_wrong_is_found() {
@@ -152,7 +155,7 @@ fn what_is_certainly_wrong_is_found() {
     assert_eq!(honest.answer.tokens.len(), 20);
     assert_eq!(honest.answer.ended, EndReason::Length);
     let end = end_token();
-    let cases: [(Fault, fn(&mut CheckText, u32)); 12] = [
+    let cases: [(Fault, Spoil); 12] = [
         (Fault::UnknownToken, |c, _| c.answer.tokens[3] = 999_999),
         (Fault::TooLong, |c, _| c.max_tokens = 19),
         (Fault::GoesOnAfterEnd, |c, end| c.answer.tokens[3] = end),
@@ -248,6 +251,6 @@ fn a_scripted_engine_proves_and_checks() {
     assert!(figures.margins.iter().all(|margin| *margin == 10.0));
     engine.set_fault(infernet_engine::Fault::None);
     let figures = check(&engine, &wrong);
-    assert!(figures.margins.iter().any(|margin| *margin == 10.0));
+    assert!(figures.margins.contains(&10.0));
     assert!(figures.chunks[0].exponents > 60);
 }
