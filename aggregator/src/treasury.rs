@@ -80,6 +80,9 @@ pub enum Error {
         /// The most that routing might cost.
         max_fee: Msat,
     },
+    /// Wait until it is done.
+    #[error("another refund is on its way; ask again when it is done")]
+    Refunding,
     /// See to the disk.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
@@ -106,6 +109,7 @@ struct Shared {
     decided: Notify,
     /// Providers who do not answer are asked more and more rarely.
     patience: Mutex<HashMap<PublicKey, Patience>>,
+    refunding: refunds::Payees,
 }
 
 impl fmt::Debug for Treasury {
@@ -138,6 +142,7 @@ impl Treasury {
                 holding: tokio::sync::Mutex::new(()),
                 decided: Notify::new(),
                 patience: Mutex::default(),
+                refunding: refunds::Payees::default(),
             }),
         })
     }
@@ -187,6 +192,14 @@ impl Treasury {
         };
         self.shared.ledger.post(&work, self.now()).await?;
         Ok(())
+    }
+
+    /// Whether a provider's work was accepted, and is owed, or was rejected.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`].
+    pub async fn is_answered(&self, award: &EventId) -> Result<bool, Error> {
+        Ok(self.shared.ledger.is_answered(award).await?)
     }
 
     /// Closes the ledger, after what is being written.

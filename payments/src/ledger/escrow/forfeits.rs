@@ -51,6 +51,24 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Whether a provider's work was accepted, and is owed, or was rejected.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub async fn is_answered(&self, award: &EventId) -> Result<bool, Error> {
+        let award = award.as_bytes().to_vec();
+        let is_answered = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT 1 FROM rejections WHERE award = ?1)
+                   OR EXISTS (SELECT 1 FROM entries WHERE reference = ?1 AND leg = 'charged') AS "is!: bool""#,
+            award
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(is_answered)
+    }
+}
+
 async fn note(
     change: &mut Transaction<'static, Sqlite>,
     provider: &PublicKey,
