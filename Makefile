@@ -22,7 +22,7 @@ build: fetch ## Build everything
 	@scripts/build
 
 .PHONY: demo
-demo: build ## Watch the market do two jobs on a real model (PROMPT="…")
+demo: build ## Watch the market do two jobs and a batch on a real model (PROMPT="…")
 	@scripts/demo
 
 .PHONY: market
@@ -34,7 +34,7 @@ test: fetch ## Run all tests
 	@scripts/test
 
 .PHONY: faults
-faults: fetch ## Kill every process at every point of a paid job (10 minutes)
+faults: fetch ## Kill every process at every point of a paid job and a batch (10 minutes)
 	@scripts/faults
 
 .PHONY: lint

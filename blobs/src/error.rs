@@ -10,7 +10,7 @@ use crate::Address;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// There is no server to put it on.
-    #[error("no blob server is configured")]
+    #[error("there is no blob server: name one in your settings (blossom)")]
     NoServer,
     /// It is larger than any blob.
     #[error("the blob has {bytes} bytes and no more than {MAX_BLOB_BYTES} are taken")]
@@ -25,7 +25,9 @@ pub enum Error {
     #[error("no blob server has it: {}", Told(.0))]
     NotHad(Vec<(Address, Failure)>),
     /// None of the servers that were named for it may be asked.
-    #[error("its servers are asked by https alone, and none has it")]
+    #[error(
+        "its servers are http, and strangers' are asked by https alone; name them in your settings (blossom) if you trust them"
+    )]
     NotAsked,
 }
 

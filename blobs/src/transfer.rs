@@ -30,6 +30,10 @@ const SLOWEST: u64 = 64 * 1024;
 const MAX_REASON_CHARS: usize = 200;
 
 /// Talks HTTP; follows nobody elsewhere, for where that leads was not looked at.
+#[expect(
+    clippy::expect_used,
+    reason = "nothing of it depends on the machine, and any other client would follow"
+)]
 pub fn http() -> Client {
     // rustls asks for one provider for the whole process; somebody else's choice is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -45,7 +49,7 @@ pub fn http() -> Client {
         .connect_timeout(CONNECTED_WITHIN)
         .read_timeout(SILENT_FOR)
         .build()
-        .unwrap_or_default()
+        .expect("its settings are right on every machine")
 }
 
 /// Puts a blob on a server.
