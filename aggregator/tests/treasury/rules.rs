@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use infernet_aggregator::treasury::{Error, HoldStanding, LONGEST_HOLD, Treasury};
 use infernet_payments::rail::{Direction, PaymentRail, State};
-use infernet_payments::test_rail::Fault;
+use infernet_payments::test_rail::{Fault, Routing};
 use infernet_protocol::batch::BlobKey;
 use infernet_protocol::money::Msat;
 
@@ -85,6 +85,36 @@ async fn what_is_left_is_paid_back_once_or_makes_the_next_hold_smaller() {
     }
     assert_eq!(house.buyers[0].balance().await, FUNDS.0 - 60_000);
     assert_eq!(treasury.credit(&buyer).await.unwrap(), Msat::ZERO);
+}
+
+#[tokio::test]
+async fn nobody_is_paid_back_in_crumbs_or_twice_at_a_time() {
+    let (house, treasury) = held(100_000).await;
+    let work = house.work(0, 1, 10_000, ALL);
+    let paid = treasury.claim(&order(0), 0, &bill(vec![work], 0)).await;
+    paid.unwrap();
+    house.pass(&treasury, 1).await;
+    let buyer = house.buyers[0].key;
+    let crumb = house.wish(0, 9_999).await;
+    let refused = treasury.refund(&buyer, &order(0), crumb.as_str()).await;
+    assert!(matches!(refused, Err(Error::Invoice(_))), "{refused:?}");
+    // Routing eats no more than three satoshis of one who was charged next to nothing.
+    house.network.set_routing(Routing {
+        base: Msat(1_000),
+        parts_per_million: 0,
+    });
+    let mut paid = 0;
+    for _ in 0..8 {
+        let wish = house.wish(0, 10_000).await;
+        match treasury.refund(&buyer, &order(0), wish.as_str()).await {
+            Ok(()) => paid += 1,
+            Err(error) => assert!(matches!(error, Error::TooFar { .. }), "{error}"),
+        }
+    }
+    assert_eq!(paid, 3);
+    assert_eq!(house.network.routed(), Msat(3_000));
+    let credit = treasury.credit(&buyer).await.unwrap();
+    assert_eq!(credit, Msat(60_000));
 }
 
 #[tokio::test]
