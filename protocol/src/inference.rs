@@ -65,6 +65,13 @@ pub enum Dtype {
     Scripted,
 }
 
+impl Dtype {
+    /// Whether weights are packed into so few bits that answers are not the model's own.
+    pub const fn is_quantised(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int4)
+    }
+}
+
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

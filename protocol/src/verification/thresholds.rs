@@ -124,12 +124,51 @@ impl Thresholds {
             activations.mantissa_median,
             self.least_cosine,
         ]);
-        if !all.all(|bound| bound.is_finite() && bound >= 0.0) {
-            return Err(Refusal::Invalid("a threshold is not a number of 0 or more"));
+        if !all.all(|bound| (0.0..=MOST).contains(&bound)) {
+            return Err(Refusal::Invalid(
+                "a threshold is not a number from 0 to 1,000,000",
+            ));
         }
-        match self.sampled.pooled > 0.0 && self.greedy.pooled > 0.0 {
-            true => Ok(()),
-            false => Err(Refusal::Invalid("the pooled threshold is 0")),
+        for margins in [self.sampled, self.greedy] {
+            if margins.pooled < LEAST_POOLED {
+                return Err(Refusal::Invalid("a pooled threshold is under a millionth"));
+            }
+            // Below it, a rounded end would be a certain fault.
+            if margins.clip < LEAST_CLIP {
+                return Err(Refusal::Invalid("a clip is under 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Within these, no sum of figures is too large to be written down.
+const MOST: f64 = 1_000_000.0;
+const LEAST_POOLED: f64 = 0.000_001;
+
+/// The least clip, in logits: no single token that rounding made counts so much.
+const LEAST_CLIP: f64 = 1.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_something_checked_cannot_make_the_figures_absurd() {
+        assert!(Thresholds::WIDE.validate().is_ok());
+        assert!(Thresholds::QUANTISED.validate().is_ok());
+        let spoilt: [fn(&mut Thresholds); 6] = [
+            |t| t.sampled.clip = 0.0,
+            |t| t.greedy.clip = 0.9,
+            |t| t.sampled.clip = 1e300,
+            |t| t.greedy.pooled = 1e-300,
+            |t| t.activations.exponents = f64::NAN,
+            |t| t.least_cosine = -1.0,
+        ];
+        for spoil in spoilt {
+            let mut thresholds = Thresholds::WIDE;
+            spoil(&mut thresholds);
+            assert!(thresholds.validate().is_err(), "{thresholds:?}");
         }
     }
 }
