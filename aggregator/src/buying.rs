@@ -11,6 +11,8 @@ use nostr::EventId;
 
 use crate::Bought;
 use crate::dispatch::Seat;
+use crate::late::{self, Terms};
+use crate::store::Store;
 
 /// What is bought, for whom, and under which conditions.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub struct Purchase {
     pub buyer: nostr::PublicKey,
     /// The group.
     pub group: u32,
+    /// The shard.
+    pub shard: u32,
     /// The work: a shard of texts, or texts to embed.
     pub work: Work,
     /// Whether the result is to carry proofs.
@@ -48,19 +52,30 @@ pub enum Failure {
     Stopped,
 }
 
-/// Buys a shard at this seat. Dropping the future stops the provider.
+/// Buys a shard at this seat; the award is written down in the store. Dropping the future stops the provider.
 ///
 /// # Errors
 /// Why nothing came.
-pub async fn buy(client: &Client, seat: &Seat, purchase: Purchase) -> Result<Bought, Failure> {
+pub async fn buy(
+    client: &Client,
+    store: &Store,
+    seat: &Seat,
+    purchase: Purchase,
+) -> Result<Bought, Failure> {
     let offer = &seat.offer;
     let (mut is_declined, mut is_failed) = (false, false);
     let request = request(seat, &purchase);
+    let terms = Terms {
+        shard: Some((purchase.order, purchase.group, purchase.shard)),
+        is_paid: !offer.is_free,
+        within: purchase.within,
+    };
     let mut answer = client
         .submit(request)
         .await
         .map_err(|error| refused(&error))?;
     while let Some(step) = answer.step().await {
+        late::note(store.pool(), &step, &terms).await;
         match step {
             Step::Declined { .. } => is_declined = true,
             Step::Failed { blame, .. } => {
@@ -77,7 +92,8 @@ pub async fn buy(client: &Client, seat: &Seat, purchase: Purchase) -> Result<Bou
         }
         Err(error) => return Err(Failure::Failed(error.to_string())),
     };
-    if summary.ended == EndReason::Failed {
+    // We stop nobody whose work we then wait for.
+    if matches!(summary.ended, EndReason::Failed | EndReason::Cancelled) {
         return Err(Failure::Failed("the provider failed".into()));
     }
     let product = product(&summary);

@@ -14,4 +14,5 @@ mod work;
 
 pub(crate) use handle::{Handle, drive, recover, standing_of};
 pub use machine::{Cancelled, Effect, Input, Machine, State, Terms};
+pub(crate) use results::{Purchased, judge};
 pub(crate) use settling::look;

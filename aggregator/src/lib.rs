@@ -13,8 +13,9 @@
 //!
 //! # What survives a crash
 //! How far a group is, which shards have ended and what came of them is written down
-//! before it counts. At the next start every open group goes on where it was; only
-//! shards that were at a provider are bought again.
+//! before it counts. At the next start every open group goes on where it was. What is at
+//! a provider is waited for a moment, and bought again if it does not come; a result
+//! that comes later is judged and paid all the same (`late`).
 //!
 //! **Invariant:** prompts and answers are in the group's folder alone, which its owner
 //! alone can read, and in no log. The folder goes when the group is over.
@@ -28,6 +29,7 @@ pub mod dispatch;
 pub mod group;
 pub mod home;
 mod house;
+mod late;
 mod money;
 mod open;
 pub mod options;

@@ -199,6 +199,14 @@ impl Money {
         }
     }
 
+    /// Whether a provider's work was accepted, and is owed, or was rejected.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`].
+    pub async fn is_answered(&self, award: &EventId) -> Result<bool, Error> {
+        self.treasury.is_answered(award).await
+    }
+
     /// What is left of a buyer's money.
     pub async fn credit(&self, buyer: &PublicKey) -> Msat {
         self.treasury.credit(buyer).await.unwrap_or_default()

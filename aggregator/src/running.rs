@@ -23,7 +23,7 @@ use crate::outcomes::Folder;
 use crate::ranks::Ranks;
 use crate::socket::{self, Socket};
 use crate::store::{self, Store};
-use crate::{Home, Options, announcing, group, home, options, treasury};
+use crate::{Home, Options, announcing, group, home, late, options, treasury};
 
 /// How often what can be closed, published again or removed is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -180,6 +180,7 @@ async fn open(
             () = socket.serve(&house) => {}
             () = sweep(&house) => {}
             () = learn(&house, found) => {}
+            () = late::follow(&house) => {}
             () = ranks.run(&house.client) => {}
             () = house.money.follow(&house) => {}
             () = house.money.run(house.closing.clone()) => {}

@@ -7,6 +7,7 @@ mod dealings;
 mod groups;
 mod orders;
 mod outbox;
+mod placed;
 mod shards;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ use sqlx::{Row, SqlitePool};
 pub use dealings::{Ban, Dealing, Dealings};
 pub use groups::{Advance, GroupRow};
 pub use orders::{OrderRow, Taken};
+pub use placed::{Placed, place};
 pub use shards::ShardRow;
 
 /// Why the store does not do what was asked.

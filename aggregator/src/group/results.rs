@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use infernet_client::Found;
 use infernet_node::clock;
 use infernet_protocol::event::{
     Attestation, BatchShare, CheckedResult, Experience, Measured, Promise, V1,
 };
 use infernet_protocol::money::Msat;
+use infernet_protocol::verification::Secret;
 use nostr::EventId;
 use tokio::time::Instant;
 
@@ -27,7 +29,7 @@ const TIMED_TOKENS: u64 = 64;
 
 /// What was made of a result that is handed over.
 #[derive(Debug, Clone)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// Its award.
     pub award: EventId,
     /// What the check made of it.
@@ -38,7 +40,7 @@ pub(super) struct Verdict {
 
 /// How a purchase went, as we saw it.
 #[derive(Debug, Clone)]
-pub(super) struct Purchased {
+pub(crate) struct Purchased {
     /// What the provider is called.
     pub name: String,
     /// What it promised.
@@ -47,13 +49,37 @@ pub(super) struct Purchased {
     pub took: Duration,
     /// By when a judgement is needed.
     pub until: Instant,
+    /// Whether nobody waited for it: it is paid at our loss, and rated only if it is no
+    /// honest work.
+    pub is_late: bool,
+}
+
+impl Purchased {
+    /// How a purchase went whose result was found on the relays.
+    pub fn found(found: &Found, until: Instant) -> Self {
+        Self {
+            name: found.name.clone(),
+            promise: found.promise,
+            took: Duration::from_millis(found.evidence.result.timing.total_ms),
+            until,
+            is_late: false,
+        }
+    }
+
+    /// The same, where nobody waited for it.
+    pub fn late(found: &Found, until: Instant) -> Self {
+        Self {
+            is_late: true,
+            ..Self::found(found, until)
+        }
+    }
 }
 
 /// Judges a result, and sees to all that follows; nothing if it was rejected.
 ///
 /// # Errors
 /// A store that refuses.
-pub(super) async fn judge(
+pub(crate) async fn judge(
     house: &Arc<House>,
     order: &Open,
     bought: &Bought,
@@ -62,7 +88,12 @@ pub(super) async fn judge(
     let policy = Policy {
         checking: order.quote.checking,
         checkers: order.quote.checkers,
-        secret: order.secret,
+        // An order's secret is public once it is closed: by then somebody may have made
+        // the result that it does not choose.
+        secret: match purchased.is_late {
+            true => Secret::from_bytes(rand::random()),
+            false => order.secret,
+        },
         until: (purchased.until - MARGIN).into_std(),
         most: share(bought.cost, order.quote.checking_ppm),
     };
@@ -86,6 +117,14 @@ pub(super) async fn judge(
             return Ok(None);
         }
     };
+    let verdict = Verdict {
+        award: bought.award.id(),
+        checked,
+        check,
+    };
+    if purchased.is_late {
+        return Ok(Some(verdict));
+    }
     // What is not known is not rated.
     if checked != Checked::Inconclusive {
         attest(house, order, bought, purchased, &judged).await?;
@@ -96,11 +135,7 @@ pub(super) async fn judge(
         cost: bought.cost,
     };
     house.dealt(provider, name, dealing).await;
-    Ok(Some(Verdict {
-        award: bought.award.id(),
-        checked,
-        check,
-    }))
+    Ok(Some(verdict))
 }
 
 fn check(bought: &Bought, judged: &Judged) -> CheckOf {

@@ -8,12 +8,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use infernet_client::{Brought, Found};
 use infernet_node::clock;
 use infernet_protocol::batch::{LineOutcome, Lines};
 use infernet_protocol::bounds::MAX_GROUP_RESULTS;
 use nostr::PublicKey;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Gauge;
@@ -22,10 +23,11 @@ use crate::Bought;
 use crate::buying::{self, Failure, Purchase};
 use crate::dispatch::{Need, Seat};
 use crate::house::House;
+use crate::late;
 use crate::open::Open;
 use crate::outcomes::{Folder, Outcomes, of_product, tokens};
 use crate::shards::{self, Measure, weight};
-use crate::store::{self, Dealing, ShardRow};
+use crate::store::{self, Dealing, Placed, ShardRow};
 use crate::tally::{Done, Ended};
 
 /// Purchases of one shard that may come to nothing.
@@ -40,6 +42,16 @@ const PATIENCE: u32 = 20;
 /// What a purchase has at least, whatever is expected: a provider says every few
 /// seconds that it is alive, and falls silent long before this.
 const LEAST_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a shard that was at a provider when an earlier process died is waited for
+/// before another is asked too, ...
+const PRECEDENCE: Duration = Duration::from_secs(10);
+
+/// ... and in all. What comes later is paid at our loss ([`late`]).
+const TAKEN_UP_FOR: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether it has come.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The work on one group.
 #[derive(Clone)]
@@ -82,6 +94,29 @@ impl Work {
 
     fn store(&self) -> &store::Store {
         &self.house.store
+    }
+
+    /// What a purchase that brought something came to.
+    async fn judged(&self, bought: Bought, purchased: &Purchased) -> Bid {
+        match results::judge(&self.house, &self.order, &bought, purchased).await {
+            Ok(Some(verdict)) => Bid::Good(Box::new(bought), verdict),
+            Ok(None) => Bid::Rejected,
+            Err(error) => Bid::Broken(error),
+        }
+    }
+
+    /// Waits for what a provider brings for an award; none if that is nothing.
+    async fn found(&self, placed: &Placed) -> Option<Found> {
+        let mut ticks = interval(LOOK_EVERY);
+        loop {
+            ticks.tick().await;
+            match self.house.client.brought(placed.award).await {
+                Ok(Some(Brought::Work(found))) => return Some(*found),
+                Ok(Some(Brought::Nothing | Brought::Bad(_))) => return None,
+                // The relays may have it in a moment.
+                Ok(None) | Err(_) => {}
+            }
+        }
     }
 
     /// Sees to one shard; answers the shard of its lines that are tried again.
@@ -128,6 +163,11 @@ impl Shard {
         let mut bids: FuturesUnordered<BoxFuture<'static, Bid>> = FuturesUnordered::new();
         // When another provider is asked beside those who have it.
         let mut again_at = Instant::now();
+        for placed in self.placed().await? {
+            self.avoid.insert(placed.provider);
+            again_at = Instant::now() + PRECEDENCE;
+            bids.push(self.take_up(placed));
+        }
         let (winding_up, abandoned) = (self.work.winding_up.clone(), self.work.abandoned.clone());
         let (floor, patience) = (
             self.work.house.floor.clone(),
@@ -204,6 +244,7 @@ impl Shard {
             order: work.order.id,
             buyer: work.order.buyer,
             group: work.group,
+            shard: self.row.number,
             work: shards::work(work.order.quote.task, &work.lines, &numbers),
             prove: work.order.proves(),
             checkers: work.order.quote.checkers,
@@ -214,7 +255,7 @@ impl Shard {
         Box::pin(async move {
             let provider = seat.offer.provider;
             let at_work = work.gauge.begins(lines);
-            let bought = buying::buy(&work.house.client, &seat, purchase).await;
+            let bought = buying::buy(&work.house.client, work.store(), &seat, purchase).await;
             drop(at_work);
             match &bought {
                 Ok(_) => seat.done(weight),
@@ -231,20 +272,55 @@ impl Shard {
                 promise: seat.offer.model.promise,
                 took: seat.began().elapsed(),
                 until: work.until,
+                is_late: false,
             };
             // The place is free while what came of it is checked.
             drop(seat);
             match bought {
-                Ok(bought) => {
-                    let judged = results::judge(&work.house, &work.order, &bought, &purchased);
-                    match judged.await {
-                        Ok(Some(verdict)) => Bid::Good(Box::new(bought), verdict),
-                        Ok(None) => Bid::Rejected,
-                        Err(error) => Bid::Broken(error),
-                    }
-                }
+                Ok(bought) => work.judged(bought, &purchased).await,
                 Err(failure) => Bid::Nothing(provider, failure),
             }
+        })
+    }
+
+    /// What an earlier process has placed for it.
+    async fn placed(&self) -> Result<Vec<Placed>, store::Error> {
+        let (order, group) = (&self.work.order.id, self.work.group);
+        let mut placed = self
+            .work
+            .store()
+            .placed(order, group, self.row.number)
+            .await?;
+        placed.retain(|placed| placed.until > clock::now());
+        let mut open = vec![];
+        for placed in placed {
+            let answered = self.work.house.money.is_answered(&placed.award).await;
+            // It was rejected before.
+            if !answered.unwrap_or(false) {
+                open.push(placed);
+            }
+        }
+        Ok(open)
+    }
+
+    /// Waits a while for what an earlier process has bought.
+    fn take_up(&self, placed: Placed) -> BoxFuture<'static, Bid> {
+        let work = self.work.clone();
+        let lines = self.row.lines.len() as u64;
+        Box::pin(async move {
+            let at_work = work.gauge.begins(lines);
+            let found = timeout(TAKEN_UP_FOR, work.found(&placed)).await;
+            drop(at_work);
+            let provider = placed.provider;
+            let came_to = |why: &str| Bid::Nothing(provider, Failure::Declined(why.into()));
+            let found = match found {
+                Ok(Some(found)) => found,
+                Ok(None) => return came_to("nothing good came of it"),
+                Err(_) => return came_to("it did not come in time"),
+            };
+            let purchased = Purchased::found(&found, work.until);
+            let bought = late::bought(&work.order, work.group, found);
+            work.judged(bought, &purchased).await
         })
     }
 
