@@ -7,6 +7,7 @@ use infernet_protocol::event::{
 use infernet_protocol::inference::{Dtype, EndReason, ModelId};
 use infernet_protocol::kinds;
 use infernet_protocol::money::Msat;
+use infernet_protocol::verification::{Figures, Thresholds};
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey};
 use tokio::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ const MAX_THRESHOLDS: usize = 64;
 
 impl Client {
     /// What work of a model in a number format is judged by: the newest word of the first of these authors who has
-    /// one, else the newest of anybody.
+    /// one. Nobody else is asked: who sells the work could publish what lets it pass.
     ///
     /// # Errors
     /// Relays that cannot be reached.
@@ -32,8 +33,12 @@ impl Client {
         dtype: Dtype,
         trusted: &[PublicKey],
     ) -> Result<Option<Signed<ModelThresholds>>, Error> {
+        if trusted.is_empty() {
+            return Ok(None);
+        }
         let filter = Filter::new()
             .kind(Kind::from(kinds::THRESHOLDS))
+            .authors(trusted.iter().copied())
             .identifier(ModelThresholds::id_of(model, dtype))
             .limit(MAX_THRESHOLDS);
         let events = self.fetch(vec![filter]).await?;
@@ -41,10 +46,9 @@ impl Client {
         let about = |said: &Signed<ModelThresholds>| said.model == *model && said.dtype == dtype;
         let all = events.into_iter().filter_map(read).filter(about);
         let rank = |author: PublicKey| trusted.iter().position(|trusted| *trusted == author);
-        Ok(all.min_by_key(|said| {
-            let unknown = rank(said.author()).unwrap_or(usize::MAX);
-            (unknown, std::cmp::Reverse(said.created_at()))
-        }))
+        let ranked = all.filter_map(|said| Some((rank(said.author())?, said)));
+        let first = ranked.min_by_key(|(rank, said)| (*rank, std::cmp::Reverse(said.created_at())));
+        Ok(first.map(|(_, said)| said))
     }
 
     /// Publishes an event that somebody has signed, on some relay at least.
@@ -72,6 +76,14 @@ impl Client {
         self.publish(&event).await?;
         Ok(event.id)
     }
+}
+
+/// Whether a verdict's judgement follows from its figures by these thresholds, and the figures can belong together.
+/// Of a checker that did not look they may not.
+pub fn follows(verdict: &Verdict, thresholds: &Thresholds) -> bool {
+    Figures::of(verdict).is_ok_and(|figures| {
+        figures.hold_together(thresholds) && figures.judge(thresholds) == verdict.judgement
+    })
 }
 
 /// What it takes to check a job of this buyer's: its last attempt that has a result.
@@ -139,4 +151,52 @@ pub(crate) fn promised(basis: &Basis, model: &ModelId) -> Promise {
         first_token_ms: 0,
         tokens_per_s: 0.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use infernet_protocol::event::Judgement;
+    use infernet_protocol::verification::{TextFigures, Texts};
+
+    use super::*;
+
+    #[test]
+    fn a_verdict_follows_from_its_figures_or_is_none() {
+        let thresholds = Thresholds::WIDE;
+        let measured = TextFigures {
+            margins: vec![0.01; 64],
+            ..TextFigures::default()
+        };
+        let figures = Figures::Texts(Texts::of(&[measured], &thresholds));
+        let id = EventId::all_zeros();
+        let verdict = Verdict {
+            v: V1,
+            job: id,
+            award: id,
+            result: id,
+            provider: Keys::generate().public_key(),
+            model: ModelId::from_bytes([1; 32]),
+            judgement: Judgement::Accepted,
+            method: figures.method().to_owned(),
+            figures: figures.to_map(),
+            dtype: Dtype::F32,
+            engine: "test 1".into(),
+        };
+        assert!(follows(&verdict, &thresholds));
+        let rejected = Verdict {
+            judgement: Judgement::Rejected,
+            ..verdict.clone()
+        };
+        assert!(!follows(&rejected, &thresholds), "nothing speaks for it");
+        let mut absurd = verdict.clone();
+        absurd.figures.insert("sampled.exact".into(), 65.0);
+        assert!(!follows(&absurd, &thresholds));
+        let other = Verdict {
+            method: "by feeling".into(),
+            ..verdict
+        };
+        assert!(!follows(&other, &thresholds));
+    }
 }

@@ -118,9 +118,15 @@ impl Verify {
             let finished = run(client, &history, request, &mut terminal).await?;
             match finished.outcome {
                 Ok(mut summary) => {
-                    history.close().await;
                     let verdict = summary.verdicts.pop();
-                    return verdict.context("the checker came to no verdict");
+                    match verdict.context("the checker came to no verdict") {
+                        Ok(verdict) if checking::follows(&verdict, &thresholds) => {
+                            history.close().await;
+                            return Ok(verdict);
+                        }
+                        Ok(_) => last = anyhow!("the checker's verdict contradicts its figures"),
+                        Err(error) => last = error,
+                    }
                 }
                 Err(infernet_client::Error::Stopped) => {
                     return Err(infernet_client::Error::Stopped.into());
@@ -154,8 +160,8 @@ impl Verify {
         request
     }
 
-    /// What it is judged by: of the file, else what was published by those who are trusted, else by anybody, else
-    /// what does for any model.
+    /// What it is judged by: of the file, else what was published by those who are trusted, else what does for any
+    /// model.
     async fn thresholds(
         &self,
         place: &Place,
@@ -171,20 +177,12 @@ impl Verify {
         let (model, dtype) = (&evidence.award.model, evidence.result.dtype);
         let trusted = place.trusted()?;
         match client.thresholds(model, dtype, &trusted).await? {
-            Some(said) => {
-                if !trusted.contains(&said.author()) {
-                    eprintln!(
-                        "Judged by thresholds of {}, whom trust in {} does not name.",
-                        npub(&said.author()),
-                        place.settings_file.display()
-                    );
-                }
-                Ok(said.thresholds)
-            }
+            Some(said) => Ok(said.thresholds),
             None => {
                 eprintln!(
-                    "Nobody has published what this model in {dtype} is judged by; judged by wide thresholds, which \
-                     let more pass (infernet-provider calibrate measures better ones)."
+                    "Nobody whom trust in {} names has published what this model in {dtype} is judged by; judged by \
+                     wide thresholds, which let more pass (infernet-provider calibrate measures better ones).",
+                    place.settings_file.display()
                 );
                 Ok(Thresholds::unmeasured(dtype))
             }
@@ -208,7 +206,10 @@ async fn checkers(client: &Client, evidence: &Evidence) -> anyhow::Result<Vec<St
     let providers = client.providers().await?.into_iter().filter(|provider| {
         let announced = &provider.announcement;
         let mut models = announced.models.iter();
-        let checks = models.any(|m| m.task == Task::Verify && m.model == evidence.award.model);
+        // Thresholds are of checkers that compute in f32 or bf16.
+        let checks = models.any(|m| {
+            m.task == Task::Verify && m.model == evidence.award.model && !m.dtype.is_quantised()
+        });
         checks && announced.direct && others(announced.author())
     });
     let keys = providers.map(|provider| npub(&provider.announcement.author()));

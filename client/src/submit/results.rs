@@ -349,6 +349,32 @@ mod tests {
     }
 
     #[test]
+    fn a_text_of_a_shard_that_nobody_stopped_was_not_stopped() {
+        let Work::TextGeneration(asked) = chat() else {
+            unreachable!("it generates");
+        };
+        let shard = Work::Shard {
+            requests: vec![asked.clone(), asked],
+        };
+        let judge = |second, of_the_shard| {
+            let answers = [EndReason::Stop, second].map(|ended| Generated {
+                text: String::new(),
+                tokens: vec![1, 2],
+                input_tokens: 1,
+                ended,
+                error: (ended == EndReason::Failed).then(|| "it does not fit".into()),
+            });
+            let answers = answers.into();
+            fits(&Product::Shard { answers }, &shard, of_the_shard, None).is_ok()
+        };
+        for ended in [EndReason::Stop, EndReason::Length, EndReason::Failed] {
+            assert!(judge(ended, EndReason::Stop), "{ended:?}");
+        }
+        assert!(!judge(EndReason::Cancelled, EndReason::Stop));
+        assert!(judge(EndReason::Cancelled, EndReason::Cancelled));
+    }
+
+    #[test]
     fn vectors_must_be_as_many_as_the_texts_and_whole() {
         let texts = Work::Embedding {
             texts: vec!["a".into(), "b".into()],
