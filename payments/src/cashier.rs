@@ -252,7 +252,7 @@ impl Cashier {
         let mut looks = looks.buffer_unordered(MAX_LOOKS);
         let mut outcome = Ok(());
         while let Some(looked) = looks.next().await {
-            match looked {
+            match passing_over(looked) {
                 Ok(()) => {}
                 Err(Error::Rail(error)) => {
                     tracing::debug!(%error, "the wallet cannot be asked about a payment");
@@ -280,7 +280,7 @@ impl Cashier {
             while let Some(notice) = notices.next().await {
                 match notice {
                     Notice::Gap => gap.notify_one(),
-                    Notice::Changed(_) => self.hear(&notice, now()).await?,
+                    Notice::Changed(_) => passing_over(self.hear(&notice, now()).await)?,
                 }
             }
             Ok(())
@@ -490,6 +490,17 @@ impl Cashier {
         let Some(hash) = hash else { return Ok(intent) };
         let known = self.ledger.intent(intent.direction, &hash).await?;
         Ok(known.unwrap_or(intent))
+    }
+}
+
+/// One payment that the ledger knows otherwise keeps no others waiting: its owner has to look into it.
+fn passing_over(outcome: Result<(), Error>) -> Result<(), Error> {
+    match outcome {
+        Err(Error::Ledger(error @ ledger::Error::Conflict)) => {
+            tracing::error!(%error, "a payment is not booked: compare the books with the wallet");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use infernet_payments::cashier::{Cashier, Error};
-use infernet_payments::ledger::{Account, Caps, Due, Ledger, Posting, Reason, Standing};
+use infernet_payments::ledger::{self, Account, Caps, Due, Ledger, Posting, Reason, Standing};
 use infernet_payments::rail::{self, Direction, Notice, PaymentRail};
 use infernet_payments::test_rail::{Fault, Network, Routing, Wallet};
 use infernet_payments::{Invoice, PaymentHash};
@@ -319,6 +319,31 @@ async fn what_the_wallet_refuses_is_not_under_way() {
     alice.restart();
     assert_eq!(cashier.ledger().open_intents().await.unwrap(), []);
     house.is_even(&cashier).await;
+}
+
+#[tokio::test]
+async fn a_payment_that_the_ledger_knows_otherwise_keeps_no_other_waiting() {
+    let (network, alice, bob) = wallets();
+    let due = top_up(Keys::generate().public_key());
+    let house = House::new(&network, &alice).await;
+    let cashier = house.start().await;
+    let now = network.now();
+    // The wallet has paid it for somebody else, and the ledger says so.
+    let elsewhere = bob.make_invoice(&ask(10_000)).await.unwrap();
+    pay(&alice, &elsewhere).await;
+    cashier.adopt(now).await.unwrap();
+    let again = cashier.pay(&due, &elsewhere, FEE, None, now).await;
+    let again = again.unwrap_err();
+    assert!(
+        matches!(again, Error::Ledger(ledger::Error::Conflict)),
+        "{again}"
+    );
+    let asked = ask(20_000);
+    let asked = cashier.invoice(&due, &asked, Caps::default(), now).await;
+    pay(&bob, &asked.unwrap()).await;
+    cashier.look(now).await.unwrap();
+    let tab = Account::Tab(due.counterparty);
+    assert_eq!(cashier.ledger().balance(&tab).await.unwrap(), -20_000);
 }
 
 #[tokio::test]
