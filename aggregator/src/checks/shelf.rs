@@ -11,7 +11,8 @@ use infernet_protocol::verification::Thresholds;
 use nostr::{Event, Keys};
 
 /// What is known of some models: each file is the content of an event of kind 38502.
-const BUNDLED: [&str; 0] = [];
+/// These are all of `nips/thresholds`.
+const BUNDLED: &[&str] = include!(concat!(env!("OUT_DIR"), "/thresholds.rs"));
 
 /// Why there are no thresholds.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +95,12 @@ impl Shelf {
         known.map_or(Thresholds::unmeasured(dtype), |known| known.thresholds)
     }
 
+    /// Whether work in this format can be judged: eight and four bits only where they
+    /// were measured. What fits any of them lets other models through.
+    pub fn can_judge(&self, model: &ModelId, dtype: Dtype) -> bool {
+        !dtype.is_quantised() || self.of.contains_key(&(*model, dtype))
+    }
+
     /// All of them as events, to be published.
     pub fn events(&self, keys: &Keys) -> Vec<Event> {
         let sign = |thresholds: &ModelThresholds| {
@@ -157,6 +164,8 @@ mod tests {
         let model = thresholds().model;
         assert_eq!(shelf.of(&model, Dtype::Int8), thresholds().thresholds);
         assert_eq!(shelf.of(&model, Dtype::F32), Thresholds::WIDE);
+        let judged = [Dtype::F32, Dtype::Int8, Dtype::Int4].map(|d| shelf.can_judge(&model, d));
+        assert_eq!(judged, [true, true, false]);
         let events = shelf.events(&Keys::generate());
         let read = |event| Signed::<ModelThresholds>::verify(event).unwrap();
         let mut published = events.into_iter().map(read);
