@@ -1,40 +1,16 @@
-//! The folder where an aggregator keeps its key, its store, its work and its
-//! socket: one aggregator at a time.
+//! The folder where an aggregator keeps its key, its store, its work and its socket.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The file that is locked. It stays behind; only the lock on it counts, and
-/// that ends with the process, however it ends.
-const LOCK: &str = "aggregator.lock";
+use infernet_node::home;
+pub use infernet_node::home::{Error, make_folder};
 
-/// The folder, held until this is dropped.
+/// What an aggregator is called in its home.
+pub(crate) const ROLE: &str = "aggregator";
+
+/// The folder, held until this is dropped: it has one aggregator at a time.
 #[derive(Debug)]
-pub struct Home {
-    folder: PathBuf,
-    _lock: File,
-}
-
-/// Why a folder cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Another aggregator has it.
-    #[error(
-        "another aggregator is using {}. Stop it (infernet-aggregator stop), or give this one a --home of its own",
-        .0.display()
-    )]
-    Taken(PathBuf),
-    /// It cannot be made or written.
-    #[error("cannot use {}: {source}", folder.display())]
-    Io {
-        /// The folder.
-        folder: PathBuf,
-        /// What the operating system says.
-        source: io::Error,
-    },
-}
+pub struct Home(home::Home);
 
 impl Home {
     /// Makes `folder`, for its owner alone, if it is not there, and takes it.
@@ -42,26 +18,12 @@ impl Home {
     /// # Errors
     /// When another aggregator has it, or it cannot be written.
     pub fn take(folder: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Io {
-            folder: folder.to_owned(),
+        let home = home::Home::take(ROLE, folder)?;
+        make_folder(&work(folder)).map_err(|source| Error::Io {
+            folder: work(folder),
             source,
-        };
-        make_folder(&work(folder)).map_err(failed)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(folder.join(LOCK))
-            .map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                folder: folder.to_owned(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(Error::Taken(folder.to_owned())),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
-        }
+        })?;
+        Ok(Self(home))
     }
 
     /// Where the secret key lies.
@@ -81,7 +43,7 @@ impl Home {
 
     /// The folder itself.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.0.folder()
     }
 }
 
@@ -104,33 +66,4 @@ pub fn thresholds(folder: &Path) -> PathBuf {
 /// Where the lines and answers of open groups lie.
 pub fn work(folder: &Path) -> PathBuf {
     folder.join("work")
-}
-
-/// Makes a folder, with those above it, for its owner alone.
-///
-/// # Errors
-/// What the operating system says.
-pub fn make_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn a_home_has_one_aggregator_at_a_time() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = parent.path().join("aggregator");
-        let held = Home::take(&folder).unwrap();
-        assert!(matches!(Home::take(&folder), Err(Error::Taken(_))));
-        drop(held);
-        Home::take(&folder).unwrap();
-        let mode = folder.metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
-    }
 }

@@ -67,7 +67,7 @@ pub async fn ban(home: &Path, who: &str, reason: String) -> anyhow::Result<()> {
     }
     match Visitor::connect(&Home::socket(home)).await {
         Ok(mut visitor) => visitor.ban(provider, reason).await?,
-        Err(infernet_aggregator::socket::Error::NotRunning(_)) => {
+        Err(infernet_aggregator::socket::Error::NotRunning { .. }) => {
             store(home)
                 .await?
                 .ban(&provider, &reason, clock::now())
@@ -83,7 +83,7 @@ pub async fn unban(home: &Path, who: &str) -> anyhow::Result<()> {
     let provider = key(who)?;
     let was_banned = match Visitor::connect(&Home::socket(home)).await {
         Ok(mut visitor) => visitor.unban(provider).await?,
-        Err(infernet_aggregator::socket::Error::NotRunning(_)) => {
+        Err(infernet_aggregator::socket::Error::NotRunning { .. }) => {
             store(home).await?.unban(&provider).await?
         }
         Err(error) => return Err(error.into()),

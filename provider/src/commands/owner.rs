@@ -28,7 +28,7 @@ pub async fn status(home: &Path, json: bool) -> anyhow::Result<()> {
 pub async fn models(home: &Path, config: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let mut visitor = match Visitor::connect(&Home::socket(home)).await {
         Ok(visitor) => visitor,
-        Err(Error::NotRunning(_)) => return configured(home, config, json),
+        Err(Error::NotRunning { .. }) => return configured(home, config, json),
         Err(error) => return Err(error.into()),
     };
     let models = visitor.status().await?.models;

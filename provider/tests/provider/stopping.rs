@@ -93,7 +93,7 @@ async fn the_owner_asks_over_the_socket_and_stops_it() {
     visitor.stop(false).await.unwrap();
     provider.has_ended().await;
     let gone = Visitor::connect(&path).await;
-    let Err(error @ SocketError::NotRunning(_)) = gone else {
+    let Err(error @ SocketError::NotRunning { .. }) = gone else {
         panic!("nobody listens any more");
     };
     assert!(
