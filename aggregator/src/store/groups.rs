@@ -224,15 +224,20 @@ impl Store {
         Ok(has_moved)
     }
 
-    /// Groups that ended before this and whose files may go.
+    /// Groups that ended before this, and whose shards and files are still there.
     ///
     /// # Errors
     /// [`Error::Sqlite`], a damaged row.
     pub async fn ended_before(&self, before: Timestamp) -> Result<Vec<(EventId, u32)>, Error> {
-        let rows = sqlx::query("SELECT of_order, number FROM groups WHERE ended_s < ?")
-            .bind(seconds(before))
-            .fetch_all(&self.pool)
-            .await?;
+        // By their shards: those are forgotten, and groups are kept for good.
+        let rows = sqlx::query(
+            "SELECT DISTINCT groups.of_order, groups.number FROM shards
+             JOIN groups ON groups.of_order = shards.of_order AND groups.number = of_group
+             WHERE ended_s < ?",
+        )
+        .bind(seconds(before))
+        .fetch_all(&self.pool)
+        .await?;
         let read = |row: &SqliteRow| Ok((read_id(row, "of_order")?, read_u32(row, "number")?));
         rows.iter().map(read).collect()
     }

@@ -125,6 +125,24 @@ async fn a_group_is_cut_once_and_a_shard_ends_once() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_a_group_is_tidied_away_once() {
+    let (store, _folder, order) = with_order().await;
+    let token = BlobKey::from_bytes([4; 32]);
+    let asked = group(0);
+    let opened = store.open_group(&order, &asked, State::Working, &token, NOW);
+    opened.await.unwrap();
+    store.cut(&order, 0, &[vec![0], vec![1]]).await.unwrap();
+    let later = NOW + 10_u64;
+    assert!(store.ended_before(later).await.unwrap().is_empty());
+    let end = Advance::Cancelled("it was stopped");
+    assert!(store.advance(&order, 0, &end, NOW).await.unwrap());
+    assert!(store.ended_before(NOW).await.unwrap().is_empty());
+    assert_eq!(store.ended_before(later).await.unwrap(), [(order, 0)]);
+    store.forget_shards(&order, 0).await.unwrap();
+    assert!(store.ended_before(later).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn an_event_stays_in_the_outbox_until_a_relay_has_it() {
     let (store, _folder, order) = with_order().await;
     let event = testing::note(&Keys::generate());
