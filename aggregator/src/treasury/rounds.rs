@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use infernet_payments::cashier::Change;
-use infernet_payments::ledger::Reason;
+use infernet_payments::ledger::{self, Reason};
 use infernet_payments::rail::Direction;
 use infernet_payments::{Cashier, cashier};
 use tokio::sync::broadcast;
@@ -52,7 +52,10 @@ impl Treasury {
         };
         for intent in self.shared.ledger.open_intents().await? {
             match cashier.go_on(&intent, self.now()).await {
-                Err(cashier::Error::Ledger(error)) => return Err(error.into()),
+                // What concerns one payment alone keeps no others waiting.
+                Err(cashier::Error::Ledger(error)) if !is_of_one(&error) => {
+                    return Err(error.into());
+                }
                 Err(error) => tracing::info!(%error, "a payment of before came to nothing yet"),
                 Ok(()) => {}
             }
@@ -107,7 +110,7 @@ impl Treasury {
                 false => None,
             };
             match wallet.pursue(&hold, now).await {
-                Err(cashier::Error::Ledger(error)) => Err(error),
+                Err(cashier::Error::Ledger(error)) if !is_of_one(&error) => Err(error),
                 Err(error) => {
                     tracing::debug!(%error, group = hold.due.group, "a hold is pursued again later");
                     Ok(())
@@ -144,4 +147,9 @@ impl Treasury {
             }
         }
     }
+}
+
+/// Whether the ledger is sound, and only knows one payment otherwise.
+const fn is_of_one(error: &ledger::Error) -> bool {
+    matches!(error, ledger::Error::Conflict)
 }
