@@ -137,7 +137,7 @@ impl Asks {
         }
         if own >= u64::from(limits.orders_of_a_buyer) {
             return Ok(Some(format!(
-                "{own} orders of yours are open: wait, or stop one"
+                "{own} orders of yours are open: finish one of them, or wait for its deadline"
             )));
         }
         let is_full = all >= u64::from(limits.orders);
