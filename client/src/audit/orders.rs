@@ -96,7 +96,7 @@ fn groups(record: &OrderRecord, quote: &Quote) -> Found {
     match lines {
         lines if lines > all => wrong(format!("{lines} lines were settled, and {all} ordered")),
         lines if lines == all => proven(format!(
-            "{} groups with all {all} lines were settled, {failed} of them as failed",
+            "all {all} lines were settled, {failed} of them as failed; groups: {}",
             seen.len()
         )),
         lines => not_proven(format!("{lines} of {all} lines were settled")),

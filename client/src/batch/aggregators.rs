@@ -102,6 +102,13 @@ impl Client {
     /// [`Error::NoAggregator`] if there is none, or more than one could be meant.
     pub async fn aggregator(&self, who: Option<&str>) -> Result<Signed<Aggregator>, Error> {
         let mut all = self.aggregators().await?;
+        if all.is_empty() {
+            return Err(Error::NoAggregator(
+                "no aggregator takes batches on these relays: name another with --relay, or run one \
+                 (infernet-aggregator start)"
+                    .into(),
+            ));
+        }
         let there_is = described(&all);
         let key = who.and_then(|who| PublicKey::parse(who).ok());
         all.retain(|announced| match (who, key) {
@@ -114,11 +121,9 @@ impl Client {
             (Some(_), false, _) => Err(Error::NoAggregator(format!(
                 "several aggregators could be meant; say which one with --aggregator: {there_is}"
             ))),
-            (None, _, None) => Err(Error::NoAggregator(
-                "no aggregator takes batches on these relays".into(),
-            )),
-            (None, _, Some(who)) => Err(Error::NoAggregator(format!(
-                "no aggregator {who:?} takes batches on these relays; there is: {there_is}"
+            (None, ..) => Err(Error::NoAggregator(format!(
+                "no aggregator {:?} takes batches on these relays; there is: {there_is}",
+                who.unwrap_or_default()
             ))),
         }
     }

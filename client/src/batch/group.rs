@@ -95,6 +95,8 @@ pub(super) struct Course {
     kept: Kept,
     /// Why it was not paid, as was told last.
     told: Option<String>,
+    /// The invoice that was told to be paid last.
+    named: Option<String>,
     /// A payment that is under way by us.
     paying: Option<JoinHandle<()>>,
     /// Since when the aggregator refuses it.
@@ -107,6 +109,7 @@ impl Course {
             shared,
             kept,
             told: None,
+            named: None,
             paying: None,
             refused_since: None,
         }

@@ -68,13 +68,8 @@ impl Line {
     /// # Errors
     /// What is wrong with it.
     pub fn read(text: &str, model: Option<&str>) -> Result<Self, Flaw> {
-        let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
-            flaw(
-                None,
-                "invalid_json",
-                &format!("not JSON of a request: {}", brief(&error)),
-            )
-        })?;
+        let envelope: Envelope = serde_json::from_str(text)
+            .map_err(|error| flaw(None, "invalid_json", &brief(&error)))?;
         let Some(custom_id) = envelope.custom_id.filter(|id| !id.is_empty()) else {
             return Err(flaw(None, "missing_custom_id", "there is no custom_id"));
         };
@@ -165,7 +160,15 @@ fn flaw(custom_id: Option<String>, code: &'static str, message: &str) -> Flaw {
 
 /// What is wrong with JSON, without quoting it: it may be a prompt.
 fn brief(error: &serde_json::Error) -> String {
-    format!("{:?} error at column {}", error.classify(), error.column()).to_lowercase()
+    use serde_json::error::Category;
+    let column = error.column();
+    match error.classify() {
+        Category::Eof => format!("not whole JSON: the line ends at column {column}"),
+        Category::Syntax | Category::Io => format!("not JSON, from column {column}"),
+        Category::Data => format!(
+            "not a request, from column {column}: an object with the texts custom_id, method and url, and a body"
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ pub(super) enum Raw<'a> {
     TooLong,
 }
 
+/// What some programs put before the first line of a text. It is no part of it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Reads lines. Empty ones are passed over.
 pub(super) struct Reader<R> {
     source: R,
@@ -41,15 +44,20 @@ impl<R: BufRead> Reader<R> {
     /// The next line, and whatever `see` wants to do with all bytes of the file.
     pub fn next(&mut self, mut see: impl FnMut(&[u8])) -> io::Result<Option<Raw<'_>>> {
         loop {
+            let is_first = self.offset == 0;
             let Some(is_too_long) = self.fill(&mut see)? else {
                 return Ok(None);
             };
-            let is_blank = self.buffer.iter().all(u8::is_ascii_whitespace);
+            let skipped = match is_first && self.buffer.starts_with(BYTE_ORDER_MARK) {
+                true => BYTE_ORDER_MARK.len(),
+                false => 0,
+            };
+            let is_blank = self.buffer[skipped..].iter().all(u8::is_ascii_whitespace);
             if is_too_long || !is_blank {
                 self.lines += 1;
                 return Ok(Some(match is_too_long {
                     true => Raw::TooLong,
-                    false => Raw::Bytes(&self.buffer),
+                    false => Raw::Bytes(&self.buffer[skipped..]),
                 }));
             }
         }
@@ -103,6 +111,20 @@ mod tests {
         assert_eq!(lines, ["one", "two\r", "three"]);
         assert_eq!((reader.offset, reader.lines), (text.len() as u64, 3));
         assert_eq!(seen, text);
+    }
+
+    #[test]
+    fn a_mark_before_the_first_line_is_no_part_of_it() {
+        let text = b"\xef\xbb\xbfone\n\xef\xbb\xbftwo\n";
+        let mut seen = Vec::new();
+        let mut reader = Reader::new(&text[..]);
+        let first = reader.next(|bytes| seen.extend_from_slice(bytes)).unwrap();
+        assert_eq!(first, Some(Raw::Bytes(b"one")));
+        let second = reader.next(|bytes| seen.extend_from_slice(bytes)).unwrap();
+        assert_eq!(second, Some(Raw::Bytes(b"\xef\xbb\xbftwo")));
+        assert_eq!(seen, text, "it is of the file that is hashed");
+        let mut marked = Reader::new(&b"\xef\xbb\xbf\n"[..]);
+        assert_eq!(marked.next(|_| {}).unwrap(), None);
     }
 
     #[test]

@@ -51,6 +51,10 @@ impl Scan {
             source,
         };
         let file = File::open(path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            let why = "it is read more than once, so it must be a file, not a folder or a pipe";
+            return Err(failed(io::Error::other(why)));
+        }
         let mut reading = Reading::new(model);
         let mut reader = Reader::new(BufReader::with_capacity(BUFFER_BYTES, file));
         let mut hash = Sha256::new();
@@ -228,6 +232,13 @@ mod tests {
             error.contains("line 1") && error.contains("embedding with n"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_again_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Scan::of(folder.path(), None).unwrap_err().to_string();
+        assert!(error.contains("must be a file"), "{error}");
     }
 
     #[test]

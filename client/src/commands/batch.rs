@@ -140,6 +140,13 @@ impl BatchCommand {
             let how = "--checkers nobody goes with --checking none, and only with it";
             return Err(Misunderstood(how.into()).into());
         }
+        if [&self.input, &self.output]
+            .iter()
+            .any(|path| path.as_os_str() == "-")
+        {
+            let how = "requests and answers are in files, so that a batch can go on after a break: name one instead of -";
+            return Err(Misunderstood(how.into()).into());
+        }
         let defaults = &place.settings.defaults;
         let max_price = self.max_price.or(defaults.max_price);
         let settled = place.settings.aggregator.clone();
@@ -248,14 +255,14 @@ impl BatchCommand {
         }
         let path = self.output.display();
         eprintln!(
-            "{} of {} lines are done; the answers are in {path}.",
-            totals.done, totals.lines
+            "{} of {} done; the answers are in {path}.",
+            totals.done,
+            lines(totals.lines)
         );
-        if totals.failed + totals.flawed > 0 {
-            eprintln!(
-                "{} have an error there instead.",
-                totals.failed + totals.flawed
-            );
+        match totals.failed + totals.flawed {
+            0 => {}
+            1 => eprintln!("1 has an error there instead."),
+            number => eprintln!("{number} have an error there instead."),
         }
         if totals.cost_msat > Msat::ZERO {
             eprintln!("It cost {}.", totals.cost_msat);
@@ -304,13 +311,21 @@ impl Note<'_> {
 }
 
 fn what_there_is(scan: &Scan) -> String {
-    let lines = match scan.task {
-        Some(task) => format!("{} lines: {task} with {}", scan.size.lines, scan.model),
+    let there = match scan.task {
+        Some(task) => format!("{}: {task} with {}", lines(scan.size.lines), scan.model),
         None => "No line that can be done".into(),
     };
     match scan.flawed {
-        0 => format!("{lines}."),
-        flawed => format!("{lines}. {flawed} cannot be done and become errors in the output."),
+        0 => format!("{there}."),
+        1 => format!("{there}. 1 cannot be done and becomes an error in the output."),
+        flawed => format!("{there}. {flawed} cannot be done and become errors in the output."),
+    }
+}
+
+fn lines(number: u64) -> String {
+    match number {
+        1 => "1 line".into(),
+        _ => format!("{number} lines"),
     }
 }
 

@@ -66,8 +66,17 @@ pub async fn fetch(job: &str, place: &Place) -> anyhow::Result<Fetched> {
         Ok(record) => receipts(&client, record).await,
         Err(_) => Ok(Vec::new()),
     };
+    let is_batch = match &record {
+        Ok(record) if record.entries.is_empty() => client.order_record(id).await?.is_some(),
+        _ => false,
+    };
     client.close().await;
     let (record, receipts) = (record?, receipts?);
+    if is_batch {
+        anyhow::bail!(
+            "{id} is a batch, whose jobs are the aggregator's. See: infernet-client audit {id}"
+        );
+    }
     if record.entries.is_empty() {
         anyhow::bail!("no event of job {id} is on {}", place.relays.join(", "));
     }

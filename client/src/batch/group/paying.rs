@@ -61,7 +61,10 @@ impl Course {
         self.kept.invoice = Some(text.to_owned());
         mortality::point("hold-noted");
         let (group, amount) = (self.kept.number, invoice.amount());
-        self.shared.tell(News::Paying { group, amount });
+        // A payment that a limit forbids for now is tried again and again.
+        if self.named.replace(text.to_owned()).as_deref() != Some(text) {
+            self.shared.tell(News::Paying { group, amount });
+        }
         self.paying = Some(self.hold(purse, invoice));
         Ok(())
     }
