@@ -7,6 +7,7 @@
 
 mod choice;
 mod floor;
+mod judges;
 mod offer;
 
 pub use choice::Choice;

@@ -83,6 +83,7 @@ impl Open {
             accepts: self.quote.accepts.clone(),
             max_price: self.quote.price,
             is_paid: self.is_paid(),
+            checkers: self.quote.checkers,
             limits: crate::shards::sum(measures),
         }
     }

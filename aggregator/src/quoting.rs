@@ -153,9 +153,16 @@ async fn is_checkable(house: &House, wanted: &Wanted, found: &Found) -> Result<(
             return Ok(());
         }
     }
-    refused(match wanted.checkers {
-        Checkers::Nobody => return Ok(()),
-        Checkers::Aggregator => {
+    match wanted.checkers {
+        Checkers::Nobody => Ok(()),
+        checkers => refused(unchecked(checkers)),
+    }
+}
+
+/// Why nobody could check it.
+const fn unchecked(checkers: Checkers) -> &'static str {
+    match checkers {
+        Checkers::Aggregator | Checkers::Nobody => {
             "no checker of this aggregator's own serves that model now: let the market check \
              (--checkers market) or nobody (--checking none), or its operator runs a provider \
              with --verify and names it with --checker"
@@ -164,7 +171,7 @@ async fn is_checkable(house: &House, wanted: &Wanted, found: &Found) -> Result<(
             "nobody on the market checks that model now: try again later, or let nobody check \
              (--checking none)"
         }
-    })
+    }
 }
 
 /// What the market offers for a batch.
@@ -186,24 +193,28 @@ impl Found {
                 output_msat: MAX_SAFE_INTEGER,
             }),
             is_paid: house.money.takes_money(),
+            checkers: wanted.checkers,
             limits: Limits {
                 input_tokens: 0,
                 output_tokens: 0,
             },
         };
-        let offers = house.floor.offers();
-        let banned = |offer: &&Offer| house.floor.is_banned(&offer.provider);
-        let all = offers.iter().filter(|offer| !banned(offer));
-        let sold: Vec<&Offer> = all.clone().filter(|offer| offer.meets(&need)).collect();
+        let sold = house.floor.sold(&need);
         if sold.is_empty() {
-            return refused(nobody(&need, all));
+            let offers = house.floor.offers();
+            let banned = |offer: &&Offer| house.floor.is_banned(&offer.provider);
+            let mut all = offers.iter().filter(|offer| !banned(offer));
+            return refused(match all.clone().any(|offer| offer.meets(&need)) {
+                true => unchecked(wanted.checkers).to_owned(),
+                false => nobody(&need, all.by_ref()),
+            });
         }
         let longest = wanted.size.longest;
-        let fits = |offer: &&&Offer| {
+        let fits = |offer: &&Offer| {
             // Texts to embed that are too long are cut by the model.
             wanted.task == Task::Embedding || u64::from(offer.model.context) >= shortest(longest)
         };
-        let fit: Vec<&Offer> = sold.iter().filter(fits).copied().collect();
+        let fit: Vec<&Offer> = sold.iter().filter(fits).collect();
         if fit.is_empty() {
             return refused("every line is longer than any context that is on sale");
         }

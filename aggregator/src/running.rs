@@ -121,7 +121,12 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
     })
     .await?;
     let banned = store.bans().await?;
-    let floor = Floor::new(client.clone(), banned.iter().map(|ban| ban.provider));
+    let floor = Floor::new(
+        client.clone(),
+        checks.shelf().clone(),
+        options.checkers.iter().copied(),
+        banned.iter().map(|ban| ban.provider),
+    );
     let house = House::new(Parts {
         options,
         link,

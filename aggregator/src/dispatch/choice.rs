@@ -8,6 +8,7 @@ use infernet_protocol::selection::{DEFAULT_MSAT_PER_S, Quote, rank};
 use nostr::PublicKey;
 use tokio::time::Instant;
 
+use super::judges::Judges;
 use super::{Need, Offer};
 use crate::shards::weight;
 
@@ -24,6 +25,8 @@ pub struct Seller {
     pub rests_until: Option<Instant>,
     /// Whether it is not bought from at all.
     pub is_banned: bool,
+    /// Whether it is a checker of the owner's.
+    pub is_own: bool,
 }
 
 impl Seller {
@@ -72,12 +75,16 @@ pub fn choose(
     now: Instant,
 ) -> Choice {
     let unknown = Seller::default();
+    let judges = Judges::of(offers, sellers, need);
     let seller = |offer: &Offer| sellers.get(&offer.provider).unwrap_or(&unknown);
     let mut is_sold = false;
     let mut open = vec![];
     for offer in offers {
         let seller = seller(offer);
         if avoid.contains(&offer.provider) || seller.is_banned || !offer.meets(need) {
+            continue;
+        }
+        if !judges.can_judge(offer) {
             continue;
         }
         is_sold = true;

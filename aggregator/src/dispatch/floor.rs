@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::choice::{Seller, choose, expected, turn};
+use super::judges::Judges;
 use super::{Choice, Need, Offer};
+use crate::checks::Shelf;
 
 /// How old what is known of the market may be. Gathering it takes milliseconds.
 const FRESH: Duration = Duration::from_millis(500);
@@ -47,7 +49,7 @@ struct Shared {
 /// Where it is asked what is on sale.
 #[derive(Debug)]
 enum Market {
-    Client(Client),
+    Client(Client, Shelf),
     /// For tests and simulations: what [`Floor::set_offers`] said.
     Said,
 }
@@ -71,9 +73,19 @@ pub struct Standing {
 }
 
 impl Floor {
-    /// The places at the providers that a client knows.
-    pub fn new(client: Client, banned: impl IntoIterator<Item = PublicKey>) -> Self {
-        Self::of(Market::Client(client), banned)
+    /// The places at the providers that a client knows, who sell what can be judged by
+    /// what stands on the shelf. `checkers` are the owner's.
+    pub fn new(
+        client: Client,
+        shelf: Shelf,
+        checkers: impl IntoIterator<Item = PublicKey>,
+        banned: impl IntoIterator<Item = PublicKey>,
+    ) -> Self {
+        let floor = Self::of(Market::Client(client, shelf), banned);
+        for checker in checkers {
+            floor.state().sellers.entry(checker).or_default().is_own = true;
+        }
+        floor
     }
 
     /// The places at providers that somebody says ([`Floor::set_offers`]).
@@ -112,12 +124,15 @@ impl Floor {
         let is_fresh = |state: &State| state.gathered.is_some_and(|at| now < at + FRESH);
         let state = self.state();
         let client = match &self.shared.market {
-            Market::Client(client) if !is_fresh(&state) => client,
-            Market::Client(_) | Market::Said => return state.offers.clone(),
+            Market::Client(client, shelf) if !is_fresh(&state) => (client, shelf),
+            Market::Client(..) | Market::Said => return state.offers.clone(),
         };
         drop(state);
+        let (client, shelf) = client;
         let providers = client.on_sale();
-        let offers: Arc<Vec<Offer>> = Arc::new(providers.iter().flat_map(Offer::all).collect());
+        let all = providers.iter().flat_map(Offer::all);
+        let offers = all.filter(|offer| shelf.can_judge(&offer.model.model, offer.model.dtype));
+        let offers: Arc<Vec<Offer>> = Arc::new(offers.collect());
         let mut state = self.state();
         state.gathered = Some(now);
         state.offers = offers.clone();
@@ -125,17 +140,25 @@ impl Floor {
         offers
     }
 
-    /// Places at all providers that sell what is needed.
-    pub fn places(&self, need: &Need) -> u64 {
+    /// Who sells what is needed, at whatever place is free.
+    pub fn sold(&self, need: &Need) -> Vec<Offer> {
         let offers = self.offers();
         let state = self.state();
-        let is_banned = |offer: &&Offer| {
+        let is_banned = |offer: &Offer| {
             let seller = state.sellers.get(&offer.provider);
             seller.is_some_and(|seller| seller.is_banned)
         };
-        let meet = offers.iter().filter(|offer| offer.meets(need));
-        let meet = meet.filter(|offer| !is_banned(offer));
-        meet.map(|offer| u64::from(offer.slots)).sum()
+        let judges = Judges::of(&offers, &state.sellers, need);
+        let sold = offers
+            .iter()
+            .filter(|offer| offer.meets(need) && !is_banned(offer) && judges.can_judge(offer));
+        sold.cloned().collect()
+    }
+
+    /// Places at all providers that sell what is needed.
+    pub fn places(&self, need: &Need) -> u64 {
+        let sold = self.sold(need);
+        sold.iter().map(|offer| u64::from(offer.slots)).sum()
     }
 
     /// Takes a place for a shard, if there is a good one now.
@@ -241,7 +264,7 @@ fn forget(sellers: &mut HashMap<PublicKey, Seller>, offers: &[Offer], now: Insta
     let here: HashSet<PublicKey> = offers.iter().map(|offer| offer.provider).collect();
     sellers.retain(|provider, seller| {
         let rests = seller.rests_until.is_some_and(|until| now < until);
-        here.contains(provider) || seller.running > 0 || seller.is_banned || rests
+        here.contains(provider) || seller.running > 0 || seller.is_banned || seller.is_own || rests
     });
 }
 

@@ -1,7 +1,7 @@
 //! What is needed, and what is on sale.
 
 use infernet_client::Provider;
-use infernet_protocol::event::{Accepts, AnnouncedModel, Limits, Status};
+use infernet_protocol::event::{Accepts, AnnouncedModel, Checkers, Limits, Status};
 use infernet_protocol::inference::Task;
 use infernet_protocol::money::{PaymentKind, Price};
 use nostr::PublicKey;
@@ -17,6 +17,8 @@ pub struct Need {
     pub max_price: Price,
     /// Whether work may cost something: it is paid out of escrow then.
     pub is_paid: bool,
+    /// Who may check it: what none of them could is not bought.
+    pub checkers: Checkers,
     /// The size of it.
     pub limits: Limits,
 }
@@ -101,6 +103,7 @@ pub mod tests {
                 output_msat: DEAREST,
             },
             is_paid: true,
+            checkers: Checkers::Nobody,
             limits: Limits {
                 input_tokens: 100,
                 output_tokens: 100,
