@@ -45,7 +45,6 @@ pub use shelf::{Shelf, ShelfError};
 use books::Books;
 use hearing::Hearing;
 use hiring::{Market, Sought};
-use reading::Read;
 use samples::Samples;
 
 use crate::Bought;
@@ -340,7 +339,10 @@ impl Checks {
             Checkers::Aggregator | Checkers::Market => chance_ppm,
         };
         let judged = match policy.secret.chooses(&result, chance_ppm) {
-            true => self.examine(work, &subject, policy, chance_ppm).await?,
+            true => {
+                let doubted = Chances::draw(self.0.chances.second_ppm);
+                self.examine(work, policy, chance_ppm, doubted).await?
+            }
             false => Judged::unchecked(chance_ppm),
         };
         self.0.books.keep(&result, &judged, clock::now()).await?;
@@ -351,29 +353,33 @@ impl Checks {
         Ok(judged)
     }
 
-    /// Has a result checked, and enters what comes of it in the dossier.
+    /// Has a result checked, and enters what comes of it in the dossier. `doubted`: by a
+    /// second stranger even if the first accepts it.
     async fn examine(
         &self,
         work: &Bought,
-        subject: &Subject,
         policy: &Policy,
         chance_ppm: u32,
+        doubted: bool,
     ) -> Result<Judged, Error> {
-        let hearing = Hearing::new(&self.0, work, policy).held().await?;
+        let subject = Subject::of(work);
+        let hearing = Hearing::new(&self.0, work, policy).held(doubted).await?;
         let judgement = hearing.panel.judgement();
         let thresholds = self.0.shelf.of(&work.model, work.dtype());
+        let texts = hearing.for_the_pool();
+        let figures = texts.as_ref().map(|texts| (texts, &thresholds));
+        let dossier = self.0.books.enter(&subject, judgement, figures).await?;
         let mut reads = hearing.reads;
+        // What a twin said is signed by us: it is our word only where it decided.
+        let us = self.0.keys.public_key();
+        reads.retain(|read| read.verdict.author() != us || read.verdict.judgement == judgement);
         // The one that decided goes first.
         reads.sort_by_key(|read| read.verdict.judgement != judgement);
-        let texts = reads.first().and_then(Read::texts);
-        let figures = texts.filter(|_| judgement != Judgement::Rejected);
-        let figures = figures.map(|texts| (texts, &thresholds));
-        let dossier = self.0.books.enter(subject, judgement, figures).await?;
         let mut verdicts: Vec<_> = reads.iter().map(|read| read.verdict.clone()).collect();
         let mut outcome = Outcome::of(judgement);
         if outcome != Outcome::Rejected && dossier.pool.is_rejected() {
             verdicts.insert(0, self.verdict_on_pool(work, &dossier, &verdicts)?);
-            self.0.books.empty_pool(subject).await?;
+            self.0.books.empty_pool(&subject).await?;
             outcome = Outcome::Rejected;
         }
         Ok(Judged {

@@ -153,6 +153,9 @@ impl Books {
             dossier.pool = dossier.pool.with(texts, thresholds);
         }
         write_dossier(&mut transaction, subject, &dossier).await?;
+        if judgement == Judgement::Rejected {
+            distrust(&mut transaction, &subject.provider).await?;
+        }
         transaction.commit().await?;
         Ok(dossier)
     }
@@ -161,6 +164,7 @@ impl Books {
     pub async fn empty_pool(&self, subject: &Subject) -> Result<(), Error> {
         let mut transaction = self.pool.begin().await?;
         write_dossier(&mut transaction, subject, &Dossier::default()).await?;
+        distrust(&mut transaction, &subject.provider).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -270,10 +274,60 @@ async fn write_dossier(
     Ok(())
 }
 
+/// Ends all of a provider's streaks: it may say of its engine what it likes.
+async fn distrust(connection: &mut SqliteConnection, provider: &PublicKey) -> Result<(), Error> {
+    sqlx::query("UPDATE streaks SET streak = 0 WHERE provider = ?")
+        .bind(provider.as_bytes().as_slice())
+        .execute(&mut *connection)
+        .await?;
+    Ok(())
+}
+
 fn seconds(at: Timestamp) -> i64 {
     i64::try_from(at.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::Keys;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn a_rejection_ends_all_streaks_whatever_the_engine_is_called() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.db")).await.unwrap();
+        let books = Books::new(store.pool().clone());
+        let subject = |keys: &Keys, engine: &str| Subject {
+            provider: keys.public_key(),
+            model: ModelId::from_bytes([1; 32]),
+            engine: engine.into(),
+        };
+        let (cheat, other) = (Keys::generate(), Keys::generate());
+        let subjects = [
+            subject(&cheat, "one"),
+            subject(&cheat, "two"),
+            subject(&other, "one"),
+        ];
+        for subject in &subjects {
+            for _ in 0..3 {
+                let entered = books.enter(subject, Judgement::Accepted, None);
+                entered.await.unwrap();
+            }
+        }
+        let rejected = books.enter(&subjects[0], Judgement::Rejected, None);
+        rejected.await.unwrap();
+        let mut streaks = Vec::new();
+        for subject in &subjects {
+            streaks.push(books.dossier(subject).await.unwrap().trust.streak);
+        }
+        assert_eq!(streaks, [0, 0, 3]);
+    }
 }

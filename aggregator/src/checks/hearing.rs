@@ -10,7 +10,7 @@ use infernet_protocol::event::Judgement;
 use infernet_protocol::inference::Task;
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::Work;
-use infernet_protocol::verification::Thresholds;
+use infernet_protocol::verification::{Texts, Thresholds};
 use nostr::PublicKey;
 use rand::seq::SliceRandom as _;
 use tokio::time::sleep;
@@ -23,6 +23,9 @@ use super::traps::{Maker, Trap};
 use super::twins;
 use super::{Caught, Chances, Error, Finding, Hire, Inner, LOOK_EVERY, PATIENCE, Policy};
 use crate::Bought;
+
+/// A bound on exponents that nothing exceeds.
+const ALL_EXPONENTS: f64 = 128.0;
 
 /// What checkers said of one result.
 pub(super) struct Hearing<'a> {
@@ -51,11 +54,11 @@ impl<'a> Hearing<'a> {
         }
     }
 
-    /// Hears as many as are needed and can be had.
-    pub async fn held(mut self) -> Result<Self, Error> {
+    /// Hears as many as are needed and can be had. `doubted`: a second stranger also
+    /// where the first accepts.
+    pub async fn held(mut self, doubted: bool) -> Result<Self, Error> {
         self.shunned.extend(self.checks.books.shunned().await?);
-        let doubted = Chances::draw(self.checks.chances.second_ppm);
-        while self.panel.wants_more(doubted) {
+        while self.panel.wants_more(doubted || self.accuses()) {
             let Some(checker) = self.next().await else {
                 break;
             };
@@ -70,6 +73,35 @@ impl<'a> Hearing<'a> {
             self.checks.books.confirm(&checker).await?;
         }
         Ok(self)
+    }
+
+    /// Whether somebody who accepts it says something against its provider all the same.
+    fn accuses(&self) -> bool {
+        let mut texts = self.reads.iter().filter_map(Read::texts);
+        texts.any(|texts| texts.evidence > 0.0)
+    }
+
+    /// What goes into the provider's pool; nothing of what is rejected anyway. It is what
+    /// the owner's checker measured, else the mildest of those who came to the judgement;
+    /// what one stranger alone measured counts only in the provider's favour.
+    pub fn for_the_pool(&self) -> Option<Texts> {
+        let judgement = self.panel.judgement();
+        if judgement == Judgement::Rejected {
+            return None;
+        }
+        let agree = |read: &&Read| read.verdict.judgement == judgement;
+        let is_own = |read: &&Read| self.checks.own.contains(&read.verdict.author());
+        let all: Vec<&Read> = self.reads.iter().filter(agree).collect();
+        if let Some(own) = all.iter().copied().find(is_own) {
+            return own.texts().cloned();
+        }
+        let measured = all.iter().filter_map(|read| read.texts());
+        let mildest = measured.min_by(|a, b| a.evidence.total_cmp(&b.evidence));
+        let mut mildest = mildest?.clone();
+        if all.len() < 2 {
+            mildest.evidence = mildest.evidence.min(0.0);
+        }
+        Some(mildest)
     }
 
     /// Who is asked next. The first is waited for; what one has said stands if there is
@@ -136,15 +168,19 @@ impl<'a> Hearing<'a> {
         {
             return Ok(None);
         }
-        let model = &self.work.model;
-        let sample = self.checks.samples.draw(model, &checker.key).await?;
+        // Judged by other thresholds, honest work of another format would look bad.
+        let (model, dtype) = (&self.work.model, self.work.dtype());
+        let sample = self.checks.samples.draw(model, dtype, &checker.key);
+        let sample = sample.await?;
         let maker = Maker {
             keys: &self.checks.keys,
             relays: &self.checks.relays,
             now: clock::now(),
         };
-        // Accepting everything is the lie that pays, so most traps are bad.
-        let is_sound = rand::random_ratio(1, 4);
+        // Accepting everything is the lie that pays, so most traps are bad. Short answers
+        // under other questions are told for certain by their activations alone.
+        let tells = self.thresholds.activations.worst_exponents < ALL_EXPONENTS;
+        let is_sound = !tells || rand::random_ratio(1, 4);
         Ok(sample.and_then(|sample: Sample| maker.make(&sample, is_sound)))
     }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use infernet_client::{Client, Request, Route, Summary};
 use infernet_protocol::event::{Checkers, Status};
-use infernet_protocol::inference::{ModelId, Task};
+use infernet_protocol::inference::{Dtype, ModelId, Task};
 use infernet_protocol::money::{Msat, PaymentTerms, Price};
 use nostr::{EventId, PublicKey};
 use rand::seq::IndexedRandom as _;
 
-/// How many times the cheapest price a checker may ask and still be drawn.
+/// How many times the middle price a checker may ask and still be drawn. By the cheapest,
+/// one who checks for nothing would be drawn always.
 const DEARER: u64 = 2;
 
 /// How long a check may take.
@@ -80,7 +81,11 @@ impl Market<'_> {
             let announcement = &provider.announcement;
             let is_open = announcement.direct && announcement.status == Status::Online;
             let mut models = announcement.models.iter();
-            let sold = models.find(|sold| sold.task == task && sold.model == *sought.model)?;
+            // Thresholds are of checkers that compute in f32 or bf16.
+            let fits = |dtype: Dtype| task != Task::Verify || !dtype.is_quantised();
+            let sold = models.find(|sold| {
+                sold.task == task && sold.model == *sought.model && fits(sold.dtype)
+            })?;
             let key = announcement.author();
             let checker = Checker {
                 key,
@@ -134,15 +139,46 @@ const fn is_allowed(checker: &Checker, allowed: Checkers) -> bool {
     }
 }
 
-/// One of those that ask little more than the cheapest.
+/// One of those that ask little more than most do.
 fn cheap(checkers: &[Checker]) -> Option<&Checker> {
-    let least = checkers
+    let mut prices: Vec<u64> = checkers
         .iter()
         .map(|checker| checker.price.input_msat)
-        .min()?;
-    let most = least.saturating_mul(DEARER);
+        .collect();
+    prices.sort_unstable();
+    let most = prices.get(prices.len() / 2)?.saturating_mul(DEARER);
     let cheap = checkers
         .iter()
         .filter(|checker| checker.price.input_msat <= most);
     cheap.collect::<Vec<_>>().choose(&mut rand::rng()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use nostr::Keys;
+
+    use super::*;
+
+    fn checker(input_msat: u64) -> Checker {
+        Checker {
+            key: Keys::generate().public_key(),
+            is_own: false,
+            price: Price {
+                input_msat,
+                output_msat: 0,
+            },
+            task: Task::Verify,
+        }
+    }
+
+    #[test]
+    fn who_checks_for_nothing_is_not_drawn_always() {
+        let checkers = [0, 100, 150, 10_000].map(checker);
+        let drawn = (0..200).filter_map(|_| cheap(&checkers));
+        let prices: BTreeSet<u64> = drawn.map(|checker| checker.price.input_msat).collect();
+        assert_eq!(prices, BTreeSet::from([0, 100, 150]));
+        assert!(cheap(&[]).is_none());
+    }
 }

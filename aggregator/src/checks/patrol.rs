@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use infernet_client::{Request, Route, Summary};
 use infernet_node::clock;
-use infernet_protocol::event::{Checkers, Checking, Judgement};
+use infernet_protocol::event::{Award, Checkers, Checking, Judgement, Signed};
 use infernet_protocol::inference::TokenId;
 use infernet_protocol::payload::{Generate, Generated, Output, Payload as _, Product, Proof, Work};
 use infernet_protocol::verification::Secret;
 
 use super::samples::Sample;
-use super::{Caught, Checks, Error, Finding, Hire, Outcome, Policy, Subject, questions};
+use super::{Caught, Checks, Error, Finding, Hire, Judged, Outcome, Policy, Subject, questions};
 use crate::Bought;
 
-/// How long such work, and a check of it, may take.
+/// How long a check of such work may take.
 const WITHIN: Duration = Duration::from_secs(300);
+
+/// How long such work is given, whatever the real work was.
+const LEAST_GIVEN: Duration = Duration::from_secs(30);
+const MOST_GIVEN: Duration = Duration::from_secs(3_600);
 
 /// How often known questions are asked again, if there are any: fresh ones are needed too.
 const KNOWN_PPM: u32 = 500_000;
@@ -43,7 +47,12 @@ impl Checks {
             return Ok(());
         };
         let known = match super::Chances::draw(KNOWN_PPM) {
-            true => self.0.samples.draw(&like.model, &like.provider).await?,
+            true => {
+                let samples = &self.0.samples;
+                samples
+                    .draw(&like.model, like.dtype(), &like.provider)
+                    .await?
+            }
             false => None,
         };
         let requests = match &known {
@@ -74,9 +83,14 @@ impl Checks {
                 only: true,
             })
             .max_price(like.award.price)
-            .checkers(Checkers::Market)
-            .deadline(WITHIN)
-            .prove();
+            .deadline(within(&like.award));
+        // Nothing in the award may tell it from the real work.
+        let checkers = like.award.checkers;
+        let request = match checkers {
+            Checkers::Nobody => request,
+            Checkers::Aggregator | Checkers::Market => request.prove(),
+        };
+        let request = request.checkers(checkers);
         let summary = self
             .0
             .client
@@ -97,9 +111,8 @@ impl Checks {
             until: Instant::now() + WITHIN,
             most: work.cost,
         };
-        let judged = self
-            .examine(work, &Subject::of(work), &policy, 1_000_000)
-            .await?;
+        // Others are tried by what passes here: one stranger's word is not enough.
+        let judged = self.examine(work, &policy, 1_000_000, true).await?;
         for hire in &judged.hired {
             self.0.tell(Finding::Owed(hire.clone()));
         }
@@ -117,7 +130,7 @@ impl Checks {
                 return Ok(());
             }
             Outcome::Accepted => {
-                if let Some(sample) = sample(work) {
+                if let Some(sample) = sample(work).filter(|_| self.is_confirmed(&judged)) {
                     self.0.samples.put(&sample, clock::now()).await?;
                 }
             }
@@ -125,6 +138,13 @@ impl Checks {
         }
         self.owe(work);
         Ok(())
+    }
+
+    /// Whether the owner's checker accepted it, or two strangers did.
+    fn is_confirmed(&self, judged: &Judged) -> bool {
+        let verdicts = judged.verdicts.iter();
+        let mut accepted = verdicts.filter(|v| v.judgement == Judgement::Accepted);
+        accepted.clone().count() >= 2 || accepted.any(|v| self.0.own.contains(&v.author()))
     }
 
     fn owe(&self, work: &Bought) {
@@ -135,6 +155,15 @@ impl Checks {
             cost: work.cost,
         }));
     }
+}
+
+/// How long the real work was given.
+fn within(award: &Signed<Award>) -> Duration {
+    let given = award
+        .deadline
+        .as_secs()
+        .saturating_sub(award.created_at().as_secs());
+    Duration::from_secs(given).clamp(LEAST_GIVEN, MOST_GIVEN)
 }
 
 /// What was bought for ourselves, as if for an order.

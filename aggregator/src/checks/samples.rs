@@ -67,12 +67,19 @@ impl Samples {
         Ok(transaction.commit().await?)
     }
 
-    /// One of a model, by chance, that another than `not_by` answered.
-    pub async fn draw(&self, model: &ModelId, not_by: &PublicKey) -> Result<Option<Sample>, Error> {
+    /// One of a model in a format, by chance, that another than `not_by` answered.
+    pub async fn draw(
+        &self,
+        model: &ModelId,
+        dtype: Dtype,
+        not_by: &PublicKey,
+    ) -> Result<Option<Sample>, Error> {
         let row = sqlx::query(
-            "SELECT work FROM samples WHERE model = ? AND author <> ? ORDER BY random() LIMIT 1",
+            "SELECT work FROM samples WHERE model = ? AND json_extract(work, '$.dtype') = ?
+             AND author <> ? ORDER BY random() LIMIT 1",
         )
         .bind(model.as_bytes().as_slice())
+        .bind(dtype.to_string())
         .bind(not_by.as_bytes().as_slice())
         .fetch_optional(&self.pool)
         .await?;
@@ -81,5 +88,43 @@ impl Samples {
             serde_json::from_str(&work).map_err(|_| Error::Damaged)
         };
         row.map(read).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::Keys;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn one_is_drawn_of_the_same_model_and_format_and_of_another_author() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.db")).await.unwrap();
+        let samples = Samples::new(store.pool().clone());
+        let (author, model) = (Keys::generate().public_key(), ModelId::from_bytes([1; 32]));
+        let sample = Sample {
+            author,
+            model,
+            model_name: "toy".into(),
+            dtype: Dtype::Bf16,
+            engine: "toy 1".into(),
+            requests: vec![],
+            answers: vec![],
+            proofs: vec![],
+        };
+        samples.put(&sample, Timestamp::from_secs(1)).await.unwrap();
+        let nobody = Keys::generate().public_key();
+        for (dtype, not_by, is_there) in [
+            (Dtype::Bf16, nobody, true),
+            (Dtype::Int8, nobody, false),
+            (Dtype::Bf16, author, false),
+        ] {
+            let drawn = samples.draw(&model, dtype, &not_by).await.unwrap();
+            assert_eq!(drawn.is_some(), is_there, "{dtype}");
+        }
     }
 }

@@ -216,17 +216,19 @@ impl Maker<'_> {
     }
 }
 
-/// Each answer under the next question; none if that is the same answer.
+/// Each answer under the next question; none if that is the same answer, or if it is not
+/// proven: without proofs a few tokens may pass under another question.
 fn shifted(sample: &Sample) -> Option<(Vec<Generated>, Vec<Proof>)> {
+    if sample.proofs.len() != sample.answers.len() {
+        return None;
+    }
     let mut answers = sample.answers.clone();
     answers.rotate_left(1);
     for (answer, own) in answers.iter_mut().zip(&sample.answers) {
         answer.input_tokens = own.input_tokens;
     }
     let mut proofs = sample.proofs.clone();
-    if !proofs.is_empty() {
-        proofs.rotate_left(1);
-    }
+    proofs.rotate_left(1);
     let differ = answers
         .iter()
         .zip(&sample.answers)

@@ -77,6 +77,44 @@ async fn who_colludes_with_a_cheat_is_refuted_by_two() {
     assert_eq!(caught, [house.key(1)]);
 }
 
+/// Its word alone would fill a pool in a few results.
+#[tokio::test]
+async fn who_blackens_what_it_accepts_fills_no_pool() {
+    for others in [&[][..], &[SEES]] {
+        let roles = [&[HONEST, Role::Checker(Eye::Blackens)], others].concat();
+        let mut house = House::of(&roles, &[], NEVER).await;
+        for _ in 0..8 {
+            let judged = house.judge(0, 4).await;
+            assert_eq!(judged.outcome, Outcome::Accepted, "{:?}", judged.verdicts);
+        }
+        assert!(house.fakes[1].jobs() > 0);
+    }
+}
+
+#[tokio::test]
+async fn two_strangers_fill_a_pool() {
+    let eight_bits = Role::Writer(Conduct::ProvenGenuinely(Format::Bits8));
+    let mut house = House::of(&[eight_bits, SEES, SEES], &[], NEVER).await;
+    for _ in 0..40 {
+        if house.judge(0, 8).await.outcome == Outcome::Rejected {
+            return;
+        }
+    }
+    panic!("the pool never told");
+}
+
+/// What our own questions are tried by later must be sure.
+#[tokio::test]
+async fn what_one_stranger_accepted_is_no_sample() {
+    for (checkers, kept) in [(1, 0), (2, 1)] {
+        let roles = [&[HONEST][..], &[SEES].repeat(checkers)].concat();
+        let mut house = House::of(&roles, &[], NEVER).await;
+        let work = house.buy(0, 2).await;
+        house.checks.patrol(&work).await.unwrap();
+        assert_eq!(house.samples().await, kept);
+    }
+}
+
 #[tokio::test]
 async fn the_owners_checker_refutes_nobody_but_decides() {
     let mut house = House::of(&[CHEAT, SEES, Role::Checker(Eye::AcceptsAll)], &[1], DOUBT).await;

@@ -124,6 +124,8 @@ pub enum Eye {
     RejectsAll,
     /// It accepts whatever comes, and does not even count.
     Blind,
+    /// It accepts, with the worst figures that are still accepted.
+    Blackens,
     /// It accepts this cheat's work and checks others honestly: two who collude.
     Spares(nostr::PublicKey),
 }
@@ -151,6 +153,24 @@ impl Eye {
                 let figures = Texts {
                     sampled,
                     evidence,
+                    ..Texts::default()
+                };
+                (Figures::Texts(figures), Judgement::Accepted)
+            }
+            Self::Blackens => {
+                let (tokens, margins) = (honest.tokens(), THRESHOLDS.sampled);
+                let margin_sum = margins.accept * tokens as f64;
+                let sampled = Drawn {
+                    answers: measured.len() as u64,
+                    tokens,
+                    exact: tokens / 2,
+                    margin_sum,
+                    worst_mean: margins.accept,
+                    worst_window: margins.accept,
+                };
+                let figures = Texts {
+                    sampled,
+                    evidence: margin_sum / 128.0 / margins.pooled,
                     ..Texts::default()
                 };
                 (Figures::Texts(figures), Judgement::Accepted)

@@ -52,6 +52,7 @@ pub struct House {
     pub client: Client,
     pub checks: Checks,
     findings: mpsc::Receiver<Finding>,
+    tables: SqlitePool,
     asked: u64,
 }
 
@@ -87,13 +88,15 @@ impl House {
         // Waits until the relay has said what is on sale.
         client.providers().await.unwrap();
         let own: Vec<_> = own.iter().map(|at| fakes[*at].key()).collect();
-        let (checks, findings) = open(&client, &keys, own, &url, chances).await;
+        let tables = tables().await;
+        let (checks, findings) = open(&client, &keys, own, &url, chances, &tables).await;
         Self {
             _relay: relay,
             fakes,
             client,
             checks,
             findings,
+            tables,
             asked: 0,
         }
     }
@@ -106,10 +109,17 @@ impl House {
     pub async fn buy(&mut self, at: usize, answers: u64) -> Bought {
         let requests: Vec<_> = (0..answers).map(|_| self.question()).collect();
         let request = Request::shard(MODEL.to_string(), requests.clone()).prove();
-        let product = |summary: &Summary| Product::Shard {
-            answers: summary.texts.clone(),
-        };
-        self.bought(at, request, Work::Shard { requests }, product)
+        let request = request.checkers(Checkers::Market);
+        self.bought(at, request, Work::Shard { requests }, texts)
+            .await
+    }
+
+    /// The same, where nobody may check.
+    pub async fn buy_unchecked(&mut self, at: usize, answers: u64) -> Bought {
+        let requests: Vec<_> = (0..answers).map(|_| self.question()).collect();
+        let request = Request::shard(MODEL.to_string(), requests.clone());
+        let request = request.checkers(Checkers::Nobody);
+        self.bought(at, request, Work::Shard { requests }, texts)
             .await
     }
 
@@ -117,6 +127,7 @@ impl House {
     pub async fn buy_vectors(&mut self, at: usize) -> Bought {
         let texts = vec!["one".to_owned(), "another".to_owned()];
         let request = Request::embedding(Some(VECTORS.to_string()), &texts);
+        let request = request.checkers(Checkers::Market);
         let product = |summary: &Summary| Product::Embedding {
             vectors: summary.vectors.clone(),
         };
@@ -131,7 +142,7 @@ impl House {
         work: Work,
         product: impl Fn(&Summary) -> Product,
     ) -> Bought {
-        let request = request.checkers(Checkers::Market).route(Route::To {
+        let request = request.route(Route::To {
             provider: self.key(at).to_hex(),
             only: true,
         });
@@ -173,6 +184,12 @@ impl House {
         caught
     }
 
+    /// Work of the aggregator's own that it knows to be good.
+    pub async fn samples(&self) -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM samples");
+        count.fetch_one(&self.tables).await.unwrap()
+    }
+
     fn question(&mut self) -> Generate {
         self.asked += 1;
         Generate {
@@ -192,12 +209,19 @@ impl House {
     }
 }
 
+fn texts(summary: &Summary) -> Product {
+    Product::Shard {
+        answers: summary.texts.clone(),
+    }
+}
+
 async fn open(
     client: &Client,
     keys: &Keys,
     checkers: Vec<PublicKey>,
     relay: &RelayUrl,
     chances: Chances,
+    tables: &SqlitePool,
 ) -> (Checks, mpsc::Receiver<Finding>) {
     let mut shelf = Shelf::default();
     for model in [MODEL, VECTORS] {
@@ -206,7 +230,7 @@ async fn open(
     let parts = Parts {
         client: client.clone(),
         keys: keys.clone(),
-        pool: tables().await,
+        pool: tables.clone(),
         checkers,
         shelf,
         relays: vec![relay.clone()],

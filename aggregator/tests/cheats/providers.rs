@@ -1,7 +1,7 @@
 //! Providers that cheat.
 
 use infernet_aggregator::checks::{Judged, Outcome, Subject};
-use infernet_protocol::event::{Checking, Judgement};
+use infernet_protocol::event::{Award, Checkers, Checking, Judgement, Signed};
 use infernet_protocol::verification::METHOD_POOLED;
 
 use super::conduct::{Conduct, Eye};
@@ -161,7 +161,7 @@ async fn nobody_looks_where_nobody_may() {
     let mut house = house(Conduct::MadeUp).await;
     let work = house.buy(0, 1).await;
     let mut policy = full();
-    policy.checkers = infernet_protocol::event::Checkers::Nobody;
+    policy.checkers = Checkers::Nobody;
     let judged = house.checks.judge(&work, &policy).await.unwrap();
     assert_eq!(judged.outcome, Outcome::Unchecked);
     assert_eq!((judged.chance_ppm, house.fakes[1].jobs()), (0, 0));
@@ -173,6 +173,20 @@ async fn questions_of_our_own_catch_who_is_never_checked() {
     let work = house.buy(0, 4).await;
     house.checks.patrol(&work).await.unwrap();
     assert_eq!(house.caught(), [house.key(0)]);
+}
+
+/// Or else it would be honest with those alone.
+#[tokio::test]
+async fn nothing_in_the_award_tells_them_from_work_that_nobody_checks() {
+    let mut house = house(Conduct::MadeUp).await;
+    let work = house.buy_unchecked(0, 4).await;
+    house.checks.patrol(&work).await.unwrap();
+    assert_eq!(house.caught(), [house.key(0)]);
+    let awards = house.fakes[0].awards.lock().unwrap().clone();
+    let checkers: Vec<_> = awards.iter().map(|award| award.checkers).collect();
+    assert_eq!(checkers, [Checkers::Nobody; 2]);
+    let given = |award: &Signed<Award>| award.deadline.as_secs() - award.created_at().as_secs();
+    assert!(given(&awards[0]).abs_diff(given(&awards[1])) <= 1);
 }
 
 #[tokio::test]
@@ -204,4 +218,15 @@ async fn vectors_are_compared_with_anothers_where_nobody_checks() {
         assert_eq!(judged.outcome, outcome, "{:?}", judged.verdicts);
         assert_eq!(judged.hired.len(), if turned < 1.0 { 1 } else { 2 });
     }
+}
+
+/// What a twin says is signed by the aggregator: a lie of one twin is not its word.
+#[tokio::test]
+async fn what_one_twin_says_against_a_provider_is_not_published() {
+    let embedders = [0.0, 3.0].map(Role::Embedder);
+    let mut house = House::of(&embedders, &[], NEVER).await;
+    let work = house.buy_vectors(0).await;
+    let judged = house.checks.judge(&work, &full()).await.unwrap();
+    assert_eq!(judged.outcome, Outcome::Inconclusive);
+    assert!(judged.verdicts.is_empty(), "{:?}", judged.verdicts);
 }
