@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use infernet_client::{Client, Error, Request, Route, Step, Summary};
+use infernet_node::mortality;
 use infernet_protocol::event::{Checkers, Experience};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::money::Price;
@@ -77,6 +78,8 @@ pub async fn buy(
     while let Some(step) = answer.step().await {
         late::note(store.pool(), &step, &terms).await;
         match step {
+            Step::Awarded { .. } => mortality::point("shard-placed"),
+            Step::Accepted { .. } => mortality::point("shard-accepted"),
             Step::Declined { .. } => is_declined = true,
             Step::Failed { blame, .. } => {
                 is_failed |= blame.is_some_and(|blame| blame != Experience::Completed);

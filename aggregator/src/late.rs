@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use infernet_client::{Answer, Brought, Found, Step, Summary};
-use infernet_node::clock;
+use infernet_node::{clock, mortality};
 use infernet_protocol::money::Msat;
 use nostr::{EventId, Timestamp};
 use sqlx::SqlitePool;
@@ -176,6 +176,7 @@ async fn pay(house: &Arc<House>, placed: &Placed, found: Found) -> Result<(), Tr
     };
     tracing::info!(provider = %hire.checker, award = %hire.award, %cost, "late work is paid for");
     house.money.owe(&hire).await;
+    mortality::point("late-owed");
     Ok(())
 }
 

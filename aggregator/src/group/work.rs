@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use infernet_client::{Brought, Found};
-use infernet_node::clock;
+use infernet_node::{clock, mortality};
 use infernet_protocol::batch::{LineOutcome, Lines};
 use infernet_protocol::bounds::MAX_GROUP_RESULTS;
 use nostr::PublicKey;
@@ -98,7 +98,9 @@ impl Work {
 
     /// What a purchase that brought something came to.
     async fn judged(&self, bought: Bought, purchased: &Purchased) -> Bid {
-        match results::judge(&self.house, &self.order, &bought, purchased).await {
+        let judged = results::judge(&self.house, &self.order, &bought, purchased).await;
+        mortality::point("shard-judged");
+        match judged {
             Ok(Some(verdict)) => Bid::Good(Box::new(bought), verdict),
             Ok(None) => Bid::Rejected,
             Err(error) => Bid::Broken(error),

@@ -29,6 +29,10 @@ pub const LINES: usize = 12;
 /// A word for each token of an answer.
 const ANSWER: &str = "one two three four five six seven eight nine ten eleven twelve";
 
+/// Tokens a second of a provider, and of one that takes half a minute for a shard.
+pub const SPEED: &str = "200";
+pub const SLOW: &str = "0.4";
+
 /// Where each dies.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Dies {
@@ -53,13 +57,25 @@ impl Bazaar {
     /// # Errors
     /// If something does not come up.
     pub async fn open(lightning: &Lightning, dies: Dies) -> Result<Self> {
+        let mut bazaar = Self::open_without_providers(lightning, dies).await?;
+        for (name, dies_at) in PROVIDERS.into_iter().zip([dies.provider, None]) {
+            bazaar.add_provider(name, dies_at, SPEED)?;
+        }
+        Ok(bazaar)
+    }
+
+    /// Opens it, with nobody in it who would do any work.
+    ///
+    /// # Errors
+    /// If something does not come up.
+    pub async fn open_without_providers(lightning: &Lightning, dies: Dies) -> Result<Self> {
         let before = lightning.balances().await?;
         let market = Market::open()?;
         let connections = WALLETS.map(|name| Ok((name, lightning.connection(name)?.to_owned())));
         let connections: Vec<_> = connections.into_iter().collect::<Result<_>>()?;
         let aggregator = start(&market, &connections, dies.aggregator)?;
         let npub = aggregator.wait_stdout(PATIENCE, npub)?;
-        let mut bazaar = Self {
+        let bazaar = Self {
             market,
             aggregator,
             providers: Vec::new(),
@@ -68,18 +84,24 @@ impl Bazaar {
             npub,
         };
         bazaar.write_input()?;
-        for (name, dies_at) in PROVIDERS.into_iter().zip([dies.provider, None]) {
-            let provider = bazaar.start_provider(name, dies_at)?;
-            bazaar.providers.push(provider);
-        }
         Ok(bazaar)
+    }
+
+    /// Starts a provider of so many tokens a second.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn add_provider(&mut self, name: &str, dies_at: Option<&str>, speed: &str) -> Result<()> {
+        let provider = self.start_provider(name, dies_at, speed)?;
+        self.providers.push(provider);
+        Ok(())
     }
 
     fn connection(&self, name: &str) -> Result<&str> {
         connection(&self.connections, name)
     }
 
-    fn start_provider(&self, name: &str, dies_at: Option<&str>) -> Result<Provider> {
+    fn start_provider(&self, name: &str, dies_at: Option<&str>, speed: &str) -> Result<Provider> {
         let mut environment = vec![(WALLET, self.connection(name)?)];
         environment.extend(dies_at.map(|point| (PROVIDER_DIES, point)));
         let arguments = [
@@ -88,7 +110,7 @@ impl Bazaar {
             "--scripted-text",
             ANSWER,
             "--scripted-speed",
-            "200",
+            speed,
             "--price-in",
             "1000000",
             "--price-out",
@@ -106,7 +128,7 @@ impl Bazaar {
     /// # Errors
     /// If it does not come up.
     pub fn restart_provider(&mut self) -> Result<()> {
-        self.providers[0] = self.start_provider(PROVIDERS[0], None)?;
+        self.providers[0] = self.start_provider(PROVIDERS[0], None, SPEED)?;
         Ok(())
     }
 

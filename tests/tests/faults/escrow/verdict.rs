@@ -17,9 +17,6 @@ pub struct Shown {
     pub fee: u64,
     pub paid_to_providers: i64,
     pub credit: i64,
-    /// Work that was bought twice, as it was late, and that came when the group was delivered without it: its provider
-    /// counts it as owed, and nobody pays for it.
-    pub late: i64,
 }
 
 /// Waits until the books agree.
@@ -66,13 +63,13 @@ async fn compare(bazaar: &Bazaar, lightning: &Lightning) -> Result<Shown> {
         "the buyer has paid {}, of {charged} charged and {credit} left",
         wallets.lost(BUYER)?
     );
-    let (mut paid, mut late) = (0, 0);
+    let mut paid = 0;
     for name in PROVIDERS {
         let got = -wallets.lost(name)?;
         let (booked, owed) = earned(bazaar, name).await?;
         ensure!(got == booked, "{name} got {got} and booked {booked}");
+        ensure!(owed == 0, "{name} is still owed {owed}");
         paid += got;
-        late += owed;
     }
     let spent = i64::try_from(sums.spent.0)?;
     ensure!(paid == spent, "{paid} was paid: {sums:?}");
@@ -88,7 +85,6 @@ async fn compare(bazaar: &Bazaar, lightning: &Lightning) -> Result<Shown> {
         fee: sums.fees_earned.0,
         paid_to_providers: paid,
         credit,
-        late,
     })
 }
 
