@@ -10,7 +10,10 @@ use super::{Usage, batch, chats};
 /// How long one file is worked on, done or not: what grows with a file would show by then.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-/// Memory of client and aggregator, while engines that take no time answer.
+/// Providers whose engines need little time for a shard, but some.
+const PROVIDERS: usize = 4;
+
+/// Memory of client and aggregator.
 pub fn measure(numbers: &[usize]) {
     for &lines in numbers {
         run(lines);
@@ -23,11 +26,13 @@ fn run(lines: usize) {
         "--scripted-text",
         "a b c d",
         "--scripted-speed",
-        "1000000",
+        "100",
         "--slots",
-        "8",
+        "2",
     ];
-    let _provider = market.scripted_provider("alpha", &script).unwrap();
+    let providers =
+        (0..PROVIDERS).map(|n| market.scripted_provider(&format!("provider-{n}"), &script));
+    let _running: Vec<_> = providers.map(Result::unwrap).collect();
     let aggregator = market.aggregator("aggregator", &[]).unwrap();
     let folder = market.folder("files");
     let input = chats(&folder, lines, 8);
