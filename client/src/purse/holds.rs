@@ -1,7 +1,9 @@
 //! Paying for the groups of a batch: an aggregator holds what is paid, and takes it when it delivers.
 
 use infernet_node::{clock, mortality};
-use infernet_payments::ledger::{Budget, Caps, Due, GroupName, Intent, Posting, Reason, Standing};
+use infernet_payments::ledger::{
+    Account, Budget, Caps, Due, GroupName, Intent, Posting, Reason, Standing,
+};
 use infernet_payments::rail::{Ask, Direction, State};
 use infernet_payments::{Invoice, PaymentHash, Preimage};
 use infernet_protocol::money::Msat;
@@ -100,6 +102,17 @@ impl Purse {
             .await?;
         mortality::point("group-spent");
         Ok(())
+    }
+
+    /// What an aggregator has taken of ours and not charged, by our books.
+    pub async fn credit_with(&self, aggregator: PublicKey) -> Result<Msat, Error> {
+        if let Err(error) = self.look_now().await {
+            tracing::debug!(%error, "the wallet cannot be asked");
+        }
+        let account = Account::Credit(aggregator);
+        let balance = self.shared.books.ledger().balance(&account).await?;
+        // It may have given us more than it took: of somebody's bond.
+        Ok(Msat(u64::try_from(balance).unwrap_or_default()))
     }
 
     /// An invoice for what an aggregator is to pay back; the one that was made before, if it may still be paid.

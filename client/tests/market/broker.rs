@@ -56,6 +56,8 @@ pub enum Manner {
     Backwards(u32),
     /// Claims as soon as it has delivered, and is never heard again about it.
     ClaimsAndFallsSilent,
+    /// Says that nothing is left of what it took.
+    KeepsTheRest,
     /// Delivers what does not open.
     DeliversRubbish,
     /// Answers nothing until it is told to.
@@ -229,6 +231,11 @@ impl Broker {
                 }
                 let standing = standing(&books);
                 return (Some(order.id()), Some(Reply::Standing(standing)));
+            }
+            Ask::Standing if self.manner == Manner::KeepsTheRest => {
+                let mut said = standing(&self.books());
+                said.credit_msat = Msat::ZERO;
+                Reply::Standing(said)
             }
             Ask::Standing => Reply::Standing(standing(&self.books())),
             Ask::Group(group) => return (order, self.group(order.unwrap(), group).await),

@@ -25,7 +25,11 @@ impl Run {
     pub(super) async fn end(self) -> Result<Summary, Error> {
         let shared = self.shared.clone();
         let credit = match self.shared.purse.clone() {
-            Some(purse) => self.refund(&purse).await,
+            Some(purse) => {
+                self.refund(&purse).await;
+                // By our books: the aggregator may say less.
+                purse.credit_with(shared.aggregator).await?
+            }
             None => Msat::ZERO,
         };
         let stopping = shared
@@ -42,27 +46,19 @@ impl Run {
         })
     }
 
-    /// Asks for what was held and not charged; answers what of it has not come.
-    async fn refund(&self, purse: &Purse) -> Msat {
+    /// Asks for what was held and not charged, as far as the aggregator says that it is there.
+    async fn refund(&self, purse: &Purse) {
         let shared = &self.shared;
         let asked = tokio::time::timeout(PATIENCE, standing(&shared.talk, shared.order)).await;
-        let Ok(Ok(standing)) = asked else {
-            return Msat::ZERO;
-        };
+        let Ok(Ok(standing)) = asked else { return };
         let left = standing.credit_msat;
         if left < LEAST {
-            return left;
+            return;
         }
         match self.ask_back(purse, left).await {
-            Ok(true) => {
-                shared.tell(News::Refunded { amount: left });
-                Msat::ZERO
-            }
-            Ok(false) => left,
-            Err(error) => {
-                tracing::warn!(%error, "what is left was not asked for");
-                left
-            }
+            Ok(true) => shared.tell(News::Refunded { amount: left }),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "what is left was not asked for"),
         }
     }
 

@@ -29,6 +29,17 @@ async fn what_is_held_is_taken_in_part_and_the_rest_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_aggregator_keeps_for_itself_is_told_all_the_same() {
+    let place = Place::paid(Manner::KeepsTheRest).await;
+    place.write(&chats(600));
+    let (summary, _) = place.run().await.unwrap();
+    let charged = summary.totals.cost_msat;
+    assert_eq!(charged, Msat(cost(512).0 + cost(88).0));
+    assert!(summary.credit_msat > Msat::ZERO);
+    assert_eq!(place.spent().await.0, charged.0 + summary.credit_msat.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_paid_over_the_limit_or_for_what_costs_too_much() {
     let place = Place::paid(Manner::Honest).await;
     place.write(&chats(2));
