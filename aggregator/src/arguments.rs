@@ -88,7 +88,7 @@ pub enum Command {
         json: bool,
     },
     /// Compare the ledger with the wallet
-    Reconcile,
+    Reconcile(Json),
     /// Buy nothing more of a provider
     Ban {
         /// Its public key, as npub or hex

@@ -44,7 +44,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Jobs(as_json) => commands::jobs(&home, as_json.json).await,
         Command::Providers(as_json) => commands::providers(&home, as_json.json).await,
         Command::Ledger { days, json } => commands::ledger(&home, days, json).await,
-        Command::Reconcile => commands::reconcile(&home, arguments.config.as_deref()).await,
+        Command::Reconcile(how) => {
+            commands::reconcile(&home, arguments.config.as_deref(), how.json).await
+        }
         Command::Ban { provider, reason } => commands::ban(&home, &provider, reason).await,
         Command::Unban { provider } => commands::unban(&home, &provider).await,
         Command::Completions { .. } => Ok(()),

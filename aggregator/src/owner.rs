@@ -85,7 +85,8 @@ async fn status(house: &Arc<House>) -> Result<Status, Trouble> {
         relays: relays.collect(),
         providers: open.len() as u64,
         running_shards: house.floor.running(),
-        tokens_per_s: speeds.sum(),
+        // The sum of none is -0.
+        tokens_per_s: speeds.sum::<f64>() + 0.0,
         owed_msat: house.money.owed().await,
         orders,
     })

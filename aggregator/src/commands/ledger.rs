@@ -10,6 +10,7 @@ use infernet_node::clock;
 use infernet_payments::ledger::Report;
 use infernet_payments::{Cashier, Ledger};
 use nostr::Timestamp;
+use serde_json::json;
 
 use super::{print, print_json};
 
@@ -29,7 +30,7 @@ pub async fn ledger(home: &Path, days: u64, json: bool) -> anyhow::Result<()> {
 }
 
 /// Compares the ledger with the wallet.
-pub async fn reconcile(home: &Path, config: Option<&Path>) -> anyhow::Result<()> {
+pub async fn reconcile(home: &Path, config: Option<&Path>, json: bool) -> anyhow::Result<()> {
     is_there(home)?;
     let settings = super::settings(home, config)?;
     let wallet = super::start::wallet(&settings)?;
@@ -37,7 +38,10 @@ pub async fn reconcile(home: &Path, config: Option<&Path>) -> anyhow::Result<()>
     let ledger = Ledger::open(&home.join(LEDGER)).await?;
     let cashier = Cashier::new(wallet, ledger);
     let report = cashier.reconcile(clock::now()).await?;
-    print(&told(&report))?;
+    match json {
+        true => print_json(&object(&report))?,
+        false => print(&told(&report))?,
+    }
     match report.is_explained() {
         true => Ok(()),
         false => bail!("the wallet and the ledger do not agree"),
@@ -47,8 +51,21 @@ pub async fn reconcile(home: &Path, config: Option<&Path>) -> anyhow::Result<()>
 fn is_there(home: &Path) -> anyhow::Result<()> {
     match Home::key(home).exists() && home.join(LEDGER).exists() {
         true => Ok(()),
-        false => bail!("there is no aggregator in {}", home.display()),
+        false => bail!(
+            "no aggregator has run in {} yet (start one: infernet-aggregator start)",
+            home.display()
+        ),
     }
+}
+
+fn object(report: &Report) -> serde_json::Value {
+    let differences = report.differences.iter().map(ToString::to_string);
+    json!({
+        "ledger_msat": report.ledger_msat,
+        "wallet_msat": report.wallet,
+        "differences": differences.collect::<Vec<_>>(),
+        "unexplained_msat": report.unexplained_msat,
+    })
 }
 
 fn told(report: &Report) -> String {
