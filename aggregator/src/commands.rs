@@ -5,7 +5,6 @@ mod owner;
 mod start;
 
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -36,21 +35,11 @@ pub fn home(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 pub fn init(home: &Path) -> anyhow::Result<()> {
     let identity = identity(home)?;
     let path = Home::settings(home);
-    // It may come to hold the connection to a wallet.
-    let mut file = std::fs::OpenOptions::new();
-    match file.write(true).create_new(true).mode(0o600).open(&path) {
-        Ok(mut file) => {
-            file.write_all(TEMPLATE.as_bytes())
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            print(&format!("settings: {} (edit it)\n", path.display()))?;
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            print(&format!("settings: {} (left as it is)\n", path.display()))?;
-        }
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot write {}", path.display()));
-        }
-    }
+    let what = match config::make(&path, TEMPLATE)? {
+        true => "edit it",
+        false => "left as it is",
+    };
+    print(&format!("settings: {} ({what})\n", path.display()))?;
     print(&format!(
         "aggregator: {}\nnext: infernet-aggregator start\n",
         identity.keys.public_key.to_bech32()?
@@ -88,8 +77,10 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 fn settings(home: &Path, config: Option<&Path>) -> anyhow::Result<Settings> {
     let default = Home::settings(home);
     let mut settings: Settings = config::load(config, &default)?;
-    if settings.wallet.is_some() {
-        warn_of_readers(config.unwrap_or(&default));
+    if settings.wallet.is_some()
+        && let Some(warning) = config::warning_of_readers(config.unwrap_or(&default))
+    {
+        eprintln!("{warning}");
     }
     if let Ok(text) = std::env::var(WALLET)
         && !text.is_empty()
@@ -97,16 +88,4 @@ fn settings(home: &Path, config: Option<&Path>) -> anyhow::Result<Settings> {
         settings.wallet = Some(text.parse().context(WALLET)?);
     }
     Ok(settings)
-}
-
-/// Says so if others can read a file that holds a wallet's connection.
-fn warn_of_readers(path: &Path) {
-    let mode = std::fs::metadata(path).map(|file| file.permissions().mode());
-    if mode.is_ok_and(|mode| mode & 0o077 != 0) {
-        eprintln!(
-            "warning: {} holds the connection to your wallet, and others on this machine can read it: \
-             chmod 600 {0}",
-            path.display()
-        );
-    }
 }

@@ -5,9 +5,10 @@
 //! environment themselves) over them.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write as _};
 use std::ops::Range;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -21,6 +22,14 @@ pub enum Error {
     /// The file is not there, or cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The file cannot be made.
+    #[error("cannot write {}: {source}", path.display())]
+    Unwritable {
         /// The file.
         path: PathBuf,
         /// What the operating system says.
@@ -122,6 +131,35 @@ fn key_at(text: &str, span: &Range<usize>) -> Option<String> {
     })
 }
 
+/// Makes a settings file for its owner alone, as it may come to hold the connection to a wallet. Answers whether it is
+/// new; one that is there is left as it is.
+///
+/// # Errors
+/// [`Error::Unwritable`].
+pub fn make(path: &Path, template: &str) -> Result<bool, Error> {
+    let mut file = OpenOptions::new();
+    let file = file.write(true).create_new(true).mode(0o600).open(path);
+    match file.and_then(|mut file| file.write_all(template.as_bytes())) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(Error::Unwritable {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// What to tell the owner of a file that holds a wallet's connection, if others can read it.
+pub fn warning_of_readers(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o077 != 0).then(|| {
+        format!(
+            "warning: {} holds the connection to your wallet, and others on this machine can read it: chmod 600 {0}",
+            path.display()
+        )
+    })
+}
+
 /// The folder where `role` keeps its data: `$INFERNET_HOME/<role>`, else `$XDG_DATA_HOME/infernet/<role>`, else
 /// `~/.local/share/infernet/<role>`. Nothing is made here.
 ///
@@ -182,6 +220,21 @@ mod tests {
         let settings: Settings = load(None, &path).unwrap();
         assert_eq!(settings.name, "here");
         assert_eq!(settings.limits, Limits { jobs: 2, bytes: 9 });
+    }
+
+    #[test]
+    fn a_file_is_made_once_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("provider.toml");
+        assert!(make(&path, "name = \"new\"").unwrap());
+        assert!(!make(&path, "name = \"newer\"").unwrap());
+        assert_eq!(load::<Settings>(None, &path).unwrap().name, "new");
+        assert_eq!(warning_of_readers(&path), None);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let warning = warning_of_readers(&path).unwrap();
+        assert!(warning.contains("chmod 600"), "{warning}");
+        let nowhere = folder.path().join("nowhere/provider.toml");
+        assert!(matches!(make(&nowhere, ""), Err(Error::Unwritable { .. })));
     }
 
     #[test]
