@@ -30,6 +30,8 @@ pub(super) struct Asks {
     pub house: Arc<House>,
     /// Groups whose lines are being fetched.
     opening: Mutex<HashSet<(EventId, u32)>>,
+    /// Groups are opened one at a time, once their lines are here.
+    turn: tokio::sync::Mutex<()>,
 }
 
 pub(super) fn refused(reason: impl Into<String>) -> Reply {
@@ -43,6 +45,7 @@ impl Asks {
         Self {
             house,
             opening: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -161,7 +164,7 @@ impl Asks {
             // It is being opened: the buyer is told when it is.
             return Ok(None);
         };
-        match opening::open(&self.house, order.clone(), group).await? {
+        match opening::open(&self.house, order.clone(), group, &self.turn).await? {
             Ok(()) => self.stands(&order, number).await,
             Err(reason) => Ok(Some((None, refused(reason)))),
         }

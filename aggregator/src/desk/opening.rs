@@ -9,6 +9,7 @@ use infernet_protocol::bounds::MAX_GROUPS;
 use infernet_protocol::job::Millis;
 use infernet_protocol::payload::Payload;
 use infernet_protocol::seal::blob;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::group::{self, State};
@@ -34,6 +35,7 @@ pub(super) async fn open(
     house: &Arc<House>,
     order: Arc<Open>,
     asked: Group,
+    turn: &Mutex<()>,
 ) -> Result<Result<(), String>, store::Error> {
     if let Some(reason) = no_room(house, &order, &asked).await? {
         return Ok(Err(reason));
@@ -62,6 +64,14 @@ pub(super) async fn open(
     });
     if let Err(reason) = reading.await.map_err(std::io::Error::other)? {
         return Ok(Err(format!("the group's lines: {reason}")));
+    }
+    // Others may have been opened while this one was fetched, or the order stopped.
+    let _turn = turn.lock().await;
+    let row = house.store.order(&order.id).await?;
+    let order = row.as_ref().and_then(Open::of).map_or(order, Arc::new);
+    if let Some(reason) = no_room(house, &order, &asked).await? {
+        folder.remove();
+        return Ok(Err(reason));
     }
     let state = match order.is_paid() {
         true => State::Unpaid,

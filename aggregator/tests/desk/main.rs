@@ -311,21 +311,23 @@ fn wallet() -> Wallet {
     Network::new(clock::now()).wallet("house", Msat(1_000_000_000))
 }
 
-/// A group of one line, whose blob is on this server.
-async fn given(number: u32, blobs: &Blobs) -> Group {
-    let lines: Lines = vec![Work::TextGeneration(Generate {
-        prompt: Prompt::Text("hello".into()),
+/// A group of so many lines, whose blob is on this server.
+async fn given(number: u32, lines: u64, blobs: &Blobs) -> Group {
+    let line = Work::TextGeneration(Generate {
+        prompt: Prompt::Text("hi".into()),
         sampling: Sampling::default(),
-        max_tokens: 50,
+        max_tokens: 5,
         stop: vec![],
         prefix: vec![],
-    })];
+    });
+    let count = lines;
+    let lines: Lines = (0..count).map(|_| line.clone()).collect();
     let key = BlobKey::from_bytes([2; 32]);
     let closed = blob::encrypt(key.as_bytes(), &lines.to_bytes(), &mut OsRng).unwrap();
     Group {
         input: blobs.put(closed).await.unwrap(),
         key,
-        ..group(number, 1)
+        ..group(number, count)
     }
 }
 
@@ -345,7 +347,7 @@ async fn a_wallet_that_was_away_for_a_moment_makes_its_invoice_later() {
     let event = Box::new(buyer.order(&quote));
     let order = Some(event.id);
     buyer.ask(None, Ask::Order { event }).await;
-    let group = given(0, &blobs).await;
+    let group = given(0, 1, &blobs).await;
     wallet.crash();
     let back = wallet.clone();
     let returning = tokio::spawn(async move {
@@ -362,5 +364,26 @@ async fn a_wallet_that_was_away_for_a_moment_makes_its_invoice_later() {
     };
     assert!(invoice.parse::<Invoice>().is_ok());
     returning.await.unwrap();
+    place.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_are_given_at_once_are_together_no_more_than_was_ordered() {
+    let server = BlobServer::start().await;
+    let address = server.url.parse::<infernet_blobs::Address>().unwrap();
+    let blobs = Blobs::new(vec![address.clone()], Keys::generate());
+    let place = Place::with(|options| options.blobs = vec![address]).await;
+    let mut buyer = place.buyer().await;
+    let quote = buyer.signed_quote(wanted("free")).await;
+    let event = Box::new(buyer.order(&quote));
+    let order = Some(event.id);
+    buyer.ask(None, Ask::Order { event }).await;
+    let mut asks = vec![];
+    for number in 0..4 {
+        asks.push(Ask::Group(given(number, 6, &blobs).await));
+    }
+    let replies = buyer.ask_all(order, asks).await;
+    let opened = replies.iter().filter(|one| matches!(one, Reply::Group(_)));
+    assert_eq!(opened.count(), 1, "{replies:?}");
     place.close().await;
 }

@@ -62,6 +62,27 @@ impl Talker {
 
     /// Asks, and waits for the answer to that.
     pub async fn ask(&mut self, order: Option<EventId>, ask: Ask) -> Reply {
+        let number = self.say(order, ask).await;
+        timeout(SOON, self.answered(number)).await.unwrap()
+    }
+
+    /// Asks so much at once; answers in the order in which they come.
+    pub async fn ask_all(&mut self, order: Option<EventId>, asks: Vec<Ask>) -> Vec<Reply> {
+        let mut open = std::collections::HashSet::new();
+        for ask in asks {
+            open.insert(self.say(order, ask).await);
+        }
+        let mut replies = vec![];
+        while !open.is_empty() {
+            let answer = timeout(SOON, self.heard()).await.unwrap();
+            if answer.number.is_some_and(|number| open.remove(&number)) {
+                replies.push(answer.reply);
+            }
+        }
+        replies
+    }
+
+    async fn say(&mut self, order: Option<EventId>, ask: Ask) -> u64 {
         self.asked += 1;
         let number = self.asked;
         let question = Question { number, order, ask };
@@ -72,20 +93,26 @@ impl Talker {
         let unsigned = talk.to_unsigned(self.public_key(), clock::now());
         let event = unsigned.sign_with_keys(&self.keys).unwrap();
         self.link.publish(&event).await.unwrap();
-        timeout(SOON, self.answered(number)).await.unwrap()
+        number
     }
 
     async fn answered(&mut self, number: u64) -> Reply {
+        loop {
+            let answer = self.heard().await;
+            if answer.number == Some(number) {
+                return answer.reply;
+            }
+        }
+    }
+
+    async fn heard(&mut self) -> Answer {
         loop {
             let Some(Delivery::Event(event)) = self.ear.next().await else {
                 continue;
             };
             let talk = Talk::parse(&event).unwrap();
             let bytes = overhear(&self.key, &talk.content).unwrap();
-            let answer = Answer::from_bytes(&bytes).unwrap();
-            if answer.number == Some(number) {
-                return answer.reply;
-            }
+            return Answer::from_bytes(&bytes).unwrap();
         }
     }
 
