@@ -216,7 +216,9 @@ impl Found {
         };
         let fit: Vec<&Offer> = sold.iter().filter(fits).collect();
         if fit.is_empty() {
-            return refused("every line is longer than any context that is on sale");
+            return refused(
+                "the longest line fits in no context that is on sale: shorten it, or leave it out",
+            );
         }
         let price = highest(&fit);
         let within = fit
@@ -279,7 +281,7 @@ fn nobody<'a>(need: &Need, offers: impl Iterator<Item = &'a Offer>) -> String {
     }
     let is_within = |offer: &&&Offer| offer.model.price.is_within(&need.max_price);
     match (named.iter().filter(is_within).count(), need.is_paid) {
-        (0, _) => "they are on sale, but for more".to_owned(),
+        (0, _) => "they are on sale, but for more than you would pay".to_owned(),
         (_, true) => "they are on sale, but nobody who sells them gives credit here".to_owned(),
         (_, false) => {
             "they are on sale, but not for free, and only free work is done here".to_owned()

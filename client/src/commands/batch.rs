@@ -222,6 +222,11 @@ impl BatchCommand {
         };
         let tokens = ended.as_ref().map_or(0, |summary| summary.totals.tokens);
         note.put(status, tokens).await?;
+        if let Err(error) = &ended
+            && !matches!(error, Error::Stopped | Error::Refused(_))
+        {
+            eprintln!("It did not end. When that is mended, the same command goes on from here.");
+        }
         self.end(&ended?)
     }
 
