@@ -303,10 +303,15 @@ impl Seat {
         });
     }
 
-    /// The provider failed.
+    /// The provider failed. What it does beside fails with it as a rule: one bad moment
+    /// counts once, however many shards it has taken.
     pub fn failed(&self) {
         self.floor.leave(&self.offer.provider, |seller| {
-            seller.rests_until = Some(Instant::now() + rest_after(seller.failures));
+            let now = Instant::now();
+            if seller.rests_until.is_some_and(|until| now < until) {
+                return;
+            }
+            seller.rests_until = Some(now + rest_after(seller.failures));
             seller.failures = seller.failures.saturating_add(1);
         });
     }
@@ -371,6 +376,9 @@ mod tests {
         seat.failed();
         assert_eq!(floor.standing(&ada.provider).failures, 1);
         assert_eq!(floor.try_seat(&need(), &none).unwrap_err(), Choice::Wait);
+        // Another shard that was there in the same moment.
+        seat.failed();
+        assert_eq!(floor.standing(&ada.provider).failures, 1);
         seat.done(100);
         assert_eq!(floor.standing(&ada.provider).failures, 0);
         let rests: Vec<u64> = [0, 1, 2, 30].map(|n| rest_after(n).as_secs()).into();
