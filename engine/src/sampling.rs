@@ -97,12 +97,13 @@ pub fn margin(
         });
     }
     let mut rivals = keep(logits, sampling, logits[best as usize]);
-    let mut kept = true;
+    let (mut kept, mut alone) = (true, false);
     if rivals.len() < logits.len() {
         let cut = rivals.iter().map(|&token| logits[token as usize]);
         let cut = cut.fold(f32::INFINITY, f32::min);
         kept = logit >= cut - FILTER_SLACK;
         rivals.retain(|&token| logits[token as usize] >= cut + FILTER_SLACK);
+        alone = kept && rivals.is_empty();
     }
     let temperature = f64::from(sampling.temperature);
     let mut noise = Noise::new(sampling.seed, position);
@@ -113,9 +114,12 @@ pub fn margin(
         Err(_) => best,
     };
     let (greatest, _) = noise.greatest(logits, sampling, first, &rivals);
+    let noisy = (greatest - score) * temperature;
+    // Elsewhere the filters may have left this token alone: then no noise spoke.
+    let plain = f64::from(logits[best as usize]) - f64::from(logit);
     Ok(Margin {
         kept,
-        logits: (greatest - score) * temperature,
+        logits: if alone { noisy.min(plain) } else { noisy },
     })
 }
 
@@ -408,6 +412,25 @@ mod tests {
         }
         assert_eq!(seen, [true; 3]);
         assert_eq!(margin(&logits, &sampling, 0, 9).unwrap().clipped(2.5), 2.5);
+    }
+
+    /// Of two that are almost the same one machine keeps the one, another the other:
+    /// what noise they have says nothing.
+    #[test]
+    fn who_may_have_been_kept_alone_is_not_held_against_noise() {
+        let logits = [3.0, 2.99, 0.5];
+        for seed in 0..200 {
+            let sampling = Sampling {
+                temperature: 1.0,
+                top_k: 1,
+                seed,
+                ..Sampling::default()
+            };
+            let margin = |token| margin(&logits, &sampling, 0, token).unwrap();
+            assert!(margin(1).kept && margin(1).logits <= 0.011);
+            assert!(margin(0).logits <= 0.0);
+            assert!(!margin(2).kept);
+        }
     }
 
     #[test]
