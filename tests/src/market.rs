@@ -82,19 +82,30 @@ impl Market {
         name: &str,
         arguments: &[&str],
     ) -> Result<Provider> {
-        let home = self.folder(name);
-        let mut command = Command::new(binary("infernet-provider"));
-        command
-            .args(["start", "--name", name, "--relay", &self.relay.url])
-            .args(arguments)
-            .env("INFERNET_HOME", &home)
-            .envs(environment.iter().copied());
-        let process = Process::start(name, &mut command)?;
+        let (process, home) = self.launch("infernet-provider", environment, name, arguments)?;
         Ok(Provider {
             process,
             home,
             name: name.to_owned(),
         })
+    }
+
+    /// Starts a program that sells here, in a home of its own.
+    fn launch(
+        &self,
+        program: &str,
+        environment: &[(&str, &str)],
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<(Process, PathBuf)> {
+        let home = self.folder(name);
+        let mut command = Command::new(binary(program));
+        command
+            .args(["start", "--name", name, "--relay", &self.relay.url])
+            .args(arguments)
+            .env("INFERNET_HOME", &home)
+            .envs(environment.iter().copied());
+        Ok((Process::start(name, &mut command)?, home))
     }
 
     /// A provider with a scripted engine.
@@ -125,14 +136,7 @@ impl Market {
         name: &str,
         arguments: &[&str],
     ) -> Result<Aggregator> {
-        let home = self.folder(name);
-        let mut command = Command::new(binary("infernet-aggregator"));
-        command
-            .args(["start", "--name", name, "--relay", &self.relay.url])
-            .args(arguments)
-            .env("INFERNET_HOME", &home)
-            .envs(environment.iter().copied());
-        let process = Process::start(name, &mut command)?;
+        let (process, home) = self.launch("infernet-aggregator", environment, name, arguments)?;
         process.wait_stdout(READY, |said| said.contains("ready:").then_some(()))?;
         Ok(Aggregator { process, home })
     }
