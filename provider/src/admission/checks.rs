@@ -10,6 +10,7 @@ use infernet_protocol::payload::{
     Check, Generate, Generated, Input, Output, Payload, PayloadKey, Product, Proof, Vector, Work,
 };
 use infernet_protocol::seal::{Domain, salted_hash};
+use infernet_protocol::verification::Fault;
 use nostr::PublicKey;
 
 use crate::parcels::Fetched;
@@ -92,6 +93,8 @@ pub struct TextClaim {
     pub answer: Generated,
     /// How it was computed; empty if that was asked for and not said.
     pub proof: Option<Proof>,
+    /// What is certainly wrong with it, whatever is computed; found in admission.
+    pub fault: Option<Fault>,
 }
 
 impl fmt::Debug for TextClaim {
@@ -204,10 +207,10 @@ fn claim(result: &JobResult, input: Input, output: Output) -> Result<Claim, Unfi
                 ended: result.ended,
                 error: None,
             };
-            texts(vec![asked], vec![answer], output.proofs, prove)
+            texts(result, vec![asked], vec![answer], output.proofs, prove)
         }
         (Work::Shard { requests }, Product::Shard { answers }) => {
-            texts(requests, answers, output.proofs, prove)
+            texts(result, requests, answers, output.proofs, prove)
         }
         (Work::Embedding { texts }, Product::Embedding { vectors }) => {
             Ok(match texts.len() == vectors.len() {
@@ -224,6 +227,7 @@ fn claim(result: &JobResult, input: Input, output: Output) -> Result<Claim, Unfi
 
 /// Pairs questions and answers; what has failed is left out.
 fn texts(
+    result: &JobResult,
     asked: Vec<Generate>,
     answers: Vec<Generated>,
     proofs: Vec<Proof>,
@@ -237,7 +241,7 @@ fn texts(
     let claims = pairs.filter_map(|(asked, answer)| {
         let proof = proofs.next().unwrap_or(Proof(vec![]));
         let proof = prove.then_some(proof);
-        text_claim(asked, answer, proof)
+        text_claim(result, asked, answer, proof)
     });
     let claims: Vec<_> = claims.collect();
     match claims.is_empty() {
@@ -246,25 +250,30 @@ fn texts(
     }
 }
 
-/// What was cut off by its buyer is looked at as if it had been asked for so far.
+/// What was cut off by its buyer is looked at as if it had been asked for so far. Where
+/// the result itself was not cut off, a text in it that says so is left as it is: its end
+/// is a false one.
 fn text_claim(
+    result: &JobResult,
     mut asked: Generate,
     mut answer: Generated,
     proof: Option<Proof>,
 ) -> Option<TextClaim> {
+    let is_cut_off = result.ended == EndReason::Cancelled;
     match answer.ended {
         EndReason::Failed => return None,
-        EndReason::Cancelled if answer.tokens.is_empty() => return None,
-        EndReason::Cancelled => {
+        EndReason::Cancelled if is_cut_off && answer.tokens.is_empty() => return None,
+        EndReason::Cancelled if is_cut_off => {
             let tokens = asked.prefix.len().saturating_add(answer.tokens.len());
             asked.max_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
             answer.ended = EndReason::Length;
         }
-        EndReason::Stop | EndReason::Length => {}
+        EndReason::Stop | EndReason::Length | EndReason::Cancelled => {}
     }
     Some(TextClaim {
         asked,
         answer,
         proof,
+        fault: None,
     })
 }

@@ -6,6 +6,7 @@ use infernet_protocol::inference::{Prompt, TokenId};
 use infernet_protocol::money::PaymentKind;
 use infernet_protocol::payload::{Check, Decline, Generate};
 use infernet_protocol::tensor::{self, Tensor, arrange};
+use infernet_protocol::verification::Fault;
 
 use super::checks::{self, Case, Claim, TextClaim};
 use super::{No, no};
@@ -190,10 +191,26 @@ fn read_claims(
     claims: &mut [TextClaim],
 ) -> Result<u32, No> {
     let mut read: u32 = 0;
-    for TextClaim { asked, answer, .. } in claims {
-        let counted = shop.engine.count_tokens(&item.model.id, &asked.prompt);
-        let prompt = counted.map_err(refusal)?;
-        asked.max_tokens = asked.max_tokens.min(context.saturating_sub(prompt)).max(1);
+    for claim in claims {
+        let counted = shop
+            .engine
+            .count_tokens(&item.model.id, &claim.asked.prompt);
+        let prompt = match counted {
+            Ok(prompt) => prompt,
+            // Nobody can have read it either: the answer is made up.
+            Err(error) if is_unreadable(&error) => {
+                claim.fault = Some(Fault::InputMiscounted);
+                continue;
+            }
+            Err(error) => return Err(refusal(error)),
+        };
+        let room = context.saturating_sub(prompt);
+        if room == 0 {
+            claim.fault = Some(Fault::TooLong);
+            continue;
+        }
+        let TextClaim { asked, answer, .. } = claim;
+        asked.max_tokens = asked.max_tokens.min(room);
         let answered = asked.prefix.len().saturating_add(answer.tokens.len());
         let answered = u32::try_from(answered).unwrap_or(u32::MAX);
         let whole = prompt.saturating_add(answered.min(asked.max_tokens));
@@ -208,6 +225,17 @@ fn read_claims(
         read = read.saturating_add(prompt).saturating_add(answered);
     }
     Ok(read)
+}
+
+/// Whether a prompt is none to this model, wherever it runs.
+const fn is_unreadable(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::EmptyPrompt
+            | EngineError::PromptTooLarge { .. }
+            | EngineError::NoChatTemplate
+            | EngineError::ChatTemplate(_)
+    )
 }
 
 pub(super) fn check_tensors(award: &Award, item: &Item, inputs: &[Tensor]) -> Result<u32, No> {

@@ -71,6 +71,13 @@ impl Checker {
     }
 
     async fn text(&self, claim: TextClaim) -> Result<TextFigures, EngineError> {
+        if claim.fault.is_some() {
+            return Ok(TextFigures {
+                greedy: claim.asked.sampling.temperature == 0.0,
+                fault: claim.fault,
+                ..TextFigures::default()
+            });
+        }
         // It is never closed.
         let _place = self.places.acquire().await;
         let is_greedy = claim.asked.sampling.temperature == 0.0;

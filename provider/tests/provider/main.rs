@@ -12,6 +12,7 @@ mod house;
 mod jobs;
 mod killed;
 mod lent;
+mod made_up;
 mod models;
 mod modules;
 mod odd;
