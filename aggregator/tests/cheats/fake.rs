@@ -36,6 +36,9 @@ pub enum Role {
     Embedder(f32),
     /// Checks.
     Checker(Eye),
+    /// Texts that nobody could judge, under the model's name: of something that nobody
+    /// else has, or in a format that nobody has measured.
+    Pretender(ModelId, Dtype),
 }
 
 /// A running provider.
@@ -107,6 +110,10 @@ impl Fake {
             Role::Writer(_) => vec![sold(MODEL, Task::TextGeneration)],
             Role::Embedder(_) => vec![sold(VECTORS, Task::Embedding)],
             Role::Checker(_) => vec![sold(MODEL, Task::Verify)],
+            Role::Pretender(model, dtype) => vec![AnnouncedModel {
+                dtype,
+                ..sold(model, Task::TextGeneration)
+            }],
         }
     }
 

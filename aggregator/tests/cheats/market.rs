@@ -12,7 +12,7 @@ use infernet_node::shutdown::Shutdown;
 use infernet_protocol::event::{
     Attestation, Body, Checkers, Checking, Experience, Judgement, Signed, Verdict,
 };
-use infernet_protocol::inference::{Message, Prompt, Role as Speaker, Sampling};
+use infernet_protocol::inference::{Dtype, Message, ModelId, Prompt, Role as Speaker, Sampling};
 use infernet_protocol::kinds;
 use infernet_protocol::payload::Generate;
 use nostr::{Event, Filter, Keys, Kind, PublicKey};
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blobs::BlobServer;
 use super::conduct::{Conduct, Eye};
-use super::fake::{Fake, Role};
+use super::fake::{Fake, MODEL, Role};
 use super::toy::{Format, GENUINE};
 
 const LINES: u64 = 60;
@@ -194,6 +194,11 @@ async fn the_buyer_has_right_answers_and_the_cheats_are_shut_out() {
         cheats.push(place.fake(Role::Writer(conduct)).await);
     }
     let honest = place.fake(Role::Writer(Conduct::Honest(Format::F32))).await;
+    let unknown = ModelId::from_bytes([9; 32]);
+    let pretenders = [
+        place.fake(Role::Pretender(unknown, Dtype::Scripted)).await,
+        place.fake(Role::Pretender(MODEL, Dtype::Int4)).await,
+    ];
     let checker = place.fake(Role::Checker(Eye::Honest)).await;
     let shutdown = Shutdown::new();
     let aggregator = place.aggregator(vec![checker.key()], &shutdown).await;
@@ -238,6 +243,8 @@ async fn the_buyer_has_right_answers_and_the_cheats_are_shut_out() {
         tried.len()
     );
     assert!(honest.jobs() > 0);
+    // What could only come out inconclusive, and be paid, is not bought.
+    assert_eq!(pretenders.map(|pretender| pretender.jobs()), [0, 0]);
     assert_eq!(rejected, tried);
     assert_eq!(rated, tried);
     assert_eq!(banned, tried);
