@@ -34,7 +34,7 @@ const LOST_BLOCKS: u64 = 56;
 /// it over hours: so many hundredths are asked for.
 const HASTE_PERCENT: u64 = 150;
 
-/// The longest that money can be held: what [`MAX_DELTA`] leaves, about 41 hours.
+/// The longest that money can be held: what a wallet's longest delta leaves, about 41 hours.
 pub const LONGEST_HOLD: Duration =
     Duration::from_secs((MAX_DELTA - LOST_BLOCKS) * 100 / HASTE_PERCENT * BLOCK.as_secs());
 

@@ -36,7 +36,10 @@ fn temperature_0_has_bounds_of_its_own() {
 fn few_tokens_do_not_condemn_and_many_short_answers_do() {
     // One token in another's place, of an answer of four.
     let short = drawn(vec![0.0, 0.0, 3.0, 0.0]);
-    assert_eq!(judge_text(std::slice::from_ref(&short), &THRESHOLDS), Accepted);
+    assert_eq!(
+        judge_text(std::slice::from_ref(&short), &THRESHOLDS),
+        Accepted
+    );
     let many = vec![short; 32];
     assert_eq!(judge_text(&many, &THRESHOLDS), Rejected);
     // Text that was made up is far enough off to be seen in ten tokens.
