@@ -9,7 +9,7 @@
 //!
 //! Checkers are checked too: at random by a second one, by traps, and by whether their
 //! figures can be true. Now and then a provider is sent questions of our own among the
-//! real work ([`patrol`]). Who is caught at either comes out of a channel.
+//! real work (`patrol`). Who is caught at either comes out of a channel.
 
 mod books;
 mod hearing;
@@ -240,6 +240,7 @@ impl Inner {
     fn market(&self) -> Market<'_> {
         Market {
             client: &self.client,
+            pool: self.books.pool(),
             own: &self.own,
         }
     }

@@ -13,8 +13,10 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use infernet_client::{Answer, Brought, Found, Step, Summary};
 use infernet_node::{clock, mortality};
+use infernet_protocol::event::{Award, Signed};
+use infernet_protocol::kinds;
 use infernet_protocol::money::Msat;
-use nostr::{EventId, Timestamp};
+use nostr::{EventId, Filter, Kind, PublicKey, Timestamp};
 use sqlx::SqlitePool;
 use tokio::time::{Instant, interval};
 
@@ -35,6 +37,11 @@ const GRACE_S: u64 = 600;
 
 /// Awards that are looked at side by side.
 const AT_ONCE: usize = 8;
+
+/// Awards that are recalled at a start, the newest, and how long the relays have to
+/// tell them.
+const RECALLED: usize = 100;
+const RECALL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long judging what came late may take.
 const JUDGING: Duration = Duration::from_secs(300);
@@ -89,11 +96,37 @@ pub async fn finish(
 
 /// Answers what nobody has answered, for ever.
 pub(crate) async fn follow(house: &Arc<House>) {
+    recall(house).await;
     let mut ticks = interval(EVERY);
     loop {
         ticks.tick().await;
         if let Err(error) = round(house).await {
             tracing::error!(%error, "cannot look now for what came late");
+        }
+    }
+}
+
+/// Writes down what went out in the moment before an earlier process died, as the
+/// relays have it. What it was for is not known any more.
+async fn recall(house: &House) {
+    let ours = Filter::new()
+        .kind(Kind::from(kinds::AWARD))
+        .author(house.public_key())
+        .limit(RECALLED);
+    let Ok(events) = house.link.fetch(vec![ours], RECALL_PATIENCE).await else {
+        return;
+    };
+    let awards = events.into_iter().map(Signed::<Award>::from_verified);
+    for award in awards.filter_map(Result::ok) {
+        let placed = Placed {
+            award: award.id(),
+            provider: award.provider,
+            shard: None,
+            is_paid: !award.price.is_free(),
+            until: award.deadline,
+        };
+        if let Err(error) = store::place(house.store.pool(), &placed).await {
+            tracing::error!(award = %placed.award, %error, "an award is not written down");
         }
     }
 }
@@ -168,6 +201,11 @@ async fn pay(house: &Arc<House>, placed: &Placed, found: Found) -> Result<(), Tr
             return Ok(());
         }
     }
+    if placed.shard.is_none() && is_banned(house, &placed.provider).await? {
+        // What it checked was judged with the rest, and it was caught.
+        house.money.reject(&placed.provider, &placed.award).await;
+        return Ok(());
+    }
     let hire = Hire {
         checker: placed.provider,
         award: placed.award,
@@ -178,6 +216,11 @@ async fn pay(house: &Arc<House>, placed: &Placed, found: Found) -> Result<(), Tr
     house.money.owe(&hire).await;
     mortality::point("late-owed");
     Ok(())
+}
+
+async fn is_banned(house: &House, provider: &PublicKey) -> Result<bool, store::Error> {
+    let bans = house.store.bans().await?;
+    Ok(bans.iter().any(|ban| ban.provider == *provider))
 }
 
 /// What was found, as what was bought.

@@ -53,6 +53,11 @@ impl Books {
         Self { pool }
     }
 
+    /// The database.
+    pub const fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
     /// How a result was judged before, if it was.
     pub async fn judged(&self, result: &EventId) -> Result<Option<Judged>, Error> {
         let row = sqlx::query("SELECT judged FROM judged WHERE result = ?")

@@ -9,6 +9,9 @@ use infernet_protocol::inference::{Dtype, ModelId, Task};
 use infernet_protocol::money::{Msat, PaymentTerms, Price};
 use nostr::{EventId, PublicKey};
 use rand::seq::IndexedRandom as _;
+use sqlx::SqlitePool;
+
+use crate::late::{self, Terms};
 
 /// How many times the middle price a checker may ask and still be drawn. By the cheapest,
 /// one who checks for nothing would be drawn always.
@@ -44,6 +47,8 @@ pub struct Hire {
 #[derive(Debug)]
 pub(super) struct Market<'a> {
     pub client: &'a Client,
+    /// Where it is written down who was hired.
+    pub pool: &'a SqlitePool,
     /// The owner's checkers.
     pub own: &'a HashSet<PublicKey>,
 }
@@ -127,7 +132,13 @@ impl Market<'_> {
         if !checker.price.is_free() {
             request = request.max_cost(most);
         }
-        self.client.submit(request).await?.finish().await
+        let terms = Terms {
+            shard: None,
+            is_paid: !checker.price.is_free(),
+            within: request.deadline,
+        };
+        let answer = self.client.submit(request).await?;
+        late::finish(self.pool, answer, &terms).await
     }
 }
 

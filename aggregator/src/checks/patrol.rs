@@ -14,6 +14,7 @@ use infernet_protocol::verification::Secret;
 use super::samples::Sample;
 use super::{Caught, Checks, Error, Finding, Hire, Judged, Outcome, Policy, Subject, questions};
 use crate::Bought;
+use crate::late::{self, Terms};
 
 /// How long a check of such work may take.
 const WITHIN: Duration = Duration::from_secs(300);
@@ -91,15 +92,14 @@ impl Checks {
             Checkers::Aggregator | Checkers::Market => request.prove(),
         };
         let request = request.checkers(checkers);
-        let summary = self
-            .0
-            .client
-            .submit(request)
-            .await
-            .ok()?
-            .finish()
-            .await
-            .ok()?;
+        let terms = Terms {
+            shard: None,
+            is_paid: !like.award.price.is_free(),
+            within: request.deadline,
+        };
+        let answer = self.0.client.submit(request).await.ok()?;
+        let summary = late::finish(self.0.books.pool(), answer, &terms).await;
+        let summary = summary.ok()?;
         Some(bought(like, requests, summary))
     }
 

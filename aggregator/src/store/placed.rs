@@ -27,15 +27,19 @@ pub struct Placed {
     pub until: Timestamp,
 }
 
-/// Writes an award down.
+/// Writes an award down; again, it changes nothing but what it is for, if that was not
+/// known.
 ///
 /// # Errors
 /// [`Error::Sqlite`].
 pub async fn place(pool: &SqlitePool, placed: &Placed) -> Result<(), Error> {
     let shard = placed.shard.as_ref();
     sqlx::query(
-        "INSERT OR IGNORE INTO placed (award, provider, of_order, of_group, shard, is_paid, until_s)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO placed (award, provider, of_order, of_group, shard, is_paid, until_s)
+         VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (award) DO UPDATE SET of_order = excluded.of_order,
+             of_group = excluded.of_group, shard = excluded.shard
+         WHERE of_order IS NULL",
     )
     .bind(placed.award.as_bytes().as_slice())
     .bind(placed.provider.as_bytes().as_slice())
@@ -224,7 +228,8 @@ mod tests {
         for placed in [&first, &other, &first] {
             place(store.pool(), placed).await.unwrap();
         }
-        assert_eq!(store.placed(&order, 0, 7).await.unwrap(), [first.clone()]);
+        let of_shard = store.placed(&order, 0, 7).await.unwrap();
+        assert_eq!(of_shard, std::slice::from_ref(&first));
         let later = Timestamp::from_secs(NOW.as_secs() + 3_600);
         assert!(
             unanswered(&store, later).await.is_empty(),
@@ -237,12 +242,18 @@ mod tests {
         assert_eq!(unanswered(&store, NOW).await, [id(2), id(1)]);
         store.answered(&id(2), NOW).await.unwrap();
         assert_eq!(unanswered(&store, NOW).await, [id(1)]);
+        let unknown = Placed {
+            shard: None,
+            ..first
+        };
+        place(store.pool(), &unknown).await.unwrap();
+        assert_eq!(store.placed(&order, 0, 7).await.unwrap().len(), 1);
         assert!(store.placed(&order, 0, 8).await.unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_check_is_looked_after_once_its_time_is_over() {
-        let (store, _folder, _) = with_group().await;
+        let (store, _folder, order) = with_group().await;
         place(store.pool(), &placed(1, None)).await.unwrap();
         assert!(unanswered(&store, NOW).await.is_empty());
         let later = Timestamp::from_secs(NOW.as_secs() + 61);
@@ -250,8 +261,12 @@ mod tests {
         store.answered(&id(1), NOW).await.unwrap();
         let much_later = Timestamp::from_secs(NOW.as_secs() + 2 * KEPT_S);
         store.forget_answered(much_later).await.unwrap();
-        let again = placed(1, None);
-        place(store.pool(), &again).await.unwrap();
+        place(store.pool(), &placed(1, None)).await.unwrap();
         assert_eq!(unanswered(&store, much_later).await, [id(1)]);
+        // It is heard of what it was for after all.
+        let known = placed(1, Some((order, 0, 3)));
+        place(store.pool(), &known).await.unwrap();
+        assert_eq!(store.placed(&order, 0, 3).await.unwrap().len(), 1);
+        assert!(unanswered(&store, much_later).await.is_empty());
     }
 }
