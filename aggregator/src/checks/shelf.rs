@@ -89,9 +89,15 @@ impl Shelf {
     }
 
     /// What to judge work of this model by, whose provider says that it computes in
-    /// this format.
+    /// this format. What fits bf16 fits f32 too: who says that nobody has measured gets
+    /// nothing wider.
     pub fn of(&self, model: &ModelId, dtype: Dtype) -> Thresholds {
-        let known = self.of.get(&(*model, dtype));
+        let known = |dtype| self.of.get(&(*model, dtype));
+        let coarser = || match dtype {
+            Dtype::F32 | Dtype::Scripted => known(Dtype::Bf16),
+            Dtype::Bf16 | Dtype::Int8 | Dtype::Int4 => None,
+        };
+        let known = known(dtype).or_else(coarser);
         known.map_or(Thresholds::unmeasured(dtype), |known| known.thresholds)
     }
 
@@ -170,6 +176,20 @@ mod tests {
         let read = |event| Signed::<ModelThresholds>::verify(event).unwrap();
         let mut published = events.into_iter().map(read);
         assert!(published.any(|event| *event == thresholds()));
+    }
+
+    #[test]
+    fn who_says_what_nobody_has_measured_gets_nothing_wider() {
+        let mut shelf = Shelf::default();
+        let bf16 = ModelThresholds {
+            dtype: Dtype::Bf16,
+            ..thresholds()
+        };
+        let strict = bf16.thresholds;
+        shelf.put(bf16);
+        let of = |dtype| shelf.of(&thresholds().model, dtype);
+        assert_eq!([of(Dtype::F32), of(Dtype::Scripted)], [strict, strict]);
+        assert_eq!(of(Dtype::Int4), Thresholds::QUANTISED);
     }
 
     #[test]
