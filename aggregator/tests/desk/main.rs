@@ -71,11 +71,22 @@ impl Place {
         let shutdown = Shutdown::new();
         let aggregator = run(options, shutdown.clone()).await.unwrap();
         assert!(!aggregator.announced().await.is_empty());
-        Self {
+        let place = Self {
             relay,
             aggregator,
             shutdown,
             _home: home,
+        };
+        // Until the aggregator has heard of the last seller, and so of all.
+        let mut asking = place.buyer().await;
+        loop {
+            let reply = asking.ask(None, Ask::Quote(wanted("paid"))).await;
+            match reply {
+                Reply::Refused { reason } if reason.contains("nobody sells") => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                _ => return place,
+            }
         }
     }
 
