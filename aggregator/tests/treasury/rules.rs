@@ -286,6 +286,20 @@ async fn rejected_work_costs_its_provider_the_bond_which_goes_to_the_others() {
 }
 
 #[tokio::test]
+async fn a_little_work_that_is_checked_for_certain_sets_no_bond_free() {
+    let (house, treasury) = held(100_000).await;
+    let works = vec![
+        house.work(0, 1, 60_000, 100_000),
+        house.work(0, 2, 1_000, ALL),
+    ];
+    let claimed = treasury.claim(&order(0), 0, &bill(works, 0)).await;
+    claimed.unwrap();
+    house.pass(&treasury, 60).await;
+    let bonds = house.ledger().await.sums().await.unwrap().bonds;
+    assert_eq!(bonds, [(house.providers[0].key, 30_500)]);
+}
+
+#[tokio::test]
 async fn without_a_wallet_no_money_is_taken_and_none_for_too_long() {
     let house = House::new();
     let treasury = house.start().await;

@@ -38,7 +38,7 @@ pub struct Dues {
     pub last_at: Timestamp,
     /// The mean price of its latest results.
     pub mean: Msat,
-    /// How probable it was that its latest result be checked, in millionths.
+    /// How probable it was that a result be checked, in millionths: the least of its latest results.
     pub chance_ppm: u32,
 }
 
@@ -232,8 +232,8 @@ async fn last(
     .transpose()
 }
 
-/// The mean price of a provider's latest results, and the chance that the last of them was checked; checks of others'
-/// work are not counted.
+/// The mean price of a provider's latest results, and the least chance with which one of them was checked: a few that
+/// were checked for certain set no bond free. Checks of others' work are not counted.
 async fn recent(
     change: &mut Transaction<'static, Sqlite>,
     provider: &PublicKey,
@@ -247,7 +247,7 @@ async fn recent(
     )
     .fetch_all(&mut **change)
     .await?;
-    let Some(chance) = rows.first().map(|row| row.chance_ppm) else {
+    let Some(chance) = rows.iter().map(|row| row.chance_ppm).min() else {
         return Ok((Msat::ZERO, 0));
     };
     let sum: u128 = rows
