@@ -4,6 +4,8 @@
 //! p, that the result is checked, and d, that the check sees it. So it cheats (1 − q) / q times on average before it is
 //! caught. A bond of as many prices makes that worth nothing, and half as much again makes it a loss.
 //!
+//! p is the least of its latest results': who is checked for certain now and then is not for that checked always.
+//!
 //! It is held back from at most half of what is owed at a time, so that a newcomer is paid from the beginning. It is
 //! released when checks become denser, and when no work has come for some days. Where nothing is checked, no bond
 //! could be forfeited, and none is held back.
