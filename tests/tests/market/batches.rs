@@ -119,7 +119,7 @@ fn a_batch_is_split_over_providers_and_comes_back_in_order() {
     }
     let jobs = aggregator.ask("jobs").unwrap();
     assert_eq!(jobs[0]["standing"]["progress"]["done"], 200);
-    assert_eq!(jobs[0]["closed"].is_null(), false, "all its lines are done");
+    assert!(!jobs[0]["closed"].is_null(), "all its lines are done");
     // Neither lines nor answers stay behind where work was handed over long ago.
     let work = aggregator.home.join("aggregator/work");
     assert!(work.exists(), "{}", work.display());
