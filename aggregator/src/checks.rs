@@ -64,6 +64,10 @@ const TRAP_PPM: u32 = 100_000;
 /// How often a provider whose work passed is sent questions of our own, in millionths.
 const PATROL_PPM: u32 = 20_000;
 
+/// Of paid work one question in eight of these: we pay for them and for their checks, and
+/// a buyer who sells to itself must not earn more by them than the fee on its work.
+const PAID_PATROL: u32 = 8;
+
 /// What was found and is not told of yet.
 const MAX_FINDINGS: usize = 256;
 
@@ -348,7 +352,12 @@ impl Checks {
         };
         self.0.books.keep(&result, &judged, clock::now()).await?;
         let passed = judged.outcome != Outcome::Rejected;
-        if passed && Chances::draw(self.0.chances.patrol_ppm) {
+        let patrol_ppm = self.0.chances.patrol_ppm;
+        let patrol_ppm = match work.cost {
+            Msat::ZERO => patrol_ppm,
+            _ => patrol_ppm / PAID_PATROL,
+        };
+        if passed && Chances::draw(patrol_ppm) {
             self.send_patrol(work);
         }
         Ok(judged)

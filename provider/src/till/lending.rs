@@ -1,12 +1,13 @@
 //! Work that an aggregator pays for once it has checked it: who is trusted with that,
 //! and with how much.
 //!
-//! **Invariant:** what an aggregator owes, and what its open work may still cost, are
-//! together no more than we lend it.
+//! **Invariant:** what an aggregator owes, what it would not pay for beyond a tenth of what
+//! it has paid, and what its open work may still cost, are together no more than we lend it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use infernet_payments::ledger::Escrow as Standing;
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::Decline;
 use nostr::PublicKey;
@@ -109,7 +110,7 @@ impl Till {
             tracing::error!(%error, "cannot read what an aggregator owes");
             NotLent::Ledger
         })?;
-        match escrow.owed.checked_add(open) {
+        match at_stake(&escrow).checked_add(open) {
             Some(all) if all <= max_owed => Ok(loan),
             _ => Err(too_much),
         }
@@ -121,8 +122,42 @@ impl Till {
     }
 }
 
+/// What counts against what is lent. That work is rejected is the aggregator's word alone:
+/// one that rejects, or keeps of the bond, more than a tenth of what it has paid could
+/// else borrow for ever.
+fn at_stake(escrow: &Standing) -> Msat {
+    let refused = escrow.rejected.0.saturating_add(escrow.forfeited.0);
+    let excess = refused.saturating_sub(escrow.paid.0 / 10);
+    escrow.owed.checked_add(Msat(excess)).unwrap_or(Msat::MAX)
+}
+
 impl Drop for Loan {
     fn drop(&mut self) {
         self.till.0.lending.close(&self.aggregator, self.most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_rejects_much_borrows_less() {
+        let stake = |owed, rejected, forfeited, paid| {
+            let standing = Standing {
+                owed: Msat(owed),
+                rejected: Msat(rejected),
+                forfeited: Msat(forfeited),
+                paid: Msat(paid),
+                ..Standing::default()
+            };
+            at_stake(&standing).0
+        };
+        assert_eq!(stake(50, 0, 0, 0), 50);
+        // All of it rejected, and nothing ever paid: nothing is free again.
+        assert_eq!(stake(0, 700, 300, 0), 1_000);
+        // A tenth of what it has paid is what honest trade may bring.
+        assert_eq!(stake(20, 70, 30, 1_000), 20);
+        assert_eq!(stake(20, 170, 30, 1_000), 120);
     }
 }
