@@ -170,7 +170,7 @@ async fn answer(house: &Arc<House>, placed: &Placed) -> Result<bool, Trouble> {
             pay(house, placed, *found).await?;
             Ok(true)
         }
-        Ok(None) => Ok(is_hopeless(placed, clock::now())),
+        Ok(None | Some(Brought::CalledOff)) => Ok(is_hopeless(placed, clock::now())),
         Err(error) => {
             tracing::info!(award = %placed.award, %error, "late work cannot be looked for now");
             Ok(is_hopeless(placed, clock::now()))

@@ -1,6 +1,6 @@
 //! Results that nobody waits for any more: found on the relays by their award.
 
-use infernet_protocol::event::{Announcement, Award, Basis, JobResult, Promise, Signed};
+use infernet_protocol::event::{Announcement, Award, Basis, Cancel, JobResult, Promise, Signed};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::kinds;
 use infernet_protocol::payload::{Input, Payload, Product, Work};
@@ -17,6 +17,8 @@ const MAX_RESULTS: usize = 8;
 /// What a provider has brought for an award of ours.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Brought {
+    /// We or it have called it off, and no result is there; one that was signed before may still come.
+    CalledOff,
     /// It has ended without anything that is to be paid.
     Nothing,
     /// It says that it is done, and is not what was asked for; for this reason.
@@ -52,14 +54,19 @@ impl Client {
             .kind(Kind::from(kinds::RESULT))
             .event(award)
             .limit(MAX_RESULTS);
-        let events = self.fetch(vec![Filter::new().id(award), results]).await?;
+        let cancels = Filter::new()
+            .kind(Kind::from(kinds::CANCEL))
+            .event(award)
+            .limit(MAX_RESULTS);
+        let asked = vec![Filter::new().id(award), results, cancels];
+        let events = self.fetch(asked).await?;
         let Some(award) = award_of(&events, award, self) else {
             return Ok(None);
         };
         let read = |event: &Event| Signed::<JobResult>::from_verified(event.clone()).ok();
         let results = events.iter().filter_map(read);
         let Some(result) = results.into_iter().find(|result| is_of(result, &award)) else {
-            return Ok(None);
+            return Ok(is_called_off(&events, &award).then_some(Brought::CalledOff));
         };
         if !matches!(result.ended, EndReason::Stop | EndReason::Length) {
             return Ok(Some(Brought::Nothing));
@@ -115,6 +122,15 @@ fn award_of(events: &[Event], id: EventId, client: &Client) -> Option<Signed<Awa
     let event = events.iter().find(|event| event.id == id)?;
     let award = Signed::<Award>::from_verified(event.clone()).ok()?;
     (award.author() == client.public_key()).then_some(award)
+}
+
+fn is_called_off(events: &[Event], award: &Signed<Award>) -> bool {
+    let cancels = events.iter().filter_map(|event| {
+        let cancel = Signed::<Cancel>::from_verified(event.clone()).ok()?;
+        (cancel.award == Some(award.id())).then_some(cancel.author())
+    });
+    let parties = [award.author(), award.provider];
+    cancels.into_iter().any(|author| parties.contains(&author))
 }
 
 /// What the provider calls itself and the model in what the award rests on; nothing where it is a bid.

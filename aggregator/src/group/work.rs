@@ -114,7 +114,7 @@ impl Work {
             ticks.tick().await;
             match self.house.client.brought(placed.award).await {
                 Ok(Some(Brought::Work(found))) => return Some(*found),
-                Ok(Some(Brought::Nothing | Brought::Bad(_))) => return None,
+                Ok(Some(Brought::CalledOff | Brought::Nothing | Brought::Bad(_))) => return None,
                 // The relays may have it in a moment.
                 Ok(None) | Err(_) => {}
             }

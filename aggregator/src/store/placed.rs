@@ -9,6 +9,9 @@ use super::{Error, Store, read_id, read_key, read_time, read_u32, seconds};
 /// Awards that are looked at in one round.
 const AT_ONCE: i64 = 64;
 
+/// How soon an award is looked at again.
+const LOOKED_AGAIN_S: i64 = 20;
+
 /// How long an award that was answered is remembered.
 const KEPT_S: u64 = 7 * 24 * 3_600;
 
@@ -85,10 +88,11 @@ impl Store {
         let rows = sqlx::query(
             "SELECT placed.* FROM placed
              LEFT JOIN groups ON groups.of_order = placed.of_order AND groups.number = of_group
-             WHERE answered_s IS NULL
+             WHERE answered_s IS NULL AND looked_s <= ?
                AND (state IN ('settled', 'cancelled') OR (state IS NULL AND until_s < ?))
              ORDER BY looked_s, award LIMIT ?",
         )
+        .bind(seconds(now) - LOOKED_AGAIN_S)
         .bind(seconds(now))
         .bind(AT_ONCE)
         .fetch_all(&self.pool)
@@ -239,9 +243,10 @@ mod tests {
         assert!(store.advance(&order, 0, &over, NOW).await.unwrap());
         assert_eq!(unanswered(&store, NOW).await, [id(1), id(2)]);
         store.looked(&id(1), NOW).await.unwrap();
-        assert_eq!(unanswered(&store, NOW).await, [id(2), id(1)]);
+        assert_eq!(unanswered(&store, NOW).await, [id(2)]);
+        assert_eq!(unanswered(&store, later).await, [id(2), id(1)]);
         store.answered(&id(2), NOW).await.unwrap();
-        assert_eq!(unanswered(&store, NOW).await, [id(1)]);
+        assert_eq!(unanswered(&store, later).await, [id(1)]);
         let unknown = Placed {
             shard: None,
             ..first
