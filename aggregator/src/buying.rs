@@ -7,7 +7,7 @@ use infernet_node::mortality;
 use infernet_protocol::event::{Checkers, Experience};
 use infernet_protocol::inference::EndReason;
 use infernet_protocol::money::Price;
-use infernet_protocol::payload::{Product, Work};
+use infernet_protocol::payload::{Decline, Product, Work};
 use nostr::EventId;
 
 use crate::Bought;
@@ -42,6 +42,9 @@ pub enum Failure {
     /// It did not take the work on; this says nothing against it.
     #[error("{0}")]
     Declined(String),
+    /// It cannot do this work, now or later: it is too long for it, or none.
+    #[error("{0}")]
+    Unfit(String),
     /// It failed, fell silent, or sent something invalid.
     #[error("{0}")]
     Failed(String),
@@ -65,6 +68,7 @@ pub async fn buy(
 ) -> Result<Bought, Failure> {
     let offer = &seat.offer;
     let (mut is_declined, mut is_failed) = (false, false);
+    let mut unfit = None;
     let request = request(seat, &purchase);
     let terms = Terms {
         shard: Some((purchase.order, purchase.group, purchase.shard)),
@@ -80,7 +84,10 @@ pub async fn buy(
         match step {
             Step::Awarded { .. } => mortality::point("shard-placed"),
             Step::Accepted { .. } => mortality::point("shard-accepted"),
-            Step::Declined { .. } => is_declined = true,
+            Step::Declined { reason, detail, .. } => {
+                is_declined = true;
+                unfit = matches!(reason, Decline::TooLong | Decline::Input).then_some(detail);
+            }
             Step::Failed { blame, .. } => {
                 is_failed |= blame.is_some_and(|blame| blame != Experience::Completed);
             }
@@ -91,7 +98,10 @@ pub async fn buy(
         Ok(summary) => summary,
         Err(Error::Stopped | Error::Closed) => return Err(Failure::Stopped),
         Err(error) if is_declined && !is_failed => {
-            return Err(Failure::Declined(error.to_string()));
+            return Err(match unfit {
+                Some(why) => Failure::Unfit(why),
+                None => Failure::Declined(error.to_string()),
+            });
         }
         Err(error) => return Err(Failure::Failed(error.to_string())),
     };

@@ -33,6 +33,9 @@ use crate::tally::{Done, Ended};
 /// Purchases of one shard that may come to nothing.
 const MAX_TRIES: u32 = 8;
 
+/// How long another seller is waited for when one cannot do it, now or later.
+const SECOND_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Providers that may say of a line that it cannot be done, before it is believed.
 const MAX_LINE_TRIES: u32 = 2;
 
@@ -130,6 +133,7 @@ impl Work {
             let shard = Shard {
                 avoid: BTreeSet::new(),
                 tries: row.tries,
+                unfit: 0,
                 last: "it was not done in time".to_owned(),
                 work: self,
                 row,
@@ -148,6 +152,8 @@ struct Shard {
     /// Who is not asked again: they were rejected, or failed at it.
     avoid: BTreeSet<PublicKey>,
     tries: u32,
+    /// How many said that they cannot do it, now or later.
+    unfit: u32,
     /// Why the last purchase came to nothing.
     last: String,
 }
@@ -185,6 +191,10 @@ impl Shard {
             if bids.is_empty() && (!may_begin || self.tries >= MAX_TRIES) {
                 return self.give_up().await;
             }
+            let patience = match self.unfit {
+                0 => patience,
+                _ => patience.min(SECOND_PATIENCE),
+            };
             let (need, avoid) = (self.need.clone(), self.avoid.clone());
             let is_bought = !bids.is_empty();
             let turn = self.work.turn.clone();
@@ -219,7 +229,9 @@ impl Shard {
                         bids.push(self.bid(seat));
                     }
                     None if !is_bought => {
-                        self.last = "nobody sells it any more".into();
+                        if self.unfit == 0 {
+                            self.last = "nobody sells it any more".into();
+                        }
                         return self.give_up().await;
                     }
                     None => again_at = Instant::now() + patience,
@@ -267,7 +279,7 @@ impl Shard {
                     let dealing = Dealing::Failed;
                     work.house.dealt(&provider, &seat.offer.name, dealing).await;
                 }
-                Err(Failure::Unaskable(_) | Failure::Stopped) => {}
+                Err(Failure::Unfit(_) | Failure::Unaskable(_) | Failure::Stopped) => {}
             }
             let purchased = Purchased {
                 name: seat.offer.name.clone(),
@@ -343,6 +355,15 @@ impl Shard {
                 self.avoid.remove(&provider);
                 self.last = why;
                 return Ok(());
+            }
+            // It is not asked again, and one other is.
+            Bid::Nothing(_, Failure::Unfit(why)) => {
+                self.last = why;
+                self.unfit += 1;
+                if self.unfit > 1 {
+                    self.tries = MAX_TRIES;
+                    return Ok(());
+                }
             }
             Bid::Nothing(_, Failure::Stopped) => return Ok(()),
             Bid::Nothing(_, Failure::Unaskable(why)) => {

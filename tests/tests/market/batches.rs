@@ -126,6 +126,48 @@ fn a_batch_is_split_over_providers_and_comes_back_in_order() {
 }
 
 #[test]
+fn a_line_that_no_context_holds_fails_alone() {
+    let market = Market::open().unwrap();
+    let _alpha = market.scripted_provider("alpha", &[]).unwrap();
+    let _beta = market.scripted_provider("beta", &[]).unwrap();
+    // A shard for each line: what nobody can do is then all of one.
+    let arguments = ["--shard-tokens", "64"];
+    let _aggregator = market.aggregator("aggregator", &arguments).unwrap();
+    let folder = market.folder("files");
+    let words = |n: usize| match n {
+        1 => "word ".repeat(20_000),
+        _ => "a question".to_owned(),
+    };
+    let line = |n: usize| {
+        json!({
+            "custom_id": format!("chat-{n}"),
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {
+                "model": "scripted",
+                "messages": [{"role": "user", "content": words(n)}],
+                "max_tokens": 8,
+            },
+        })
+    };
+    let (input, output) = (file(&folder, (0..3).map(line)), folder.join("output.jsonl"));
+    let buyer = market.client("buyer");
+    let mut client = buyer.start(&unchecked(&input, &output)).unwrap();
+    client.ended(SOON).unwrap();
+    let text = std::fs::read_to_string(&output).unwrap();
+    let answers: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(answers.len(), 3);
+    let why = answers[1]["error"]["message"].as_str().unwrap();
+    assert!(why.contains("context"), "{why}");
+    for n in [0, 2] {
+        assert_eq!(answers[n]["response"]["status_code"], 200, "{}", answers[n]);
+    }
+}
+
+#[test]
 fn texts_are_embedded_and_every_result_is_checked_by_the_market() {
     let market = Market::open().unwrap();
     let _alpha = market.scripted_provider("alpha", &["--verify"]).unwrap();
