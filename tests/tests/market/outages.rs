@@ -69,14 +69,14 @@ fn what_does_not_fit_is_refused_before_or_after_it_is_sent() {
     let _provider = market.scripted_provider("alpha", &[]).unwrap();
     let buyer = market.client("buyer");
 
-    // Over the event's bound: nothing is published.
+    // Over a blob's bound: nothing is published.
     let file = market.folder("long.txt");
-    std::fs::write(&file, "x".repeat(41_000)).unwrap();
+    std::fs::write(&file, "x".repeat(17 << 20)).unwrap();
     let failed = buyer
         .run(&["submit", "--file", file.to_str().unwrap()])
         .unwrap();
     assert_eq!(failed.status.code(), Some(1), "{}", failed.stderr);
-    assert!(failed.stderr.contains("40960"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("16777172"), "{}", failed.stderr);
 
     // Over the model's context (a scripted token is a word).
     std::fs::write(&file, "a ".repeat(5_000)).unwrap();
