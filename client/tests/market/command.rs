@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use infernet_protocol::bounds::MAX_BLOB_PAYLOAD_BYTES;
 use infernet_protocol::kinds;
 use nostr::RelayUrl;
 use serde_json::Value;
@@ -399,11 +400,15 @@ async fn a_prompt_that_is_too_long_or_no_text_is_called_that() {
     let user = User::on(&market);
     let file = user.home().join("prompt");
     let path = file.to_str().unwrap();
-    // A multiple of no character's length lies at the end of what is read.
-    std::fs::write(&file, format!("x{}", "é".repeat(1 << 20))).unwrap();
+    // What is read ends within a character. Behind it lies more, in a hole of the file, than fits into memory.
+    let text = "x".repeat(MAX_BLOB_PAYLOAD_BYTES) + "é";
+    std::fs::write(&file, text).unwrap();
+    let opened = std::fs::File::options().write(true).open(&file).unwrap();
+    opened.set_len(1 << 40).unwrap();
     let long = user.run(&["submit", "--file", path]).await;
+    let says = format!("more than the {MAX_BLOB_PAYLOAD_BYTES} bytes that one job carries");
     assert!(
-        long.code == Some(1) && long.err.contains("40960"),
+        long.code == Some(1) && long.err.contains(&says),
         "{}",
         long.err
     );

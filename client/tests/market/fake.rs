@@ -20,7 +20,7 @@ use infernet_protocol::payload::{
     Product, Progress, Vector, Wish, Work,
 };
 use infernet_protocol::seal::{self, Conversation, Domain, Salt, Sealed, salted_hash};
-use infernet_protocol::verification::METHOD_TEXTS;
+use infernet_protocol::verification::{Figures, TextFigures, Texts, Thresholds};
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 
@@ -369,7 +369,9 @@ impl Attempt {
                 (0, 0, Some(Product::Embedding { vectors }))
             }
             Work::Shard { requests } => (0, 0, Some(shard(fake, requests))),
-            Work::Verify { checks, .. } => (0, 0, Some(verdicts(fake, &award, checks))),
+            Work::Verify { checks, thresholds } => {
+                (0, 0, Some(verdicts(fake, &award, checks, thresholds)))
+            }
             Work::Tensors { .. } => panic!("that is not sold here"),
         };
         Self {
@@ -658,11 +660,17 @@ fn shard(fake: &Fake, requests: &[Generate]) -> Product {
     }
 }
 
-fn verdicts(fake: &Fake, award: &Signed<Award>, checks: &[Check]) -> Product {
+fn verdicts(
+    fake: &Fake,
+    award: &Signed<Award>,
+    checks: &[Check],
+    thresholds: &Thresholds,
+) -> Product {
     let judgement = match fake.script.conduct {
         Conduct::Judges(judgement) => judgement,
         _ => Judgement::Accepted,
     };
+    let figures = figures(judgement, thresholds);
     let verdict = |check: &Check| {
         let about = Signed::<JobResult>::verify((*check.result).clone()).unwrap();
         about.output.open_with(check.output_key.as_bytes()).unwrap();
@@ -676,14 +684,8 @@ fn verdicts(fake: &Fake, award: &Signed<Award>, checks: &[Check]) -> Product {
             provider: about.author(),
             model: award.model,
             judgement,
-            method: METHOD_TEXTS.into(),
-            figures: [
-                ("greedy.tokens", 12.0),
-                ("greedy.exact", 11.0),
-                ("greedy.margin_sum", 0.6),
-            ]
-            .map(|(name, figure)| (name.to_owned(), figure))
-            .into(),
+            method: figures.method().into(),
+            figures: figures.to_map(),
             dtype: Dtype::Scripted,
             engine: "scripted/1".into(),
         };
@@ -695,6 +697,26 @@ fn verdicts(fake: &Fake, award: &Signed<Award>, checks: &[Check]) -> Product {
     Product::Verify {
         verdicts: checks.iter().map(verdict).collect(),
     }
+}
+
+/// Figures of the whole answer from which a judgement follows.
+fn figures(judgement: Judgement, thresholds: &Thresholds) -> Figures {
+    let clip = thresholds.greedy.clip as f32;
+    let inexact = match judgement {
+        Judgement::Accepted => vec![0.6],
+        Judgement::Inconclusive => vec![clip],
+        Judgement::Rejected => vec![clip; 6],
+    };
+    let mut margins = vec![0.0; LENGTH as usize - inexact.len()];
+    margins.extend(inexact);
+    let text = TextFigures {
+        margins,
+        greedy: true,
+        ..TextFigures::default()
+    };
+    let figures = Figures::Texts(Texts::of(&[text], thresholds));
+    assert_eq!(figures.judge(thresholds), judgement);
+    figures
 }
 
 /// The text at a position; the end token has none.
