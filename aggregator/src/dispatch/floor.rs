@@ -50,7 +50,8 @@ struct Shared {
 #[derive(Debug)]
 enum Market {
     Client(Client, Shelf),
-    /// For tests and simulations: what [`Floor::set_offers`] said.
+    /// What [`Floor::set_offers`] said.
+    #[cfg(test)]
     Said,
 }
 
@@ -89,6 +90,7 @@ impl Floor {
     }
 
     /// The places at providers that somebody says ([`Floor::set_offers`]).
+    #[cfg(test)]
     pub fn simulated() -> Self {
         Self::of(Market::Said, [])
     }
@@ -108,6 +110,7 @@ impl Floor {
     }
 
     /// Says what is on sale.
+    #[cfg(test)]
     pub fn set_offers(&self, offers: Vec<Offer>) {
         self.state().offers = Arc::new(offers);
         self.shared.changed.notify_waiters();
@@ -125,7 +128,9 @@ impl Floor {
         let state = self.state();
         let client = match &self.shared.market {
             Market::Client(client, shelf) if !is_fresh(&state) => (client, shelf),
-            Market::Client(..) | Market::Said => return state.offers.clone(),
+            Market::Client(..) => return state.offers.clone(),
+            #[cfg(test)]
+            Market::Said => return state.offers.clone(),
         };
         drop(state);
         let (client, shelf) = client;
