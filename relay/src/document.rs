@@ -22,7 +22,12 @@ pub fn document(options: &Options) -> Value {
         "limitation": limitation(options),
         "retention": retention(options.general),
     });
-    for (key, value) in [("pubkey", &options.pubkey), ("contact", &options.contact)] {
+    let pubkey = options.pubkey.map(|key| key.to_hex());
+    for (key, value) in [
+        ("icon", &options.icon),
+        ("pubkey", &pubkey),
+        ("contact", &options.contact),
+    ] {
         if let Some(value) = value {
             document[key] = json!(value);
         }

@@ -11,6 +11,7 @@
 //! **Invariant:** an event that was answered `OK true` is on the disk (ephemeral kinds excepted), and evidence
 //! (kinds 8602–8606) leaves it never.
 
+mod address;
 mod admission;
 mod bans;
 mod blobs;
@@ -19,7 +20,9 @@ mod farewell;
 mod frames;
 mod guard;
 mod http;
+mod lists;
 mod lock;
+mod metrics;
 mod options;
 mod pace;
 mod page;

@@ -1,10 +1,12 @@
 //! What an operator can set.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use infernet_protocol::bounds::{MAX_BLOB_BYTES, MAX_EVENT_BYTES};
-use nostr::PublicKey;
-use serde::{Deserialize, Deserializer};
+use nostr::{Filter, PublicKey, RelayUrl};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Bytes of one websocket message. Twice an event's bound, so that an event somewhat over it is answered with a
 /// refusal that names its id; only far larger ones end the connection.
@@ -24,8 +26,20 @@ pub struct Options {
     pub name: String,
     /// What it says about itself.
     pub description: String,
-    /// The operator's public key in hex, if they want to be known.
-    pub pubkey: Option<String>,
+    /// The address of its icon, for clients to show.
+    pub icon: Option<String>,
+    /// The operator's public key (npub or hex), if they want to be known. Whoever has it may manage the relay.
+    #[serde(deserialize_with = "key")]
+    pub pubkey: Option<PublicKey>,
+    /// Others who may manage the relay (NIP-86), as npub or hex.
+    #[serde(deserialize_with = "keys")]
+    pub admins: Vec<PublicKey>,
+    /// Reverse proxies, whose word is taken for the address of a client (`X-Forwarded-For`).
+    pub proxies: Vec<IpAddr>,
+    /// Whether everybody may read `/metrics`; without it, this machine may.
+    pub public_metrics: bool,
+    /// Where to serve `/metrics` besides, to everybody who reaches it, as `host:port`.
+    pub metrics: Option<String>,
     /// How to reach the operator, for example a `mailto:` address.
     pub contact: Option<String>,
     /// The address that clients know this relay by, as `https://host`: it stands in what is said of a blob, and what is
@@ -36,10 +50,104 @@ pub struct Options {
     /// Aggregators whose bans are followed (npub or hex): whom one of them bans cannot announce or bid here.
     #[serde(deserialize_with = "keys")]
     pub follow_bans: Vec<PublicKey>,
+    /// Whom the operator knows.
+    pub lists: Lists,
     /// How much one client may take.
     pub limits: Limits,
     /// How much is kept of blobs.
     pub blob_limits: BlobLimits,
+    /// How much memory reconciliations (NIP-77) may take.
+    pub reconciliation: ReconciliationLimits,
+    /// Relays to be kept equal with while this one serves.
+    pub sync: Vec<Peer>,
+}
+
+/// How much memory reconciliations (NIP-77) may take: forty bytes for each event.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReconciliationLimits {
+    /// Events of one reconciliation; a peer with more asks in parts.
+    pub events: usize,
+    /// Events of all at a time.
+    pub total_events: usize,
+    /// Reconciliations at a time on one connection.
+    pub per_connection: usize,
+}
+
+impl Default for ReconciliationLimits {
+    fn default() -> Self {
+        Self {
+            events: 500_000,
+            total_events: 4_000_000,
+            per_connection: 4,
+        }
+    }
+}
+
+/// A relay to be kept equal with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its address, `wss://…`.
+    pub url: RelayUrl,
+    /// Of which events; without it, of all that this relay takes.
+    #[serde(default)]
+    pub filter: Option<Filter>,
+    /// Which way events go.
+    #[serde(default)]
+    pub direction: Direction,
+    /// How long to wait after one reconciliation before the next, such as `30s`, `5m` or `1h`.
+    #[serde(default = "five_minutes", deserialize_with = "duration")]
+    pub every: Duration,
+}
+
+/// Which way events go between two relays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Both have all in the end.
+    #[default]
+    Both,
+    /// From the other to this one only.
+    Down,
+    /// From this one to the other only.
+    Up,
+}
+
+fn five_minutes() -> Duration {
+    Duration::from_secs(300)
+}
+
+/// A time such as `30s`, `5m` or `1h`; at least a second.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let unknown = || serde::de::Error::custom(format!("{text:?} is no time such as 30s, 5m or 1h"));
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(unknown)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(unknown()),
+    };
+    let number: u32 = number.parse().map_err(|_| unknown())?;
+    match u64::from(number) * seconds {
+        0 => Err(unknown()),
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+/// Whom the operator knows, for good. Whom it knows for now stands in the relay's folder (`crate::lists`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lists {
+    /// Keys that may whatever any key may, and need not work for it (npub or hex).
+    #[serde(deserialize_with = "keys")]
+    pub allow: Vec<PublicKey>,
+    /// Keys of which nothing is taken (npub or hex).
+    #[serde(deserialize_with = "keys")]
+    pub ban: Vec<PublicKey>,
 }
 
 /// How much is kept of blobs, and how long.
@@ -90,11 +198,15 @@ pub struct Limits {
 /// Public keys as npub or hex.
 fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PublicKey>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    let parse = |text: &String| {
-        let unknown = || serde::de::Error::custom(format!("{text:?} is no npub"));
-        PublicKey::parse(text).map_err(|_| unknown())
-    };
-    texts.iter().map(parse).collect()
+    texts.iter().map(|text| parsed(text)).collect()
+}
+
+fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PublicKey>, D::Error> {
+    parsed(&String::deserialize(deserializer)?).map(Some)
+}
+
+fn parsed<E: serde::de::Error>(text: &str) -> Result<PublicKey, E> {
+    PublicKey::parse(text).map_err(|_| E::custom(format!("{text:?} is no npub")))
 }
 
 impl Options {
@@ -106,13 +218,21 @@ impl Options {
             general: false,
             name: "Infernet relay".to_owned(),
             description: "Carries the signed events of an open market for inference.".to_owned(),
+            icon: None,
             pubkey: None,
+            admins: Vec::new(),
+            proxies: Vec::new(),
+            public_metrics: false,
+            metrics: None,
             contact: None,
             address: None,
             blobs: true,
             follow_bans: Vec::new(),
+            lists: Lists::default(),
             limits: Limits::default(),
             blob_limits: BlobLimits::default(),
+            reconciliation: ReconciliationLimits::default(),
+            sync: Vec::new(),
         }
     }
 }
@@ -153,6 +273,25 @@ mod tests {
             options.limits.subscriptions,
             Limits::default().subscriptions
         );
+    }
+
+    #[test]
+    fn a_peer_has_a_url_and_how_often_it_is_asked() {
+        let parse = toml::from_str::<Options>;
+        let text = "[[sync]]\nurl = \"wss://a.example\"\n[[sync]]\nurl = \"ws://b.example:7777\"\nevery = \"90s\"\ndirection = \"down\"\nfilter = { kinds = [8603], \"#t\" = [\"text\"] }";
+        let peers = parse(text).unwrap().sync;
+        assert_eq!(peers[0].every, Duration::from_secs(300));
+        assert_eq!((peers[0].direction, &peers[0].filter), (Direction::Both, &None));
+        assert_eq!(peers[1].every, Duration::from_secs(90));
+        assert_eq!(peers[1].direction, Direction::Down);
+        let filter = peers[1].filter.clone().unwrap();
+        assert_eq!(filter.generic_tags.len(), 1);
+        for wrong in ["0s", "5", "m", "", "5 m", "-1s", "5d", "5ä"] {
+            let text = format!("[[sync]]\nurl = \"wss://a.example\"\nevery = \"{wrong}\"");
+            let refused = parse(&text).unwrap_err().to_string();
+            assert!(refused.contains("30s"), "{wrong}: {refused}");
+        }
+        assert!(parse("[[sync]]\nurl = \"https://a.example\"").is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use nostr::Timestamp;
 
+use crate::address::network;
+
 const HOUR_SECS: u64 = 3_600;
 
 /// Addresses that are remembered. Whoever has more than these can wait for the next hour.
@@ -65,17 +67,6 @@ impl Meter {
 /// Whether it is this machine's own, which is not counted: a proxy may stand there, which knows better who sends.
 pub fn is_own(address: IpAddr) -> bool {
     address.is_loopback()
-}
-
-/// The address, or of one of version 6 its first 64 bits: whoever has one has all that begin with these.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        address => address,
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::meter::{is_own, network};
+use super::meter::is_own;
+use crate::address::network;
 
 /// Uploads at a time. Each holds a file, and some memory while its bytes are hashed.
 const MOST: usize = 64;

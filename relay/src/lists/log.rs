@@ -1,0 +1,143 @@
+//! The changes on the disk: a line of JSON each, in the order in which they were made. What they come to is written
+//! anew at each start, so that the file stays as long as the lists.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::state::{Change, State};
+
+/// The file, in the relay's folder.
+pub const NAME: &str = "lists.jsonl";
+
+/// Bytes of the file: all lists full, with the longest reasons, many times over.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Why the lists cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A line is no change.
+    #[error("{}:{line}: {source}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
+
+/// The file, open at its end.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines.
+    bytes: u64,
+}
+
+impl Log {
+    /// Opens the file in `folder`, made if it is not there, and answers what the changes in it come to.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or says something else.
+    pub fn open(folder: &Path) -> Result<(Self, Vec<Change>), Error> {
+        let path = folder.join(NAME);
+        let mut state = State::default();
+        read(&path, |change| state.apply(change))?;
+        let changes = state.changes();
+        let failed = |source| Error::Io {
+            path: path.clone(),
+            source,
+        };
+        let (file, bytes) = rewrite(folder, &path, &changes).map_err(failed)?;
+        Ok((Self { path, file, bytes }, changes))
+    }
+
+    /// Adds a change, which is on the disk when this answers.
+    ///
+    /// # Errors
+    /// When the disk fails; the file is as it was then.
+    pub fn append(&mut self, change: &Change) -> Result<(), Error> {
+        let line = line(change).map_err(|source| self.failed(source))?;
+        let written = self
+            .file
+            .write_all(&line)
+            .and_then(|()| self.file.sync_data());
+        if let Err(source) = written {
+            // Half a line would make the next one unreadable.
+            self.file
+                .set_len(self.bytes)
+                .map_err(|source| self.failed(source))?;
+            return Err(self.failed(source));
+        }
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+fn line(change: &Change) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(change)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads each whole line. One without an end was broken off, and never answered.
+fn read(path: &Path, mut take: impl FnMut(Change)) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(failed)?,
+    };
+    let mut lines = BufReader::new(file.take(MAX_BYTES));
+    let mut text = Vec::new();
+    for line in 1.. {
+        text.clear();
+        lines.read_until(b'\n', &mut text).map_err(failed)?;
+        if !text.ends_with(b"\n") {
+            break;
+        }
+        let change = serde_json::from_slice(&text).map_err(|source| Error::Line {
+            path: path.to_owned(),
+            line,
+            source,
+        })?;
+        take(change);
+    }
+    Ok(())
+}
+
+/// Puts a new file in the old one's place, in one step, and answers it with its length.
+fn rewrite(folder: &Path, path: &Path, changes: &[Change]) -> io::Result<(File, u64)> {
+    let mut text = Vec::new();
+    for change in changes {
+        text.extend(line(change)?);
+    }
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()?;
+    let file = OpenOptions::new().append(true).open(path)?;
+    Ok((file, text.len() as u64))
+}
