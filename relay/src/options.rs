@@ -1,5 +1,7 @@
 //! What an operator can set.
 
+mod demands;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use infernet_protocol::bounds::{MAX_BLOB_BYTES, MAX_EVENT_BYTES};
 use nostr::{Filter, PublicKey, RelayUrl};
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use demands::{Access, AddressLimits, Auth, Rate, Share, Work};
 
 /// Bytes of one websocket message. Twice an event's bound, so that an event somewhat over it is answered with a
 /// refusal that names its id; only far larger ones end the connection.
@@ -52,6 +56,13 @@ pub struct Options {
     pub follow_bans: Vec<PublicKey>,
     /// Whom the operator knows.
     pub lists: Lists,
+    /// Aggregators (npub or hex) whose receipts and settlements give standing for good to those whom they name.
+    #[serde(deserialize_with = "keys")]
+    pub trust: Vec<PublicKey>,
+    /// Who may write and read.
+    pub auth: Auth,
+    /// What keys without standing must show.
+    pub work: Work,
     /// How much one client may take.
     pub limits: Limits,
     /// How much is kept of blobs.
@@ -193,6 +204,17 @@ pub struct Limits {
     pub burst: u32,
     /// Stored events answered to one filter, whatever it asks for; the store is read into memory for it.
     pub stored_events: usize,
+    /// Whether this machine's own addresses are counted like others. By default they are not: a proxy may stand there,
+    /// which is better named in `proxies`.
+    pub count_loopback: bool,
+    /// What a key with standing may write.
+    pub key: Share,
+    /// What a key without standing may write.
+    pub stranger: Share,
+    /// What an address may do.
+    pub address: AddressLimits,
+    /// What all may write together. A quarter of each burst is kept for trusted and allowed keys.
+    pub all: Share,
 }
 
 /// Public keys as npub or hex.
@@ -229,6 +251,9 @@ impl Options {
             blobs: true,
             follow_bans: Vec::new(),
             lists: Lists::default(),
+            trust: Vec::new(),
+            auth: Auth::default(),
+            work: Work::default(),
             limits: Limits::default(),
             blob_limits: BlobLimits::default(),
             reconciliation: ReconciliationLimits::default(),
@@ -252,6 +277,20 @@ impl Default for Limits {
             messages_per_second: 1_000,
             burst: 4_000,
             stored_events: 500,
+            count_loopback: false,
+            key: Share {
+                events: Rate::new(2_000, 10_000),
+                bytes: Rate::new(8 << 20, 64 << 20),
+            },
+            stranger: Share {
+                events: Rate::new(200, 2_000),
+                bytes: Rate::new(1 << 20, 16 << 20),
+            },
+            address: AddressLimits::default(),
+            all: Share {
+                events: Rate::new(20_000, 40_000),
+                bytes: Rate::new(64 << 20, 256 << 20),
+            },
         }
     }
 }
