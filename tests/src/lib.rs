@@ -6,6 +6,7 @@
 
 mod binaries;
 pub mod lightning;
+pub mod load;
 mod market;
 mod process;
 mod requirements;
