@@ -3,7 +3,8 @@
 use infernet_protocol::{bounds, kinds};
 use serde_json::{Value, json};
 
-use crate::admission::MAX_AHEAD_SECS;
+use crate::admission::{COMPANIONS, MAX_AHEAD_SECS};
+use crate::lists::Face;
 use crate::options::{MAX_MESSAGE_BYTES, Options};
 use crate::session::MAX_SUBSCRIPTION_ID;
 
@@ -12,10 +13,11 @@ use crate::session::MAX_SUBSCRIPTION_ID;
 const SUPPORTED_NIPS: [u16; 4] = [1, 9, 11, 40];
 
 /// The document as JSON.
-pub fn document(options: &Options) -> Value {
+pub fn document(options: &Options, face: &Face) -> Value {
+    let icon = face.icon.as_ref().or(options.icon.as_ref());
     let mut document = json!({
-        "name": options.name,
-        "description": options.description,
+        "name": face.name.as_ref().unwrap_or(&options.name),
+        "description": face.description.as_ref().unwrap_or(&options.description),
         "software": env!("CARGO_PKG_NAME"),
         "version": env!("CARGO_PKG_VERSION"),
         "supported_nips": SUPPORTED_NIPS,
@@ -24,15 +26,20 @@ pub fn document(options: &Options) -> Value {
     });
     let pubkey = options.pubkey.map(|key| key.to_hex());
     for (key, value) in [
-        ("icon", &options.icon),
-        ("pubkey", &pubkey),
-        ("contact", &options.contact),
+        ("icon", icon),
+        ("pubkey", pubkey.as_ref()),
+        ("contact", options.contact.as_ref()),
     ] {
         if let Some(value) = value {
             document[key] = json!(value);
         }
     }
     document
+}
+
+/// Whether a relay takes this kind whose operator said nothing.
+pub fn is_usual(kind: u16) -> bool {
+    kinds::is_market(kind) || COMPANIONS.contains(&kind)
 }
 
 fn limitation(options: &Options) -> Value {
@@ -63,7 +70,7 @@ fn retention(general: bool) -> Value {
         json!(kinds::QUOTE),
         json!([kinds::ANNOUNCEMENT, kinds::THRESHOLDS]),
     ];
-    others.extend(crate::admission::COMPANIONS.map(|kind| json!(kind)));
+    others.extend(COMPANIONS.map(|kind| json!(kind)));
     retention.push(if general {
         json!({ "time": null })
     } else {
@@ -87,7 +94,7 @@ mod tests {
             let mut options = Options::new("nowhere");
             options.general = general;
             options.contact = Some("mailto:relay@example.org".to_owned());
-            let text = document(&options).to_string();
+            let text = document(&options, &Face::default()).to_string();
             let read = RelayInformationDocument::from_json(text).unwrap();
             assert_eq!(read.contact, options.contact);
             assert_eq!(read.pubkey, None);
@@ -103,6 +110,9 @@ mod tests {
         let text = include_str!("../../nips/relay.md");
         let example = text.split("```json").nth(1).unwrap();
         let example: Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
-        assert_eq!(example, document(&Options::new("nowhere")));
+        assert_eq!(
+            example,
+            document(&Options::new("nowhere"), &Face::default())
+        );
     }
 }

@@ -1,10 +1,11 @@
-//! What the port answers to HTTP: a page, the NIP-11 document, `/health`, and the way into a websocket.
+//! What the port answers to HTTP: a page, the NIP-11 document, `/health`, `/metrics`, the operator (NIP-86), and the
+//! way into a websocket.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::map_response;
@@ -18,8 +19,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::address;
 use crate::blobs::{self, Blobs};
 use crate::document::document;
+use crate::lists::Lists;
+use crate::management::{self, Management};
+use crate::metrics::{self, Metrics};
 use crate::options::Options;
 use crate::page::page;
 use crate::session::Sessions;
@@ -37,6 +42,12 @@ pub struct Site {
     pub options: Options,
     /// Where events lie, to see whether it can be read.
     pub store: Arc<Store>,
+    /// What the operator decided since.
+    pub lists: Arc<Lists>,
+    /// What the operator asks from afar.
+    pub management: Management,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Who serves websockets.
     pub sessions: Sessions,
     /// What answers about blobs, if these are served.
@@ -62,8 +73,18 @@ pub fn router(site: Arc<Site>) -> Router {
     Router::new()
         .route("/", any(root))
         .route("/health", get(health))
+        .route("/metrics", get(local_metrics))
         .with_state(site)
         .merge(blobs)
+        .layer(map_response(one_request))
+}
+
+/// The route of a port of its own, for whoever reaches that.
+pub fn metrics_router(metrics: Arc<Metrics>) -> Router {
+    let scrape = get(async |State(metrics): State<Arc<Metrics>>| scraped(&metrics));
+    Router::new()
+        .route("/metrics", scrape)
+        .with_state(metrics)
         .layer(map_response(one_request))
 }
 
@@ -83,26 +104,68 @@ async fn root(
     request: Request,
 ) -> Response {
     let headers = request.headers();
-    if names(headers, header::UPGRADE, "websocket") {
-        return upgrade(site, connection, request);
+    let client = address::client(connection.peer.ip(), headers, &site.options.proxies);
+    if site.lists.blocked_address(client) {
+        return (StatusCode::FORBIDDEN, "your address is blocked here\n").into_response();
     }
-    let mut response = if names(headers, header::ACCEPT, NOSTR_JSON) {
+    if names(headers, header::UPGRADE, "websocket") {
+        // From here on, the client is who counts.
+        let peer = SocketAddr::new(client, connection.peer.port());
+        return upgrade(site, Connection { peer, ..connection }, request);
+    }
+    let mut response = if names(headers, header::CONTENT_TYPE, management::MEDIA_TYPE) {
+        manage(&site, request).await
+    } else if request.method() == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else if names(headers, header::ACCEPT, NOSTR_JSON) {
+        let document = document(&site.options, &site.lists.face());
         let kind = [(header::CONTENT_TYPE, NOSTR_JSON)];
-        (kind, document(&site.options).to_string()).into_response()
+        (kind, document.to_string()).into_response()
     } else {
-        Html(page(&site.options, host(headers))).into_response()
+        Html(page(&site.options, &site.lists.face(), host(headers))).into_response()
     };
-    // NIP-11 wants pages of other sites to be able to read it.
-    for name in [
-        header::ACCESS_CONTROL_ALLOW_ORIGIN,
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        header::ACCESS_CONTROL_ALLOW_METHODS,
+    // NIP-11 wants pages of other sites to be able to read it, and NIP-86 is asked by such pages.
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, *"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "*"),
     ] {
         response
             .headers_mut()
-            .insert(name, HeaderValue::from_static("*"));
+            .insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// Asks the relay what its operator wants of it.
+async fn manage(site: &Site, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return (StatusCode::METHOD_NOT_ALLOWED, "send it by POST\n").into_response();
+    }
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, management::MAX_BYTES).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "this is too long\n").into_response();
+    };
+    let (status, said) = site.management.answer(&head.headers, &body).await;
+    let kind = [(header::CONTENT_TYPE, management::MEDIA_TYPE)];
+    (status, kind, said.to_string()).into_response()
+}
+
+async fn local_metrics(
+    State(site): State<Arc<Site>>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+) -> Response {
+    let is_local = address::is_local(connection.peer.ip(), request.headers());
+    match is_local || site.options.public_metrics {
+        true => scraped(&site.metrics),
+        false => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn scraped(metrics: &Metrics) -> Response {
+    let kind = [(header::CONTENT_TYPE, metrics::MEDIA_TYPE)];
+    (kind, metrics.scrape()).into_response()
 }
 
 async fn health(State(site): State<Arc<Site>>) -> Response {

@@ -22,12 +22,14 @@ mod guard;
 mod http;
 mod lists;
 mod lock;
+mod management;
 mod metrics;
 mod options;
 mod pace;
 mod page;
 mod server;
 mod session;
+mod signed;
 mod store;
 
 pub use admission::MAX_AHEAD_SECS;

@@ -23,6 +23,9 @@ use tokio_util::task::TaskTracker;
 use crate::bans::Bans;
 use crate::blobs::{self, Blobs, Shelf};
 use crate::http::{self, Connection, Site};
+use crate::lists::{self, Lists};
+use crate::management::Management;
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::session::Sessions;
 use crate::store::{self, Store};
@@ -76,6 +79,9 @@ pub enum Error {
         /// What the store says.
         source: DatabaseError,
     },
+    /// What the operator decided cannot be read.
+    #[error(transparent)]
+    Lists(#[from] lists::LogError),
     /// There is no place for blobs.
     #[error("{0}. Make room there, or start it with --no-blobs")]
     Blobs(#[from] blobs::Error),
@@ -130,17 +136,30 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
         }
         false => None,
     };
+    let lists = Arc::new(Lists::open(&options.data, options.lists.clone())?);
+    let metrics = Arc::new(Metrics::default());
     let bans = Bans::load(&options.follow_bans, &store);
     let bans = bans.await.map_err(|source| Error::Bans { source })?;
     let (listener, address) = listen(&options.listen).await?;
     tracing::info!(%address, data = %options.data.display(), general = options.general, "relay started");
+    let scraped = match &options.metrics {
+        Some(address) => Some(listen(address).await?.0),
+        None => None,
+    };
+    let ports = Ports {
+        listener,
+        address,
+        scraped,
+    };
     let life = TaskTracker::new();
     let kept = Kept {
         store: Arc::new(store),
         bans,
+        lists,
+        metrics,
         shelf,
     };
-    life.spawn(live(listener, kept, options, shutdown));
+    life.spawn(live(ports, kept, options, shutdown));
     life.close();
     Ok(Handle { address, life })
 }
@@ -155,23 +174,44 @@ async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, bound))
 }
 
+/// Where a relay listens.
+struct Ports {
+    listener: TcpListener,
+    address: SocketAddr,
+    /// Where the metrics have a port of their own.
+    scraped: Option<TcpListener>,
+}
+
 /// What a relay keeps.
 struct Kept {
     store: Arc<Store>,
     bans: Bans,
+    lists: Arc<Lists>,
+    metrics: Arc<Metrics>,
     shelf: Option<Arc<Shelf>>,
 }
 
 /// The whole life of a relay, from its first connection to its last.
-async fn live(listener: TcpListener, kept: Kept, options: Options, shutdown: Shutdown) {
-    let Kept { store, bans, shelf } = kept;
+async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
+    let Kept {
+        store,
+        bans,
+        lists,
+        metrics,
+        shelf,
+    } = kept;
     let tasks = TaskTracker::new();
     let abort = shutdown.hard_token().child_token();
     let limit = Arc::new(Semaphore::new(options.limits.connections));
     let site = Site {
         sessions: Sessions::new(store.clone(), bans, &options, shutdown.soft_token()),
         store: store.clone(),
-        blobs: shelf.clone().map(|shelf| Blobs::new(shelf, &options)),
+        management: Management::new(&options, ports.address, lists.clone(), store.clone()),
+        blobs: shelf
+            .clone()
+            .map(|shelf| Blobs::new(shelf, lists.clone(), &options)),
+        lists,
+        metrics: metrics.clone(),
         tasks: tasks.clone(),
         abort: abort.clone(),
         options,
@@ -182,8 +222,13 @@ async fn live(listener: TcpListener, kept: Kept, options: Options, shutdown: Shu
         tasks: tasks.clone(),
         abort: abort.clone(),
     };
+    let scraped = Server {
+        router: http::metrics_router(metrics),
+        ..server.clone()
+    };
     tokio::select! {
-        () = server.accept(listener) => {}
+        () = server.accept(ports.listener) => {}
+        () = scraped.accept_if(ports.scraped) => {}
         () = keep_purged(&store) => {}
         () = keep_swept(shelf) => {}
         () = shutdown.soft() => {}
@@ -234,6 +279,7 @@ async fn keep_swept(shelf: Option<Arc<Shelf>>) {
 }
 
 /// Takes connections in.
+#[derive(Clone)]
 struct Server {
     router: Router,
     limit: Arc<Semaphore>,
@@ -252,6 +298,14 @@ impl Server {
                     sleep(ACCEPT_AGAIN).await;
                 }
             }
+        }
+    }
+
+    /// The same where there is a port for it.
+    async fn accept_if(&self, listener: Option<TcpListener>) {
+        match listener {
+            Some(listener) => self.accept(listener).await,
+            None => std::future::pending().await,
         }
     }
 

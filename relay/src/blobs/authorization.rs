@@ -1,19 +1,14 @@
 //! Who wants what: the signed events in the header `Authorization` (BUD-11).
 
-use axum::http::{HeaderMap, header};
-use base64::Engine as _;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use axum::http::HeaderMap;
 use infernet_protocol::seal::Digest;
-use nostr::{Event, JsonUtil, PublicKey, Timestamp};
+use nostr::{Event, PublicKey, Timestamp};
 
 use super::refusal::Refusal;
+use crate::signed::{self, Unsigned, values};
 
 /// The kind of these events.
 const KIND: u16 = 24_242;
-
-/// Characters of the header.
-const MAX_CHARS: usize = 32 * 1024;
 
 /// Seconds that `created_at` may lie ahead of our clock.
 const MAX_AHEAD_SECS: u64 = 60;
@@ -86,27 +81,10 @@ impl Authorization {
 }
 
 fn event(headers: &HeaderMap) -> Result<Event, Refusal> {
-    let missing = Refusal::Unauthorized("sign the request (BUD-11)");
-    let header = headers.get(header::AUTHORIZATION).ok_or(missing)?;
-    let malformed = || Refusal::Unauthorized("this is no event in base64");
-    let text = header.to_str().map_err(|_| malformed())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(malformed)?;
-    if !scheme.eq_ignore_ascii_case("nostr") || token.len() > MAX_CHARS {
-        return Err(malformed());
-    }
-    let json = base64_decode(token.trim()).ok_or_else(malformed)?;
-    Event::from_json(json).map_err(|_| malformed())
-}
-
-/// Both alphabets, with padding or without: clients have used each.
-fn base64_decode(text: &str) -> Option<Vec<u8>> {
-    let alphabet = match text.contains(['-', '_']) {
-        true => &URL_SAFE,
-        false => &STANDARD,
-    };
-    let lenient =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    GeneralPurpose::new(alphabet, lenient).decode(text).ok()
+    signed::event(headers).map_err(|unsigned| match unsigned {
+        Unsigned::Missing => Refusal::Unauthorized("sign the request (BUD-11)"),
+        Unsigned::Malformed => Refusal::Unauthorized("this is no event in base64"),
+    })
 }
 
 /// Whether it names no server, or this one. Some clients write the whole address.
@@ -127,22 +105,17 @@ fn name(address: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-fn values<'a>(event: &'a Event, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let tags = event.tags.iter().map(|tag| tag.as_slice());
-    tags.filter_map(move |tag| match tag {
-        [key, value, ..] if key == name => Some(value.as_str()),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use axum::http::header;
+    use base64::Engine as _;
     use base64::engine::general_purpose;
-    use nostr::{EventBuilder, Keys, Kind, Tag};
+    use nostr::{EventBuilder, JsonUtil as _, Keys, Kind, Tag};
 
     use super::*;
+    use crate::signed::MAX_CHARS;
 
     const NOW: u64 = 1_800_000_000;
 

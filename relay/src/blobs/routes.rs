@@ -1,6 +1,7 @@
 //! The routes of blobs.
 
 use std::io::SeekFrom;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,9 @@ use super::range::wanted;
 use super::refusal::Refusal;
 use super::shelf::{Kept, Room, Shelf};
 use super::uploads::{Place, Uploads};
+use crate::address;
 use crate::http::{Connection, host};
+use crate::lists::Lists;
 use crate::options::Options;
 
 /// How long an upload may take, before its size counts.
@@ -56,17 +59,21 @@ pub struct Blobs {
     shelf: Arc<Shelf>,
     meter: Meter,
     uploads: Uploads,
+    lists: Arc<Lists>,
+    proxies: Vec<IpAddr>,
     /// What clients call this server, if its operator says it.
     address: Option<String>,
 }
 
 impl Blobs {
     /// Serves what is on `shelf`.
-    pub fn new(shelf: Arc<Shelf>, options: &Options) -> Arc<Self> {
+    pub fn new(shelf: Arc<Shelf>, lists: Arc<Lists>, options: &Options) -> Arc<Self> {
         Arc::new(Self {
             shelf,
             meter: Meter::new(options.blob_limits.hourly_bytes),
             uploads: Uploads::default(),
+            lists,
+            proxies: options.proxies.clone(),
             address: options.address.clone(),
         })
     }
@@ -229,7 +236,13 @@ fn admit<'a>(
     if connection.place.is_none() {
         return Err(Refusal::Busy);
     }
-    let address = connection.peer.ip();
+    let address = address::client(connection.peer.ip(), headers, &blobs.proxies);
+    if blobs.lists.blocked_address(address) {
+        return Err(Refusal::Forbidden("your address is blocked here"));
+    }
+    if blobs.lists.banned_key(&authorization.author) {
+        return Err(Refusal::Forbidden("your key is banned here"));
+    }
     let one_of_many = blobs.uploads.begin(address).ok_or(Refusal::Busy)?;
     let room = blobs.shelf.reserve(authorization.author, bytes)?;
     match blobs.meter.may(address, bytes, clock::now()) {
