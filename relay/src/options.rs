@@ -316,11 +316,14 @@ mod tests {
 
     #[test]
     fn a_peer_has_a_url_and_how_often_it_is_asked() {
-        let parse = toml::from_str::<Options>;
+        let parse = |text: &str| toml::from_str::<Options>(text);
         let text = "[[sync]]\nurl = \"wss://a.example\"\n[[sync]]\nurl = \"ws://b.example:7777\"\nevery = \"90s\"\ndirection = \"down\"\nfilter = { kinds = [8603], \"#t\" = [\"text\"] }";
         let peers = parse(text).unwrap().sync;
         assert_eq!(peers[0].every, Duration::from_secs(300));
-        assert_eq!((peers[0].direction, &peers[0].filter), (Direction::Both, &None));
+        assert_eq!(
+            (peers[0].direction, &peers[0].filter),
+            (Direction::Both, &None)
+        );
         assert_eq!(peers[1].every, Duration::from_secs(90));
         assert_eq!(peers[1].direction, Direction::Down);
         let filter = peers[1].filter.clone().unwrap();
