@@ -13,10 +13,11 @@ use tokio::io::{
 };
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
-/// Bytes of all questions of a connection; there are few, and they are short.
-const MAX_QUESTION_BYTES: u64 = 2_048;
+/// Bytes of all questions of a connection; there are few, and they are short: a filter is the longest.
+const MAX_QUESTION_BYTES: u64 = 65_536;
 
 /// Bytes of an answer: a thousand providers, or some thousand attempts.
 const MAX_ANSWER_BYTES: u64 = 8 << 20;
@@ -214,15 +215,19 @@ impl Visitor {
         &mut self,
         question: &impl Serialize,
     ) -> Result<T, Error> {
+        let asked = timeout(PATIENCE, self.say(question)).await;
+        self.in_time(asked)?;
+        self.more().await
+    }
+
+    /// Reads the next answer to a question that has several.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub async fn more<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        let said = timeout(PATIENCE, self.line()).await;
+        let said = self.in_time(said)?;
         let silent = Error::Silent { role: self.role };
-        let Ok(said) = timeout(PATIENCE, self.line(question)).await else {
-            return Err(silent);
-        };
-        let said = said.map_err(|source| Error::Io {
-            role: self.role,
-            path: self.path.clone(),
-            source,
-        })?;
         match serde_json::from_str(&said) {
             Ok(Failed { error }) => Err(Error::Refused {
                 role: self.role,
@@ -232,8 +237,21 @@ impl Visitor {
         }
     }
 
-    async fn line(&mut self, question: &impl Serialize) -> io::Result<String> {
-        self.stream.write_all(&line(question)?).await?;
+    fn in_time<T>(&self, done: Result<io::Result<T>, Elapsed>) -> Result<T, Error> {
+        let role = self.role;
+        let done = done.map_err(|_| Error::Silent { role })?;
+        done.map_err(|source| Error::Io {
+            role,
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    async fn say(&mut self, question: &impl Serialize) -> io::Result<()> {
+        self.stream.write_all(&line(question)?).await
+    }
+
+    async fn line(&mut self) -> io::Result<String> {
         let mut answer = String::new();
         let mut bounded = (&mut self.stream).take(MAX_ANSWER_BYTES);
         bounded.read_line(&mut answer).await?;
@@ -263,6 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn questions_are_answered_and_nonsense_is_told_so() {
+        const SEVERAL: u64 = 70;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("provider.sock");
         let nobody = Visitor::connect("provider", &path).await.unwrap_err();
@@ -274,6 +293,10 @@ mod tests {
             let mut asked = socket.next().await;
             while let Some(number) = asked.question::<u64>().await {
                 asked.answer(&(number + 1)).await.unwrap();
+                if number == SEVERAL {
+                    asked.answer(&1).await.unwrap();
+                    asked.answer(&2).await.unwrap();
+                }
             }
         };
         let ask = async {
@@ -282,6 +305,11 @@ mod tests {
             let refused = visitor.ask::<Value>(&"what?").await.unwrap_err();
             assert_eq!(refused.to_string(), "the provider says: not understood");
             assert_eq!(visitor.ask::<u64>(&1).await.unwrap(), 2);
+            let mut said = vec![visitor.ask::<u64>(&SEVERAL).await.unwrap()];
+            for _ in 0..2 {
+                said.push(visitor.more().await.unwrap());
+            }
+            assert_eq!(said, [SEVERAL + 1, 1, 2], "several answers to one question");
         };
         tokio::join!(serve, ask);
         drop(socket);
