@@ -8,7 +8,7 @@ mod log;
 mod state;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use nostr::{EventId, Kind, PublicKey};
@@ -29,6 +29,11 @@ pub const MAX_TEXT_BYTES: usize = 500;
 
 /// Bytes of a description.
 pub const MAX_DESCRIPTION_BYTES: usize = 5_000;
+
+/// The file of the lists in a relay's folder.
+pub fn file(folder: &Path) -> PathBuf {
+    folder.join(log::NAME)
+}
 
 /// Why a change is not made.
 #[derive(Debug, thiserror::Error)]
@@ -66,17 +71,27 @@ impl Lists {
     /// # Errors
     /// When they cannot be read or written.
     pub fn open(folder: &Path, configured: options::Lists) -> Result<Self, LogError> {
-        let (log, changes) = Log::open(folder)?;
-        let mut state = State::default();
-        for change in changes {
-            state.apply(change);
-        }
+        let (log, state) = Log::open(folder)?;
         Ok(Self::with(configured, state, Some(log)))
     }
 
     /// Those of the configuration alone.
     pub fn configured(configured: options::Lists) -> Self {
         Self::with(configured, State::default(), None)
+    }
+
+    /// Puts what the file in `folder` says in place of what is known, for a process that only follows another's
+    /// decisions; the file stays as it is, and there may be none.
+    ///
+    /// # Errors
+    /// When it cannot be read; then nothing has changed.
+    pub fn read(&self, folder: &Path) -> Result<(), LogError> {
+        let read = log::read(folder)?;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        *state = read;
+        drop(state);
+        self.changes.send_modify(|changes| *changes += 1);
+        Ok(())
     }
 
     fn with(configured: options::Lists, state: State, log: Option<Log>) -> Self {
@@ -247,8 +262,9 @@ mod tests {
             lists.change(change).unwrap();
         }
         drop(lists);
-        for _ in 0..2 {
-            let lists = open(folder.path());
+        let follower = Lists::configured(options::Lists::default());
+        follower.read(folder.path()).unwrap();
+        for lists in [follower, open(folder.path()), open(folder.path())] {
             assert!(lists.banned_key(&bad) && !lists.allowed_key(&bad));
             assert!(lists.allowed_key(&good) && !lists.banned_key(&good));
             assert!(!lists.banned_key(&pardoned) && !lists.allowed_key(&pardoned));

@@ -50,17 +50,15 @@ impl Log {
     ///
     /// # Errors
     /// When it cannot be read or written, or says something else.
-    pub fn open(folder: &Path) -> Result<(Self, Vec<Change>), Error> {
+    pub fn open(folder: &Path) -> Result<(Self, State), Error> {
+        let state = read(folder)?;
         let path = folder.join(NAME);
-        let mut state = State::default();
-        read(&path, |change| state.apply(change))?;
-        let changes = state.changes();
         let failed = |source| Error::Io {
             path: path.clone(),
             source,
         };
-        let (file, bytes) = rewrite(folder, &path, &changes).map_err(failed)?;
-        Ok((Self { path, file, bytes }, changes))
+        let (file, bytes) = rewrite(folder, &path, &state.changes()).map_err(failed)?;
+        Ok((Self { path, file, bytes }, state))
     }
 
     /// Adds a change, which is on the disk when this answers.
@@ -98,14 +96,20 @@ fn line(change: &Change) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Reads each whole line. One without an end was broken off, and never answered.
-fn read(path: &Path, mut take: impl FnMut(Change)) -> Result<(), Error> {
+/// What the file in `folder` comes to; nothing, if there is none. A line without an end was broken off, and never
+/// answered.
+///
+/// # Errors
+/// When it cannot be read, or says something else.
+pub fn read(folder: &Path) -> Result<State, Error> {
+    let path = folder.join(NAME);
     let failed = |source| Error::Io {
-        path: path.to_owned(),
+        path: path.clone(),
         source,
     };
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+    let mut state = State::default();
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
         file => file.map_err(failed)?,
     };
     let mut lines = BufReader::new(file.take(MAX_BYTES));
@@ -116,14 +120,14 @@ fn read(path: &Path, mut take: impl FnMut(Change)) -> Result<(), Error> {
         if !text.ends_with(b"\n") {
             break;
         }
-        let change = serde_json::from_slice(&text).map_err(|source| Error::Line {
-            path: path.to_owned(),
+        let change = serde_json::from_slice(&text);
+        state.apply(change.map_err(|source| Error::Line {
+            path: path.clone(),
             line,
             source,
-        })?;
-        take(change);
+        })?);
     }
-    Ok(())
+    Ok(state)
 }
 
 /// Puts a new file in the old one's place, in one step, and answers it with its length.
