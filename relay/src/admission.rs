@@ -1,106 +1,314 @@
-//! Which events may come in, as far as the event alone can tell. The signature was checked before.
+//! Who may write and read, and what it costs them.
+//!
+//! An event is judged twice. [`Admission::glance`] comes before its signature is checked, takes some microseconds, and
+//! asks neither disk nor network: lists, time, kind, who may write, limits, work. [`Admission::examine`] comes after it,
+//! looks into the event, and charges for it. What was stored is then told to [`Admission::admitted`], which learns from
+//! it. What clients read of all this is in `nips/relay.md`.
+//!
+//! - `rules`: what holds for an event by itself.
+//! - `accounts`: limits by key, by address and over all; standing, earned by work. `load` says how much work.
+//! - `trust`, `bans`: whom others vouch for, and whom they warn of.
+//! - `reading`: who may see what.
 
-use infernet_protocol::bounds::MAX_EVENT_BYTES;
-use infernet_protocol::{event, kinds};
-use nostr::{Event, EventId, Kind, PublicKey, Timestamp};
+mod accounts;
+mod bans;
+mod bucket;
+mod load;
+mod networks;
+mod reading;
+mod recall;
+mod recent;
+mod refusal;
+mod rules;
+mod trust;
 
-/// Seconds that `created_at` may lie ahead: clocks of machines without NTP drift by minutes. An event from further
-/// ahead would shadow everything that replaces it.
-pub const MAX_AHEAD_SECS: u64 = 15 * 60;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Bytes of an address's identifier (its `d` tag). The store's keys hold so many: of a longer one it would drop
-/// addresses that only begin alike, or fail, and with it whatever others publish in that moment.
-pub const MAX_IDENTIFIER_BYTES: usize = 182;
+use infernet_node::clock;
+use nostr::nips::nip13;
+use nostr::{Event, Filter, JsonUtil as _, Kind, PublicKey, Timestamp};
+use tokio::time::Instant;
 
-/// Kinds that are not the market's own, but come with its announcements: profiles (NIP-01), deletions (NIP-09), relay
-/// lists (NIP-65), the NIP-90 heartbeat and NIP-89 handlers; and with an aggregator its bans (NIP-51) and ranks
-/// (NIP-85).
-pub const COMPANIONS: [u16; 7] = [0, 5, 10000, 10002, 11998, 30382, 31990];
+use crate::lists::Lists;
+use crate::options::{Access, Auth, Options};
+use accounts::{Accounts, Claim, Rank, Shown};
+use bans::Bans;
+use networks::Connections;
+pub use networks::Place;
+pub use refusal::Refusal;
+pub use rules::{COMPANIONS, MAX_AHEAD_SECS, MAX_IDENTIFIER_BYTES};
+use trust::Trust;
 
-/// Why an event is refused. What clients read is in `nips/relay.md`.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It has too many bytes.
-    #[error("this event has {0} bytes as JSON, more than {MAX_EVENT_BYTES}")]
-    TooLarge(usize),
-    /// It comes from the future.
-    #[error("created_at lies {0} s ahead, more than {MAX_AHEAD_SECS}: check your clock")]
-    FromFuture(u64),
-    /// It has expired (NIP-40).
-    #[error("this event expired at {0}")]
-    Expired(Timestamp),
-    /// Evidence would go away by itself.
-    #[error("kind {0} is evidence: it carries no expiration")]
-    PassingEvidence(Kind),
-    /// Its address, or one that it deletes, is too long.
-    #[error("the identifier (d) of an address has {0} bytes, more than {MAX_IDENTIFIER_BYTES}")]
-    LongIdentifier(usize),
-    /// It is neither the market's nor one of [`COMPANIONS`].
-    #[error("kind {0} is not the market's; this relay takes no others")]
-    ForeignKind(Kind),
-    /// It is no valid event of the market.
-    #[error("kind {0}: {1}")]
-    Malformed(Kind, String),
-    /// A newer version is stored.
-    #[error("a newer version of this event is stored: {0}")]
-    Superseded(EventId),
-    /// Its author is banned by somebody whom this relay follows.
-    #[error("your key is banned by {0}, whom this relay follows: ask there")]
-    Banned(PublicKey),
-    /// A deletion names evidence.
-    #[error("{0} is evidence (kind {1}), which this relay keeps: leave it out of the deletion")]
-    DeletesEvidence(EventId, Kind),
-    /// A deletion names somebody else's event.
-    #[error("{0} is not yours to delete")]
-    DeletesForeign(String),
+/// Seconds after which work buys nothing any more, so that nobody saves it up.
+const WORK_LASTS_SECS: u64 = 3_600;
+
+/// Where an event or a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The client's address, behind proxies. `None` if it is not known: then it is not counted.
+    pub address: Option<IpAddr>,
+    /// The keys that the connection has identified itself with (NIP-42).
+    pub authenticated: &'a [PublicKey],
+    /// By which way.
+    pub source: Source,
 }
 
-/// Checks everything that needs no look into the store.
-///
-/// # Errors
-/// With the reason to refuse `event`.
-pub fn check(event: &Event, general: bool, now: Timestamp) -> Result<(), Refusal> {
-    let bytes = event::encoded_len(event);
-    if bytes > MAX_EVENT_BYTES {
-        return Err(Refusal::TooLarge(bytes));
-    }
-    let ahead = event.created_at.as_secs().saturating_sub(now.as_secs());
-    if ahead > MAX_AHEAD_SECS {
-        return Err(Refusal::FromFuture(ahead));
-    }
-    if let Some(expiration) = event.tags.expiration() {
-        if kinds::is_evidence(event.kind.as_u16()) {
-            return Err(Refusal::PassingEvidence(event.kind));
+/// By which way an event comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Source {
+    /// A client sends it.
+    #[default]
+    Client,
+    /// It is fetched from another relay: rules and lists hold, limits and work do not.
+    Sync,
+    /// The operator imports it: as with [`Source::Sync`].
+    Import,
+}
+
+/// Decides. It is shared by all connections, and forgets what it counted when the relay ends.
+#[derive(Debug)]
+pub struct Admission {
+    general: bool,
+    operators: Vec<PublicKey>,
+    auth: Auth,
+    count_loopback: bool,
+    connections_each: usize,
+    lists: Arc<Lists>,
+    accounts: Accounts,
+    connections: Connections,
+    bans: Bans,
+    trust: Trust,
+    start: Instant,
+}
+
+impl Admission {
+    /// By the operator's options and lists. It knows of no bans and trusts nobody yet.
+    pub fn new(options: &Options, lists: Arc<Lists>) -> Self {
+        let operators = options.admins.iter().chain(&options.pubkey);
+        Self {
+            general: options.general,
+            operators: operators.copied().collect(),
+            auth: options.auth.clone(),
+            count_loopback: options.limits.count_loopback,
+            connections_each: options.limits.address.connections,
+            lists,
+            accounts: Accounts::new(&options.limits, &options.work),
+            connections: Connections::default(),
+            bans: Bans::new(&options.follow_bans),
+            trust: Trust::new(&options.trust),
+            start: Instant::now(),
         }
-        if event.is_expired_at(&now) {
-            return Err(Refusal::Expired(*expiration));
+    }
+
+    /// Judges an event before its signature is checked. Its id must be right.
+    ///
+    /// # Errors
+    /// With the reason to refuse it.
+    pub fn glance(&self, event: &Event, origin: &Origin<'_>) -> Result<(), Refusal> {
+        if origin.source == Source::Client {
+            self.check_address(origin)?;
+        }
+        self.check_lists(event, origin)?;
+        let wanted = self.lists.kind(event.kind);
+        rules::glance(event, self.general, wanted, clock::now())?;
+        self.check_protected(event, origin)?;
+        let bytes = rules::size(event)?;
+        if origin.source != Source::Client {
+            return Ok(());
+        }
+        self.check_writer(event, origin)?;
+        let claim = self.claim(event, origin, bytes);
+        self.accounts
+            .would(&claim, |key| self.rank(key), self.now())
+    }
+
+    /// Judges an event whose signature is right, and charges for it.
+    ///
+    /// # Errors
+    /// With the reason to refuse it; then nothing was charged.
+    pub fn examine(&self, event: &Event, origin: &Origin<'_>) -> Result<(), Refusal> {
+        rules::examine(event)?;
+        self.bans.check(event)?;
+        if origin.source != Source::Client {
+            return Ok(());
+        }
+        let claim = self.claim(event, origin, rules::size(event)?);
+        self.accounts
+            .charge(&claim, |key| self.rank(key), self.now())
+    }
+
+    /// Learns from an event that was admitted: whom it bans, whom it vouches for.
+    pub fn admitted(&self, event: &Event, _origin: &Origin<'_>) {
+        self.bans.take(event);
+        self.trust.take(event);
+    }
+
+    /// Learns that a connection has identified itself by `auth`, which was right in everything: the work that it shows
+    /// gives its author standing.
+    pub fn identified(&self, auth: &Event, origin: &Origin<'_>) {
+        if let Some(shown) = shown(auth, clock::now()) {
+            self.accounts
+                .identified(auth.pubkey, shown, origin.address, self.now());
         }
     }
-    kind(event, general)?;
-    identifiers(event)
+
+    /// A place for a connection from `address`, which it keeps while the answer lives.
+    ///
+    /// # Errors
+    /// [`Refusal::BlockedAddress`] or [`Refusal::Connections`].
+    pub fn may_connect(&self, address: IpAddr) -> Result<Place, Refusal> {
+        if self.lists.blocked_address(address) {
+            return Err(Refusal::BlockedAddress);
+        }
+        let is_counted = self.count_loopback || !address.to_canonical().is_loopback();
+        let counted = is_counted.then_some(address);
+        self.connections.place(counted, self.connections_each)
+    }
+
+    /// Judges a request: a subscription, a count, a reconciliation.
+    ///
+    /// # Errors
+    /// With the reason to refuse it.
+    pub fn may_ask(&self, filters: &[Filter], origin: &Origin<'_>) -> Result<(), Refusal> {
+        if origin.source == Source::Client {
+            self.check_blocked(origin)?;
+            self.accounts.asked(origin.address, self.now())?;
+        }
+        self.check_reader(origin)?;
+        let private = &self.auth.private_kinds;
+        let mut found = filters
+            .iter()
+            .map(|filter| reading::check(filter, private, origin.authenticated));
+        found.find(Result::is_err).unwrap_or(Ok(()))
+    }
+
+    /// Whether an event may go to who has identified itself as `origin` says. Cheap for all but private kinds.
+    pub fn may_see(&self, event: &Event, origin: &Origin<'_>) -> bool {
+        !self.is_private(event.kind) || reading::concerns(event, origin.authenticated)
+    }
+
+    /// As [`Admission::may_see`], for a stored event of which only the JSON is at hand. It is read only if it must be.
+    pub fn may_see_json(&self, kind: Kind, json: &[u8], origin: &Origin<'_>) -> bool {
+        let concerns = |event: Event| reading::concerns(&event, origin.authenticated);
+        !self.is_private(kind) || Event::from_json(json).is_ok_and(concerns)
+    }
+
+    /// Whether events of a kind are answered only to those whom they concern.
+    pub fn is_private(&self, kind: Kind) -> bool {
+        self.auth.private_kinds.contains(&kind)
+    }
+
+    /// The kinds whose events are answered only to those whom they concern.
+    pub fn private_kinds(&self) -> &[Kind] {
+        &self.auth.private_kinds
+    }
+
+    /// Bits of work that are asked at this moment of a key without standing.
+    pub fn work_asked(&self) -> u8 {
+        self.accounts.work_asked(self.now())
+    }
+
+    fn check_address(&self, origin: &Origin<'_>) -> Result<(), Refusal> {
+        self.check_blocked(origin)?;
+        self.accounts.arrived(origin.address, self.now())
+    }
+
+    fn check_blocked(&self, origin: &Origin<'_>) -> Result<(), Refusal> {
+        match origin.address {
+            Some(address) if self.lists.blocked_address(address) => Err(Refusal::BlockedAddress),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_lists(&self, event: &Event, origin: &Origin<'_>) -> Result<(), Refusal> {
+        let mut keys = origin.authenticated.iter().chain([&event.pubkey]);
+        if keys.any(|key| self.lists.banned_key(key)) {
+            return Err(Refusal::BannedKey);
+        }
+        match self.lists.banned_event(&event.id) {
+            true => Err(Refusal::BannedEvent),
+            false => Ok(()),
+        }
+    }
+
+    /// NIP-70.
+    fn check_protected(&self, event: &Event, origin: &Origin<'_>) -> Result<(), Refusal> {
+        if !event.is_protected() || origin.authenticated.contains(&event.pubkey) {
+            return Ok(());
+        }
+        match origin.source == Source::Client && origin.authenticated.is_empty() {
+            true => Err(Refusal::Protected),
+            false => Err(Refusal::OfAnother),
+        }
+    }
+
+    fn check_writer(&self, event: &Event, origin: &Origin<'_>) -> Result<(), Refusal> {
+        match self.auth.write {
+            Access::Identified if origin.authenticated.is_empty() => {
+                Err(Refusal::WriteUnidentified)
+            }
+            // The signature will show that it is the author's.
+            Access::Listed if !self.is_listed(&event.pubkey) => match origin.authenticated {
+                [] => Err(Refusal::WriteUnidentified),
+                keys if keys.iter().any(|key| self.is_listed(key)) => Ok(()),
+                _ => Err(Refusal::WriteUnlisted),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn check_reader(&self, origin: &Origin<'_>) -> Result<(), Refusal> {
+        let keys = origin.authenticated;
+        match self.auth.read {
+            Access::Anyone => Ok(()),
+            _ if keys.is_empty() => Err(Refusal::ReadUnidentified),
+            _ if keys.iter().any(|key| self.lists.banned_key(key)) => Err(Refusal::BannedKey),
+            Access::Listed if !keys.iter().any(|key| self.is_listed(key)) => {
+                Err(Refusal::ReadUnlisted)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_listed(&self, key: &PublicKey) -> bool {
+        self.operators.contains(key) || self.lists.allowed_key(key)
+    }
+
+    fn rank(&self, key: &PublicKey) -> Rank {
+        if self.is_listed(key) {
+            return Rank::Listed;
+        }
+        match self.trust.knows(key) {
+            true => Rank::Trusted,
+            false => Rank::Unknown,
+        }
+    }
+
+    fn claim<'a>(&self, event: &Event, origin: &Origin<'a>, bytes: u64) -> Claim<'a> {
+        Claim {
+            author: event.pubkey,
+            authenticated: origin.authenticated,
+            address: origin.address,
+            bytes,
+            work: shown(event, clock::now()),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
 }
 
-/// Checks the addresses that an event has or deletes.
-fn identifiers(event: &Event) -> Result<(), Refusal> {
-    let own = event.tags.identifier();
-    let own = own.filter(|_| event.kind.is_addressable());
-    let named = event.tags.coordinates();
-    let named = named.filter(|_| event.kind == Kind::EventDeletion);
-    let mut lengths = named.map(|address| address.identifier.len());
-    match own.map(str::len).into_iter().chain(&mut lengths).max() {
-        Some(longest) if longest > MAX_IDENTIFIER_BYTES => Err(Refusal::LongIdentifier(longest)),
-        _ => Ok(()),
-    }
-}
-
-fn kind(event: &Event, general: bool) -> Result<(), Refusal> {
-    let kind = event.kind.as_u16();
-    if kinds::is_market(kind) {
-        return event::check(event)
-            .map_err(|refusal| Refusal::Malformed(event.kind, refusal.to_string()));
-    }
-    if general || COMPANIONS.contains(&kind) {
-        return Ok(());
-    }
-    Err(Refusal::ForeignKind(event.kind))
+/// The work that an event committed to (NIP-13) and has, unless it is old.
+fn shown(event: &Event, now: Timestamp) -> Option<Shown> {
+    let nonce = event.tags.iter().find_map(|tag| match tag.as_slice() {
+        [name, _, bits] if name == "nonce" => bits.parse::<u8>().ok(),
+        _ => None,
+    });
+    let bits = nonce?;
+    let is_new = event.created_at.as_secs().abs_diff(now.as_secs()) <= WORK_LASTS_SECS;
+    let has = nip13::get_leading_zero_bits(event.id);
+    (is_new && has >= bits).then_some(Shown { id: event.id, bits })
 }

@@ -13,7 +13,6 @@
 
 mod address;
 mod admission;
-mod bans;
 mod blobs;
 mod document;
 mod farewell;
@@ -33,5 +32,7 @@ mod signed;
 mod store;
 
 pub use admission::MAX_AHEAD_SECS;
-pub use options::{BlobLimits, Limits, MAX_MESSAGE_BYTES, Options};
+pub use options::{
+    Access, AddressLimits, Auth, BlobLimits, Limits, MAX_MESSAGE_BYTES, Options, Rate, Share, Work,
+};
 pub use server::{Error, Handle, run};

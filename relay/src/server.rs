@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bans::Bans;
+use crate::admission::Admission;
 use crate::blobs::{self, Blobs, Shelf};
 use crate::http::{self, Connection, Site};
 use crate::lists::{self, Lists};
@@ -138,8 +138,9 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
     };
     let lists = Arc::new(Lists::open(&options.data, options.lists.clone())?);
     let metrics = Arc::new(Metrics::default());
-    let bans = Bans::load(&options.follow_bans, &store);
-    let bans = bans.await.map_err(|source| Error::Bans { source })?;
+    let admission = Admission::new(&options, lists.clone());
+    let recalled = admission.recall_bans(&store).await;
+    recalled.map_err(|source| Error::Bans { source })?;
     let (listener, address) = listen(&options.listen).await?;
     tracing::info!(%address, data = %options.data.display(), general = options.general, "relay started");
     let scraped = match &options.metrics {
@@ -154,7 +155,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
     let life = TaskTracker::new();
     let kept = Kept {
         store: Arc::new(store),
-        bans,
+        admission: Arc::new(admission),
         lists,
         metrics,
         shelf,
@@ -185,7 +186,7 @@ struct Ports {
 /// What a relay keeps.
 struct Kept {
     store: Arc<Store>,
-    bans: Bans,
+    admission: Arc<Admission>,
     lists: Arc<Lists>,
     metrics: Arc<Metrics>,
     shelf: Option<Arc<Shelf>>,
@@ -195,7 +196,7 @@ struct Kept {
 async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
     let Kept {
         store,
-        bans,
+        admission,
         lists,
         metrics,
         shelf,
@@ -204,7 +205,12 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
     let abort = shutdown.hard_token().child_token();
     let limit = Arc::new(Semaphore::new(options.limits.connections));
     let site = Site {
-        sessions: Sessions::new(store.clone(), bans, &options, shutdown.soft_token()),
+        sessions: Sessions::new(
+            store.clone(),
+            admission.clone(),
+            &options,
+            shutdown.soft_token(),
+        ),
         store: store.clone(),
         management: Management::new(&options, ports.address, lists.clone(), store.clone()),
         blobs: shelf
@@ -230,6 +236,7 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
         () = server.accept(ports.listener) => {}
         () = scraped.accept_if(ports.scraped) => {}
         () = keep_purged(&store) => {}
+        () = recall_trust(&admission, &store) => {}
         () = keep_swept(shelf) => {}
         () = shutdown.soft() => {}
     }
@@ -259,6 +266,14 @@ async fn keep_purged(store: &Store) {
             Err(error) => tracing::error!(%error, "expired events cannot be purged"),
         }
     }
+}
+
+/// Reads whom others vouch for, and goes on for ever.
+async fn recall_trust(admission: &Admission, store: &Store) {
+    if let Err(error) = admission.recall_trust(store).await {
+        tracing::error!(%error, "whom others vouch for cannot be read from the store: they must show work");
+    }
+    std::future::pending().await
 }
 
 /// Drops blobs whose days are over, for ever.

@@ -5,7 +5,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use infernet_node::clock;
 use nostr::message::MessageHandleError;
 use nostr::{Event, Filter};
 use nostr_relay_builder::LocalRelay;
@@ -16,8 +15,7 @@ use nostr_relay_builder::prelude::{BoxedFuture, DatabaseError, NostrDatabase};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{self, Refusal};
-use crate::bans::Bans;
+use crate::admission::{Admission, Origin, Refusal, Source};
 use crate::farewell::Farewell;
 use crate::guard::Guard;
 use crate::options::{Limits, Options};
@@ -36,12 +34,11 @@ pub struct Sessions {
 
 impl Sessions {
     /// Sessions over `store`, each of which ends after its current message once `stop` says so.
-    pub fn new(store: Arc<Store>, bans: Bans, options: &Options, stop: CancellationToken) -> Self {
+    pub fn new(store: Arc<Store>, admission: Arc<Admission>, options: &Options, stop: CancellationToken) -> Self {
         let limits = options.limits.clone();
-        let admission = Admission {
-            general: options.general,
+        let admission = Gate {
             store: store.clone(),
-            bans,
+            admission,
         };
         let builder = RelayBuilder::default()
             .database(store as Arc<dyn NostrDatabase>)
@@ -85,34 +82,41 @@ impl Sessions {
 
 /// Asks the rules about each event, whose signature the library has checked by then.
 #[derive(Debug)]
-struct Admission {
-    general: bool,
+struct Gate {
     store: Arc<Store>,
-    bans: Bans,
+    admission: Arc<Admission>,
 }
 
-impl Admission {
-    async fn check(&self, event: &Event) -> Result<(), Refusal> {
-        admission::check(event, self.general, clock::now())?;
-        self.bans.check(event)?;
+impl Gate {
+    async fn check(&self, event: &Event, peer: &SocketAddr) -> Result<(), Refusal> {
+        let origin = Origin {
+            address: Some(peer.ip()),
+            authenticated: &[],
+            source: Source::Client,
+        };
+        self.admission.glance(event, &origin)?;
+        self.admission.examine(event, &origin)?;
         self.store.check(event).await?;
-        self.bans.take(event);
+        self.admission.admitted(event, &origin);
         Ok(())
     }
 }
 
-impl WritePolicy for Admission {
+impl WritePolicy for Gate {
     fn admit_event<'a>(
         &'a self,
         event: &'a Event,
         peer: &'a SocketAddr,
     ) -> BoxedFuture<'a, PolicyResult> {
         Box::pin(async move {
-            match self.check(event).await {
+            match self.check(event, peer).await {
                 Ok(()) => PolicyResult::Accept,
                 Err(refusal) => {
                     tracing::debug!(%peer, event = %event.id, %refusal, "refused");
-                    PolicyResult::Reject(refusal.to_string())
+                    let said = refusal.to_string();
+                    // The library writes that word itself.
+                    let words = said.strip_prefix("blocked: ").unwrap_or(&said);
+                    PolicyResult::Reject(words.to_owned())
                 }
             }
         })

@@ -7,11 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
 use infernet_protocol::kinds;
-use nostr::{Event, EventId, Filter, Kind, PublicKey};
-use nostr_relay_builder::prelude::{DatabaseError, NostrDatabase as _};
+use nostr::{Event, EventId, Kind, PublicKey};
 
-use crate::admission::Refusal;
-use crate::store::Store;
+use super::refusal::Refusal;
 
 /// The kinds by which a provider offers its work. Whatever else a banned key says is
 /// taken: evidence may tell for it, or against it.
@@ -32,22 +30,17 @@ pub struct Bans {
 }
 
 impl Bans {
-    /// Those of these authors, as they stand in the store.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn load(followed: &[PublicKey], store: &Store) -> Result<Self, DatabaseError> {
-        let bans = Self {
+    /// Those of these authors, who have banned nobody yet.
+    pub fn new(followed: &[PublicKey]) -> Self {
+        Self {
             followed: followed.iter().copied().collect(),
             lists: RwLock::default(),
-        };
-        for author in followed {
-            let newest = Filter::new().kind(Kind::MuteList).author(*author).limit(1);
-            for list in store.query(newest).await? {
-                bans.take(&list);
-            }
         }
-        Ok(bans)
+    }
+
+    /// Those whose lists are followed.
+    pub fn followed(&self) -> impl Iterator<Item = PublicKey> + '_ {
+        self.followed.iter().copied()
     }
 
     /// Takes in an event that was admitted: a followed author's list, or its deletion.
