@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nostr::message::ClientMessage;
 use nostr::{EventId, Filter, JsonUtil, RelayUrl, SubscriptionId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::error::{Error, Trouble};
+use super::error::{Error, Refusal, Trouble};
 use super::inbox::Inbox;
+use super::outstanding::Outgoing;
 use super::{MAX_RELAYS, Options, RelayStatus};
 
 /// How many subscriptions may be open at once; relays allow few for one connection, some only 20.
@@ -25,6 +26,8 @@ pub(super) struct Desk {
     pub(super) statuses: watch::Sender<Vec<RelayStatus>>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// Who may work for a relay at the moment: one, so that the other cores are left to the market.
+    pub(super) working: Arc<Semaphore>,
     state: Mutex<State>,
     next_subscription: AtomicU64,
 }
@@ -41,7 +44,7 @@ pub(super) struct Line {
     /// [`MAX_SUBSCRIPTIONS`], and a connection that does not take them ends by its write timeout.
     pub(super) requests: mpsc::UnboundedSender<Utf8Bytes>,
     /// Events, in order.
-    pub(super) events: mpsc::Sender<Utf8Bytes>,
+    pub(super) events: mpsc::Sender<Outgoing>,
     waiting: HashMap<EventId, Vec<oneshot::Sender<Answer>>>,
 }
 
@@ -49,21 +52,21 @@ pub(super) struct Line {
 #[derive(Debug)]
 pub(super) enum Answer {
     Accepted,
-    Refused(String),
+    Refused(Refusal),
 }
 
 /// One relay that is being asked to take an event.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) relay: usize,
-    pub(super) events: mpsc::Sender<Utf8Bytes>,
+    pub(super) events: mpsc::Sender<Outgoing>,
     pub(super) answer: oneshot::Receiver<Answer>,
 }
 
 impl Line {
     pub(super) fn new(
         requests: mpsc::UnboundedSender<Utf8Bytes>,
-        events: mpsc::Sender<Utf8Bytes>,
+        events: mpsc::Sender<Outgoing>,
     ) -> Self {
         Self {
             requests,
@@ -75,6 +78,16 @@ impl Line {
     fn request(&self, message: ClientMessage<'_>) {
         // A line whose connection has just ended is about to be taken away: whoever comes back asks again.
         let _ = self.requests.send(message.as_json().into());
+    }
+
+    fn expect_answer(&mut self, relay: usize, id: EventId) -> Asked {
+        let (tell, answer) = oneshot::channel();
+        self.waiting.entry(id).or_default().push(tell);
+        Asked {
+            relay,
+            events: self.events.clone(),
+            answer,
+        }
     }
 
     fn ask_for(&self, id: &SubscriptionId, inbox: &Inbox) {
@@ -97,6 +110,7 @@ impl Desk {
             options,
             stop,
             tasks: TaskTracker::new(),
+            working: Arc::new(Semaphore::new(1)),
             state: Mutex::new(State {
                 lines: (0..relays).map(|_| None).collect(),
                 inboxes: HashMap::new(),
@@ -113,11 +127,8 @@ impl Desk {
         &self.options.relays[relay]
     }
 
-    pub(super) fn trouble(&self, relay: usize, reason: String) -> Trouble {
-        Trouble {
-            relay: self.url(relay).clone(),
-            reason,
-        }
+    pub(super) fn trouble(&self, relay: usize, refusal: Refusal) -> Trouble {
+        Trouble::said(self.url(relay).clone(), refusal)
     }
 
     /// Why no relay can be reached.
@@ -198,9 +209,34 @@ impl Desk {
         });
     }
 
+    /// A relay that is connected wants something of us: it is being done, or is not, and why.
+    pub(super) fn wants(&self, relay: usize, what: &str, not_done: Option<&str>) {
+        let trouble = match not_done {
+            None => format!("{what}; it is being done"),
+            Some(why) => format!("{what}; it {why}"),
+        };
+        self.report(relay, |status| status.trouble = Some(trouble));
+    }
+
+    /// A relay that is connected wants nothing of us that it has not got.
+    pub(super) fn content(&self, relay: usize) {
+        self.report(relay, |status| status.trouble = None);
+    }
+
+    /// What the relays want that are connected.
+    pub(super) fn wanted(&self) -> Vec<Trouble> {
+        let statuses = self.statuses.borrow();
+        let wanting = statuses.iter().filter(|status| status.connected);
+        let wanting = wanting.filter(|status| status.trouble.is_some());
+        wanting.map(RelayStatus::explained).collect()
+    }
+
     fn report(&self, relay: usize, change: impl FnOnce(&mut RelayStatus)) {
-        self.statuses
-            .send_modify(|statuses| change(&mut statuses[relay]));
+        self.statuses.send_if_modified(|statuses| {
+            let before = statuses[relay].clone();
+            change(&mut statuses[relay]);
+            statuses[relay] != before
+        });
     }
 
     /// Asks a relay once more for the subscriptions that it has refused.
@@ -217,6 +253,32 @@ impl Desk {
         }
     }
 
+    /// Asks a relay once more for these subscriptions, as far as they are still open.
+    pub(super) fn ask_for<'a>(
+        &self,
+        relay: usize,
+        ids: impl IntoIterator<Item = &'a SubscriptionId>,
+    ) {
+        let state = self.state();
+        let Some(line) = &state.lines[relay] else {
+            return;
+        };
+        for id in ids {
+            if let Some(inbox) = state.inboxes.get(id) {
+                line.ask_for(id, inbox);
+                inbox.joined(relay);
+            }
+        }
+    }
+
+    /// Writes an event to one relay before those that are queued.
+    pub(super) fn write_first(&self, relay: usize, frame: Utf8Bytes) {
+        if let Some(line) = &self.state().lines[relay] {
+            // As for requests.
+            let _ = line.requests.send(frame);
+        }
+    }
+
     /// Writes a request to one relay.
     pub(super) fn request(&self, relay: usize, message: ClientMessage<'_>) {
         if let Some(line) = &self.state().lines[relay] {
@@ -225,7 +287,7 @@ impl Desk {
     }
 
     /// The event queue of every connected relay.
-    pub(super) fn lines(&self) -> Vec<mpsc::Sender<Utf8Bytes>> {
+    pub(super) fn lines(&self) -> Vec<mpsc::Sender<Outgoing>> {
         let state = self.state();
         let connected = state.lines.iter().flatten();
         connected.map(|line| line.events.clone()).collect()
@@ -236,17 +298,15 @@ impl Desk {
         let mut state = self.state();
         let lines = state.lines.iter_mut().enumerate();
         let connected = lines.filter_map(|(relay, line)| Some((relay, line.as_mut()?)));
-        let asked = connected.map(|(relay, line)| {
-            let (tell, answer) = oneshot::channel();
-            let waiting = line.waiting.entry(id).or_default();
-            waiting.push(tell);
-            Asked {
-                relay,
-                events: line.events.clone(),
-                answer,
-            }
-        });
+        let asked = connected.map(|(relay, line)| line.expect_answer(relay, id));
         asked.collect()
+    }
+
+    /// Registers with one relay for its answer to the event `id`; none if it is not connected.
+    pub(super) fn expect_answer(&self, relay: usize, id: EventId) -> Option<Asked> {
+        let mut state = self.state();
+        let line = state.lines[relay].as_mut()?;
+        Some(line.expect_answer(relay, id))
     }
 
     /// Forgets those who no longer wait for an answer to the event `id`.
@@ -308,6 +368,7 @@ impl RelayStatus {
         Trouble {
             relay: self.url.clone(),
             reason: self.trouble.clone().unwrap_or_else(|| otherwise.to_owned()),
+            is_final: false,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What can go wrong on the link, by what the caller can do about it.
 
 use std::fmt;
+use std::time::Duration;
 
 use nostr::RelayUrl;
 
+use super::demand::Demand;
 use super::{MAX_EVENT_BYTES, MAX_RELAYS};
 
 /// What one relay said or did.
@@ -13,6 +15,8 @@ pub struct Trouble {
     pub relay: RelayUrl,
     /// Its words (made fit to print), or what happened to its connection.
     pub reason: String,
+    /// Whether it would say so again, whatever we do.
+    pub is_final: bool,
 }
 
 /// Why a call did not succeed.
@@ -45,20 +49,74 @@ pub enum Error {
 }
 
 impl Error {
+    /// The pause that a relay asks for before the same call may succeed; the shortest, if several do.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let Self::Refused(reasons) = self else {
+            return None;
+        };
+        let pauses = reasons.iter().filter(|trouble| !trouble.is_final);
+        let pauses = pauses.map(|trouble| match Demand::in_words(&trouble.reason) {
+            Demand::Patience(Some(pause)) => pause,
+            _ => Duration::ZERO,
+        });
+        pauses.min()
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::TooManySubscriptions(_) => true,
-            Self::Refused(reasons) => reasons.iter().any(Trouble::is_temporary),
+            Self::Refused(reasons) => reasons.iter().any(|trouble| !trouble.is_final),
             Self::NoRelay | Self::TooManyRelays(_) | Self::TooLarge { .. } | Self::Stopped => false,
         }
     }
 }
 
 impl Trouble {
-    /// Whether the relay's words (NIP-01's machine-readable prefixes) say that it is not for good.
-    fn is_temporary(&self) -> bool {
-        self.reason.starts_with("rate-limited:") || self.reason.starts_with("error:")
+    /// What a relay said, which is final unless its words (NIP-01's prefixes) say otherwise.
+    pub(super) fn said(relay: RelayUrl, Refusal { words, is_final }: Refusal) -> Self {
+        Self {
+            relay,
+            reason: words,
+            is_final,
+        }
+    }
+}
+
+/// A relay's refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    words: String,
+    is_final: bool,
+}
+
+impl Refusal {
+    /// What a relay said: final unless it says what would help.
+    pub(super) fn of(words: &str) -> Self {
+        Self {
+            words: plain(words),
+            is_final: Demand::in_words(words) == Demand::Nothing,
+        }
+    }
+
+    /// What a relay said that nothing can be done about, and why.
+    pub(super) fn final_of(words: &str, why: &str) -> Self {
+        Self {
+            words: format!("{}; it {why}", plain(words)),
+            is_final: true,
+        }
+    }
+
+    pub(super) fn words(&self) -> &str {
+        &self.words
+    }
+
+    /// The pause that the relay asks for.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        match Demand::in_words(&self.words) {
+            Demand::Patience(pause) => pause,
+            _ => None,
+        }
     }
 }
 

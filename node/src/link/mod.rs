@@ -13,6 +13,8 @@
 //! - Our own events come back like anybody else's if a filter matches them.
 //! - Nothing depends on a live event alone: where events may have been lost (a relay was away, the reader was too
 //!   slow), [`Delivery::Gap`] says so, and the reader asks again.
+//! - A relay that asks who we are (NIP-42) or for proof of work (NIP-13) is shown it, on our answer to its challenge;
+//!   what it refused until then is sent again, in order. One that asks us to slow down is tried again when it says.
 //! - No call polls: a delivery wakes its reader, and small messages do not wait for Nagle's algorithm.
 //!
 //! The websocket is our own rather than nostr-sdk's pool, whose cache skips verification, whose only channel drops
@@ -20,12 +22,18 @@
 //! sockets leave Nagle's algorithm on (which alone may hold a token back for 40 ms).
 
 mod connection;
+mod demand;
 mod desk;
 mod error;
 mod inbox;
+mod outstanding;
 mod publish;
+mod reader;
 mod socket;
+mod standing;
 mod subscription;
+mod work;
+mod writer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,10 +44,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::demand::{Demand, MAX_WORK};
 use self::desk::Desk;
 pub use self::error::{Error, Trouble};
 pub use self::publish::Published;
 pub use self::subscription::{Delivery, Subscription};
+pub use self::work::Question;
 
 /// The longest event, serialized, that is sent or let in. Most relays refuse longer ones, and the protocol's own
 /// bound on a payload (40,960 bytes, 54,704 characters once encrypted) stays below.
@@ -63,7 +73,8 @@ pub struct Options {
     pub keys: Keys,
     /// How long [`Link::connect`] waits for a first relay.
     pub connect_timeout: Duration,
-    /// How long [`Link::publish`] waits for relays to answer.
+    /// How long [`Link::publish`] waits for relays to answer, and how long one that wants to know more of us may take
+    /// to ask for it and to judge the answer.
     pub answer_timeout: Duration,
     /// The pause before the first attempt to reconnect; it doubles with each failure.
     pub retry_first: Duration,
@@ -95,7 +106,8 @@ pub struct RelayStatus {
     /// How often it has been connected so far: a reader of [`Link::changes`] who sees it grow has to tell that
     /// relay again what it should know, even if the moment without a connection went by unseen.
     pub sessions: u64,
-    /// Why it is not connected, or why the last connection ended.
+    /// Why it is not connected, or why the last connection ended; of a relay that is connected, what it wants of us
+    /// that it has not got.
     pub trouble: Option<String>,
 }
 

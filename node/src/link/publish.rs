@@ -7,10 +7,10 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use nostr::{Event, EventId, JsonUtil, RelayUrl};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::desk::{Answer, Asked, Desk};
-use super::error::{Error, Trouble};
+use super::error::{Error, Refusal, Trouble};
+use super::outstanding::Outgoing;
 use super::{Link, MAX_EVENT_BYTES};
 
 /// How long the other relays are waited for once one has accepted an event: long enough to hear most of them, short
@@ -41,8 +41,7 @@ impl Link {
     /// [`Error::Refused`] if none accepted and at least one said no, [`Error::Unreachable`] if none answered,
     /// [`Error::TooLarge`].
     pub async fn publish(&self, event: &Event) -> Result<Published, Error> {
-        let frame = frame(event)?;
-        let answers = Answers::of(&self.desk, event.id, &frame).await;
+        let answers = Answers::of(&self.desk, outgoing(event)?).await;
         answers.verdict()
     }
 
@@ -66,9 +65,10 @@ impl Link {
                 Ok(done) => return done,
                 Err(_) => return Err(last),
             }
+            let asked = last.pause().unwrap_or(pause);
             tokio::select! {
                 _ = changes.changed() => {}
-                () = sleep(pause) => pause = PAUSE_MOST.min(2 * pause),
+                () = sleep(pause.max(asked)) => pause = PAUSE_MOST.min(2 * pause),
                 () = sleep_until(deadline) => return Err(last),
             }
         }
@@ -80,9 +80,9 @@ impl Link {
     /// # Errors
     /// [`Error::Unreachable`] if no relay's queue has taken it, [`Error::TooLarge`].
     pub fn send(&self, event: &Event) -> Result<(), Error> {
-        let frame = frame(event)?;
+        let event = outgoing(event)?;
         let lines = self.desk.lines();
-        let taken = |line: &&_| tokio::sync::mpsc::Sender::try_send(line, frame.clone()).is_ok();
+        let taken = |line: &&_| tokio::sync::mpsc::Sender::try_send(line, event.clone()).is_ok();
         match lines.iter().filter(taken).count() {
             0 => Err(self.desk.unreachable()),
             _ => Ok(()),
@@ -90,13 +90,16 @@ impl Link {
     }
 }
 
-/// The message that carries `event`.
-fn frame(event: &Event) -> Result<Utf8Bytes, Error> {
+/// The event with the message that carries it.
+fn outgoing(event: &Event) -> Result<Outgoing, Error> {
     let json = event.as_json();
     if json.len() > MAX_EVENT_BYTES {
         return Err(Error::TooLarge { bytes: json.len() });
     }
-    Ok(format!(r#"["EVENT",{json}]"#).into())
+    Ok(Outgoing {
+        id: event.id,
+        frame: format!(r#"["EVENT",{json}]"#).into(),
+    })
 }
 
 /// What the relays have answered so far.
@@ -104,28 +107,30 @@ struct Answers<'a> {
     desk: &'a Desk,
     id: EventId,
     accepted: Vec<usize>,
-    refused: Vec<(usize, String)>,
+    refused: Vec<(usize, Refusal)>,
 }
 
 impl<'a> Answers<'a> {
     /// Asks all connected relays to take the event, and gathers their answers.
-    async fn of(desk: &'a Desk, id: EventId, frame: &Utf8Bytes) -> Self {
+    async fn of(desk: &'a Desk, event: Outgoing) -> Self {
         let mut answers = Self {
             desk,
-            id,
+            id: event.id,
             accepted: Vec::new(),
             refused: Vec::new(),
         };
-        let asked = desk.expect_answers(id).into_iter();
-        let mut coming: FuturesUnordered<_> = asked.map(|one| ask(one, frame.clone())).collect();
         let mut patience = Instant::now() + desk.options.answer_timeout;
+        let asked = desk.expect_answers(event.id).into_iter();
+        let mut coming: FuturesUnordered<_> = asked
+            .map(|one| ask(desk, one, event.clone(), patience))
+            .collect();
         while let Ok(Some((relay, answer))) = timeout_at(patience, coming.next()).await {
             match answer {
                 Some(Answer::Accepted) => {
                     answers.accepted.push(relay);
                     patience = patience.min(Instant::now() + GRACE);
                 }
-                Some(Answer::Refused(words)) => answers.refused.push((relay, words)),
+                Some(Answer::Refused(refusal)) => answers.refused.push((relay, refusal)),
                 None => {}
             }
         }
@@ -136,16 +141,25 @@ impl<'a> Answers<'a> {
         let desk = self.desk;
         let refused = self.refused.iter().cloned();
         let refused: Vec<Trouble> = refused
-            .map(|(relay, words)| desk.trouble(relay, words))
+            .map(|(relay, refusal)| desk.trouble(relay, refusal))
             .collect();
         match (self.accepted.is_empty(), refused.is_empty()) {
-            (true, true) => Err(desk.unreachable()),
+            (true, true) => Err(self.unanswered()),
             (true, false) => Err(Error::Refused(refused)),
             (false, _) => Ok(Published {
                 accepted: self.urls(&self.accepted),
                 refused,
                 silent: self.urls(&self.silent()),
             }),
+        }
+    }
+
+    /// Why no relay has answered: those that are connected may want something first.
+    fn unanswered(&self) -> Error {
+        let wanted = self.desk.wanted();
+        match wanted.is_empty() {
+            true => self.desk.unreachable(),
+            false => Error::Refused(wanted),
         }
     }
 
@@ -168,11 +182,33 @@ impl Drop for Answers<'_> {
     }
 }
 
-/// Queues the event for one relay and waits for its answer; none if its connection ends before.
-async fn ask(asked: Asked, frame: Utf8Bytes) -> (usize, Option<Answer>) {
-    let answer = async {
-        asked.events.send(frame).await.ok()?;
-        asked.answer.await.ok()
-    };
-    (asked.relay, answer.await)
+/// Queues the event for one relay and waits for its answer; none if its connection ends before. A relay that asks us
+/// to slow down is asked again when it says, if that is before `by`.
+async fn ask(
+    desk: &Desk,
+    mut asked: Asked,
+    event: Outgoing,
+    by: Instant,
+) -> (usize, Option<Answer>) {
+    let relay = asked.relay;
+    loop {
+        let answer = answer(asked, event.clone()).await;
+        let pause = match &answer {
+            Some(Answer::Refused(refusal)) => refusal.pause(),
+            _ => None,
+        };
+        let Some(pause) = pause.filter(|pause| Instant::now() + *pause < by) else {
+            return (relay, answer);
+        };
+        sleep(pause).await;
+        asked = match desk.expect_answer(relay, event.id) {
+            Some(asked) => asked,
+            None => return (relay, None),
+        };
+    }
+}
+
+async fn answer(asked: Asked, event: Outgoing) -> Option<Answer> {
+    asked.events.send(event).await.ok()?;
+    asked.answer.await.ok()
 }

@@ -9,7 +9,7 @@ use nostr::{Event, EventId, Filter, SubscriptionId};
 use tokio::time::{Instant, timeout_at};
 
 use super::Link;
-use super::error::Error;
+use super::error::{Error, Refusal};
 use super::inbox::Inbox;
 
 /// The most bytes that one [`Link::fetch`] answers; what comes beyond is left out.
@@ -68,7 +68,7 @@ impl Subscription {
         let desk = &self.link.desk;
         Error::Refused(
             refusals
-                .map(|(relay, words)| desk.trouble(relay, words))
+                .map(|(relay, words)| desk.trouble(relay, Refusal::of(&words)))
                 .collect(),
         )
     }

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 /// What the relay answers to a message.
 type Script = dyn Fn(&ClientMessage<'static>) -> Vec<String> + Send + Sync;
@@ -17,11 +18,19 @@ pub struct FakeRelay {
     pub url: RelayUrl,
     /// What clients have said, in order.
     pub heard: mpsc::UnboundedReceiver<ClientMessage<'static>>,
-    say: broadcast::Sender<String>,
+    say: broadcast::Sender<Message>,
 }
 
 impl FakeRelay {
     pub async fn start(
+        script: impl Fn(&ClientMessage<'static>) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self::greeting(Vec::new, script).await
+    }
+
+    /// A relay that says `greeting` to whoever connects.
+    pub async fn greeting(
+        greeting: impl Fn() -> Vec<String> + Send + Sync + 'static,
         script: impl Fn(&ClientMessage<'static>) -> Vec<String> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -34,6 +43,7 @@ impl FakeRelay {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(
                     stream,
+                    greeting(),
                     script.clone(),
                     hear.clone(),
                     said.subscribe(),
@@ -47,44 +57,55 @@ impl FakeRelay {
         }
     }
 
-    /// Says something to every client; an empty text closes the connections.
+    /// Says something to every client.
     pub fn say(&self, text: String) {
-        self.say.send(text).expect("nobody is connected");
+        let said = self.say.send(Message::text(text));
+        said.expect("nobody is connected");
+    }
+
+    /// Closes every connection, and says why.
+    pub fn close(&self, code: u16, reason: &'static str) {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: reason.into(),
+        };
+        let said = self.say.send(Message::Close(Some(frame)));
+        said.expect("nobody is connected");
     }
 }
 
 async fn serve(
     stream: TcpStream,
+    greeting: Vec<String>,
     script: Arc<Script>,
     hear: mpsc::UnboundedSender<ClientMessage<'static>>,
-    mut say: broadcast::Receiver<String>,
+    mut say: broadcast::Receiver<Message>,
 ) {
     let Ok(mut socket) = accept_async(stream).await else {
         return;
     };
+    let mut answers: Vec<Message> = greeting.into_iter().map(Message::text).collect();
     loop {
-        let answers = tokio::select! {
+        for answer in answers {
+            let ends = answer.is_close();
+            if socket.send(answer).await.is_err() || ends {
+                return;
+            }
+        }
+        answers = tokio::select! {
             message = socket.next() => match message {
                 Some(Ok(Message::Text(text))) => {
                     let message = ClientMessage::from_json(text.as_str()).unwrap();
                     let answers = script(&message);
                     // Nobody may be interested in what is heard.
                     let _ = hear.send(message);
-                    answers
+                    answers.into_iter().map(Message::text).collect()
                 }
                 Some(Ok(_)) => Vec::new(),
                 _ => return,
             },
-            Ok(text) = say.recv() => match text.as_str() {
-                "" => return,
-                _ => vec![text],
-            },
+            Ok(said) = say.recv() => vec![said],
         };
-        for answer in answers {
-            if socket.send(Message::text(answer)).await.is_err() {
-                return;
-            }
-        }
     }
 }
 

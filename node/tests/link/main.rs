@@ -1,6 +1,7 @@
 //! The link against relays: real ones that stop and start, and one that lies.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod demanding;
 mod fake;
 mod faults;
 mod publishing;

@@ -98,7 +98,7 @@ async fn what_was_stored_while_the_only_relay_was_away_follows_by_itself() {
     let link = link([relay.url.clone()]).await;
     let mut offers = link.subscribe(of(STORED)).unwrap();
     assert_eq!(next(&mut offers).await, Delivery::EndOfStored);
-    relay.say(String::new());
+    relay.close(1001, "");
     assert_eq!(next(&mut offers).await, Delivery::Gap);
     assert_eq!(next_event(&mut offers).await, stored);
     assert_eq!(next(&mut offers).await, Delivery::EndOfStored);

@@ -1,0 +1,206 @@
+//! The events that one connection has carried to a relay and that it has not answered yet, and those that it has
+//! refused for the moment: they are sent again once it knows enough of us.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nostr::EventId;
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// The most events that are kept until they are answered, and their bytes. A relay that answers nothing to ephemeral
+/// events is no burden: the oldest are forgotten.
+const MAX_KEPT: usize = 512;
+const MAX_KEPT_BYTES: usize = 8 << 20;
+
+/// How often an event is sent again on one connection.
+const MAX_AGAIN: u8 = 3;
+
+/// An event on its way to a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    pub(super) id: EventId,
+    /// The message that carries it.
+    pub(super) frame: Utf8Bytes,
+}
+
+/// Shared by the two halves of a connection.
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    state: Mutex<State>,
+    /// Whether events are held back behind one that the relay has refused for the moment.
+    is_held: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    written: VecDeque<Kept>,
+    /// With the relay's words.
+    refused: VecDeque<(Kept, String)>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    event: Outgoing,
+    again: u8,
+}
+
+/// An event that a relay has answered, with how often it was sent again.
+#[derive(Debug)]
+pub(super) struct Answered(Kept);
+
+impl Outstanding {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            is_held: watch::Sender::new(false),
+        }
+    }
+
+    /// Follows whether events are held back.
+    pub(super) fn held(&self) -> watch::Receiver<bool> {
+        self.is_held.subscribe()
+    }
+
+    /// An event is about to be written.
+    pub(super) fn written(&self, event: Outgoing) {
+        self.state().push(Kept { event, again: 0 });
+    }
+
+    /// The relay has answered to an event; none if it was not kept.
+    pub(super) fn answered(&self, id: &EventId) -> Option<Answered> {
+        let mut state = self.state();
+        // Answers come in order, mostly: it is the first, or near.
+        let place = state.written.iter().position(|kept| kept.event.id == *id)?;
+        let kept = state.written.remove(place)?;
+        state.bytes -= kept.event.frame.len();
+        Some(Answered(kept))
+    }
+
+    /// Keeps an event that the relay has refused for the moment, and holds back what follows; false if it was sent
+    /// often enough.
+    pub(super) fn refused(&self, Answered(mut kept): Answered, words: String) -> bool {
+        let mut state = self.state();
+        if kept.again >= MAX_AGAIN || state.refused.len() >= MAX_KEPT {
+            return false;
+        }
+        kept.again += 1;
+        state.refused.push_back((kept, words));
+        drop(state);
+        self.is_held.send_replace(true);
+        true
+    }
+
+    /// What was refused is about to be sent again, in order, before all that was held back.
+    pub(super) fn resume(&self) -> Vec<Utf8Bytes> {
+        let mut state = self.state();
+        let again = std::mem::take(&mut state.refused).into_iter();
+        let mut frames = Vec::with_capacity(again.len());
+        for (kept, _) in again {
+            frames.push(kept.event.frame.clone());
+            state.push(kept);
+        }
+        frames
+    }
+
+    /// Nothing is held back any more.
+    pub(super) fn release(&self) {
+        self.is_held.send_if_modified(|held| std::mem::take(held));
+    }
+
+    /// What was refused is refused for good, and with these words.
+    pub(super) fn give_up(&self) -> Vec<(EventId, String)> {
+        let refused = std::mem::take(&mut self.state().refused).into_iter();
+        refused
+            .map(|(kept, words)| (kept.event.id, words))
+            .collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, kept: Kept) {
+        self.bytes += kept.event.frame.len();
+        self.written.push_back(kept);
+        while self.written.len() > MAX_KEPT || self.bytes > MAX_KEPT_BYTES {
+            let Some(oldest) = self.written.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.event.frame.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn event(number: u16, bytes: usize) -> Outgoing {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        Outgoing {
+            id: EventId::from_byte_array(id),
+            frame: format!("{number} {}", "x".repeat(bytes)).into(),
+        }
+    }
+
+    #[test]
+    fn what_is_refused_for_the_moment_holds_back_what_follows_and_goes_first() {
+        let outstanding = Outstanding::new();
+        let held = outstanding.held();
+        for number in 1..=3 {
+            outstanding.written(event(number, 10));
+        }
+        for number in [1, 3] {
+            assert!(!*held.borrow() || number == 3);
+            let answered = outstanding.answered(&event(number, 10).id).unwrap();
+            assert!(outstanding.refused(answered, String::new()));
+        }
+        assert!(*held.borrow());
+        assert_eq!(
+            outstanding.resume(),
+            [event(1, 10).frame, event(3, 10).frame]
+        );
+        outstanding.release();
+        assert!(!*held.borrow());
+        assert!(outstanding.answered(&event(3, 10).id).is_some());
+        assert!(outstanding.answered(&event(3, 10).id).is_none(), "once");
+    }
+
+    #[test]
+    fn an_event_is_sent_again_a_few_times_only() {
+        let outstanding = Outstanding::new();
+        let event = event(1, 10);
+        outstanding.written(event.clone());
+        for _ in 0..MAX_AGAIN {
+            let answered = outstanding.answered(&event.id).unwrap();
+            assert!(outstanding.refused(answered, String::new()));
+            assert_eq!(outstanding.resume().len(), 1);
+        }
+        let answered = outstanding.answered(&event.id).unwrap();
+        assert!(!outstanding.refused(answered, String::new()));
+        assert_eq!(outstanding.give_up(), []);
+    }
+
+    #[test]
+    fn what_no_relay_answers_is_forgotten() {
+        let outstanding = Outstanding::new();
+        for number in 0..=512 {
+            outstanding.written(event(number, 10));
+        }
+        assert!(outstanding.answered(&event(0, 10).id).is_none());
+        assert!(outstanding.answered(&event(1, 10).id).is_some());
+        let large = Outstanding::new();
+        for number in 0..3 {
+            large.written(event(number, MAX_KEPT_BYTES / 2));
+        }
+        assert!(large.answered(&event(0, 10).id).is_none());
+        assert!(large.answered(&event(2, 10).id).is_some());
+    }
+}
