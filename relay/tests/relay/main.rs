@@ -9,6 +9,7 @@ mod client;
 mod events;
 mod faults;
 mod http;
+mod operator;
 mod program;
 mod storage;
 
