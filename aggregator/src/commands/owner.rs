@@ -125,7 +125,8 @@ fn standing(status: &Status) -> String {
     );
     for relay in &status.relays {
         let stands = match (&relay.trouble, relay.connected) {
-            (_, true) => "connected".to_owned(),
+            (None, true) => "connected".to_owned(),
+            (Some(wanted), true) => format!("connected, but it {}", plain(wanted)),
             (Some(trouble), false) => plain(trouble),
             (None, false) => "connecting".to_owned(),
         };

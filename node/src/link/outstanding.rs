@@ -106,7 +106,7 @@ impl Outstanding {
 
     /// Nothing is held back any more.
     pub(super) fn release(&self) {
-        self.is_held.send_if_modified(|held| std::mem::take(held));
+        self.is_held.send_if_modified(std::mem::take);
     }
 
     /// What was refused is refused for good, and with these words.

@@ -102,9 +102,10 @@ fn standing(status: &Status) -> String {
 
 fn relay_line(relay: &Relay) -> String {
     let stands = match (&relay.trouble, relay.connected) {
-        (_, true) => "connected",
-        (Some(trouble), false) => trouble,
-        (None, false) => "connecting",
+        (None, true) => "connected".to_owned(),
+        (Some(wanted), true) => format!("connected, but it {wanted}"),
+        (Some(trouble), false) => trouble.clone(),
+        (None, false) => "connecting".to_owned(),
     };
     // A relay chooses its words itself: nothing in them steers the terminal.
     format!(
