@@ -1,276 +1,440 @@
-//! The durable store: LMDB by the library, with what the library lacks.
+//! The store: what was acknowledged is on the disk, and filters find it.
 //!
-//! Expired events (NIP-40) are never answered and are purged: [`Store::purge`] drops what is due by a list in memory,
-//! which a walk over the store fills at start and every save extends (some fifty bytes for each event that will
-//! expire). Evidence cannot be deleted (NIP-09): a deletion is checked and carried out while nothing else is written,
-//! so that evidence cannot slip in between.
+//! An event is written to a log and synced before anybody is told that it is saved ([`writer`]); a second thread
+//! brings the index up to the log in batches behind it ([`indexer`]). A read waits until the index has what was
+//! acknowledged before, which takes some milliseconds, so that it sees all of that. When the process is killed, the
+//! log is read again at the next start.
+//!
+//! What an event would do to stored ones (a newer version, a deletion) is decided by the log's writer alone, one
+//! after the other, so that nothing slips in between: evidence is never deleted.
+
+mod database;
+mod frame;
+mod import;
+mod index;
+mod indexer;
+mod key;
+mod log;
+mod pending;
+mod query;
+mod record;
+mod sieve;
+mod verdict;
+mod writer;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::{self, JoinHandle};
 
+use ::bytes::Bytes;
 use infernet_node::clock;
-use infernet_protocol::kinds;
-use nostr::{Event, EventId, Filter, Kind, Timestamp};
-use nostr_lmdb::NostrLMDB;
-use nostr_relay_builder::prelude::{
-    Backend, BoxedFuture, DatabaseError, DatabaseEventStatus, Events, NostrDatabase,
-    RejectedReason, SaveEventStatus,
-};
-use tokio::sync::RwLock;
+use nostr::{Event, EventId, Filter, JsonUtil, Kind, PublicKey, Timestamp};
+use tokio::sync::{Semaphore, oneshot};
 
+use self::index::{Index, View};
+use self::indexer::{Progress, Task};
+use self::key::Number;
+use self::log::Log;
+use self::pending::Pending;
+use self::verdict::Known;
+use self::writer::{Order, Queued, Writer};
 use crate::admission::Refusal;
 use crate::lock::{self, Lock};
 
-/// Events read or dropped in one step, so that neither holds much memory nor the writer for long.
-const STEP: usize = 500;
+/// The folder of the index, in that of the store.
+const INDEX: &str = "index";
 
-/// The most that a COUNT looks at: it has no limit of its own, and reads what it counts.
-const MAX_SCANNED: usize = 10_000;
+/// The folder of the log, in that of the store.
+const LOG: &str = "log";
+
+/// Operations of one transaction while a log is read at start.
+const STEP: usize = 4_096;
+
+/// Reads at a time. Each takes a thread for as long as it lasts.
+const READS: usize = 8;
 
 /// How many combinations of author, kind and tag value one filter may ask for. The store looks each of them up, some
-/// microseconds each, and nobody else is served on that thread meanwhile. A feed of a thousand authors fits well.
+/// microseconds each. A feed of a thousand authors fits well.
 const MAX_COMBINATIONS: usize = 20_000;
 
-/// Why a folder cannot be used as a store.
-#[derive(Debug, thiserror::Error)]
+/// Why the store cannot do what it was asked for.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The folder cannot be had.
     #[error(transparent)]
-    Folder(#[from] lock::Error),
-    /// LMDB cannot open what is in it.
-    #[error("the store in it cannot be opened: {0}")]
-    Open(DatabaseError),
+    Folder(Arc<lock::Error>),
+    /// The log cannot be read or written.
+    #[error("{0}")]
+    Io(Arc<io::Error>),
+    /// The index cannot be read or written.
+    #[error("its index: {0}")]
+    Index(Arc<heed::Error>),
+    /// The index holds something that is none of what belongs there.
+    #[error("its index is damaged")]
+    Damaged,
+    /// The store of an older version cannot be taken over.
+    #[error(
+        "the older store in it cannot be read: {0}. Move its data.mdb away to begin without it"
+    )]
+    Import(String),
+    /// More is asked for than was allowed.
+    #[error("more events than were asked for")]
+    TooMany,
+    /// A search (NIP-50) was asked for.
+    #[error("this store does not search")]
+    Search,
+    /// More comes in than the disk takes.
+    #[error("too much at once: try again")]
+    Busy,
+    /// The store has ended.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+impl From<heed::Error> for Error {
+    fn from(error: heed::Error) -> Self {
+        Self::Index(Arc::new(error))
+    }
+}
+
+/// What became of an event that was to be saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Saved {
+    /// It is on the disk.
+    New,
+    /// It was there before.
+    Duplicate,
+    /// A newer version is stored: this one.
+    Superseded(EventId),
+    /// Its author deleted it, or its address up to a later moment.
+    Deleted,
+    /// It is a deletion that may not be carried out.
+    Refused(Refusal),
+}
+
+/// An event as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its id.
+    pub id: EventId,
+    /// Its author.
+    pub pubkey: PublicKey,
+    /// Its kind.
+    pub kind: Kind,
+    /// When it was made, by its author's clock.
+    pub created_at: Timestamp,
+    /// All of it, as clients get it.
+    pub json: Bytes,
+}
+
+impl Stored {
+    /// The event, read from its JSON. Its signature was checked before it was stored.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is none.
+    pub fn event(&self) -> Result<Event, Error> {
+        Event::from_json(&self.json).map_err(|_| Error::Damaged)
+    }
+}
+
+/// An answer to COUNT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// So many events, at least.
+    pub events: u64,
+    /// Whether there are not more.
+    pub exact: bool,
+}
+
+/// What all parts of the store know.
+#[derive(Debug)]
+struct Shared {
+    index: Index,
+    pending: RwLock<Pending>,
+    /// The last number that was written to the log and synced.
+    logged: AtomicU64,
+    progress: Arc<Progress>,
+    queued: Queued,
+    /// Goes last: until then nobody else may have the folder.
+    _lock: Lock,
+}
+
+impl Shared {
+    fn pending(&self) -> RwLockReadGuard<'_, Pending> {
+        // It is changed in steps that each leave it whole.
+        self.pending.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pending_mut(&self) -> RwLockWriteGuard<'_, Pending> {
+        self.pending.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The events of this relay.
 #[derive(Debug)]
 pub struct Store {
-    lmdb: NostrLMDB,
-    /// When which event expires.
-    expiring: Mutex<BTreeSet<(Timestamp, EventId)>>,
-    /// Saves share it, a deletion has it alone.
-    writing: RwLock<()>,
-    _lock: Lock,
+    shared: Arc<Shared>,
+    reads: Arc<Semaphore>,
+    life: Life,
+}
+
+/// The store's threads, which end when nobody can ask them for anything any more.
+#[derive(Debug)]
+struct Life {
+    orders: Option<Sender<Order>>,
+    tasks: Option<Sender<Task>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Store {
-    /// Opens the store in `folder`, which is made if it is not there. No other relay may have it.
+    /// Opens the store in `folder`, which is made if it is not there, and brings its index up to its log. A store of
+    /// an older version is taken over. No other relay may have the folder.
     ///
     /// # Errors
     /// When the folder is taken or cannot be written, or what lies in it is no store.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let lock = lock::take(folder)?;
-        Ok(Self {
-            lmdb: NostrLMDB::open(folder).map_err(Error::Open)?,
-            expiring: Mutex::default(),
-            writing: RwLock::default(),
+        let lock = lock::take(folder).map_err(|error| Error::Folder(Arc::new(error)))?;
+        let index = Index::open(&folder.join(INDEX))?;
+        import::take_over(folder, &index)?;
+        let applied = replay(&folder.join(LOG), &index)?;
+        let shared = Shared {
+            index,
+            pending: RwLock::default(),
+            logged: AtomicU64::new(applied),
+            progress: Arc::new(Progress::new(applied)),
+            queued: Queued::default(),
             _lock: lock,
+        };
+        let shared = Arc::new(shared);
+        Ok(Self {
+            life: Life::begin(&shared, Log::new(folder.join(LOG), applied + 1))?,
+            reads: Arc::new(Semaphore::new(READS)),
+            shared,
         })
     }
 
-    /// Walks over the store, newest first, and notes what will expire.
+    /// Whether an event is stored: on the disk, indexed or not. It takes some microseconds.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub async fn note_expirations(&self) -> Result<(), DatabaseError> {
-        let (mut step, mut until) = (STEP, Timestamp::max());
-        loop {
-            let page = Filter::new().until(until).limit(step);
-            let events = self.lmdb.query(page).await?;
-            self.note(events.iter());
-            let Some(oldest) = events.last().map(|event| event.created_at) else {
-                return Ok(());
-            };
-            if events.len() < step {
-                return Ok(());
-            }
-            // A page that begins and ends in one second may hide more of that second.
-            step = if oldest == until { 2 * step } else { STEP };
-            until = oldest;
-            tokio::task::yield_now().await;
-        }
+    /// When the index cannot be read.
+    pub fn has(&self, id: &EventId) -> Result<bool, Error> {
+        // In this order: what leaves the one is in the other before.
+        let pending = self.shared.pending().event(id).is_some();
+        Ok(pending || self.shared.index.view()?.has(id)?)
     }
 
-    /// Drops what has expired by `now` and answers how much that was, as far as it was noted.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn purge(&self, now: Timestamp) -> Result<usize, DatabaseError> {
-        let due = self.take_due(now);
-        for (index, step) in due.chunks(STEP).enumerate() {
-            // Never with an empty list of ids, which LMDB would take for no condition at all.
-            let ids = step.iter().map(|(_, id)| *id);
-            if let Err(error) = self.lmdb.delete(Filter::new().ids(ids)).await {
-                self.expiring().extend(&due[index * STEP..]);
-                return Err(error);
-            }
-        }
-        Ok(due.len())
-    }
-
-    /// Checks what an event would do to stored ones.
+    /// Checks what an event would do to stored ones, without saving it.
     ///
     /// # Errors
     /// With the reason to refuse it. A store that cannot be read refuses nothing here: saving will fail.
     pub async fn check(&self, event: &Event) -> Result<(), Refusal> {
-        if event.kind == Kind::EventDeletion {
-            return self.check_deletion(event).await;
-        }
-        match self.version_of(event).await {
-            Some(stored) if is_newer(&stored, event) => Err(Refusal::Superseded(stored.id)),
-            _ => Ok(()),
+        match self.judge(event) {
+            Ok(Saved::Superseded(by)) => Err(Refusal::Superseded(by)),
+            Ok(Saved::Refused(refusal)) => Err(refusal),
+            Ok(Saved::New | Saved::Duplicate | Saved::Deleted) | Err(_) => Ok(()),
         }
     }
 
-    /// What is stored under the same address as `event`, if it is of a kind that has one (NIP-01).
-    async fn version_of(&self, event: &Event) -> Option<Event> {
-        let coordinate = event.coordinate()?;
-        let mut version = Filter::new().kind(event.kind).author(event.pubkey).limit(1);
-        if event.kind.is_addressable() {
-            version = version.identifier(coordinate.identifier.unwrap_or_default());
-        }
-        self.lmdb.query(version).await.ok()?.first_owned()
-    }
-
-    async fn check_deletion(&self, deletion: &Event) -> Result<(), Refusal> {
-        for id in deletion.tags.event_ids() {
-            let Ok(Some(target)) = self.lmdb.event_by_id(id).await else {
-                continue;
-            };
-            if target.pubkey != deletion.pubkey {
-                return Err(Refusal::DeletesForeign(id.to_hex()));
-            }
-            if kinds::is_evidence(target.kind.as_u16()) {
-                return Err(Refusal::DeletesEvidence(*id, target.kind));
-            }
-        }
-        let mut coordinates = deletion.tags.coordinates();
-        match coordinates.find(|named| named.public_key != deletion.pubkey) {
-            Some(foreign) => Err(Refusal::DeletesForeign(foreign.to_string())),
-            None => Ok(()),
-        }
-    }
-
-    async fn save(&self, event: &Event) -> Result<SaveEventStatus, DatabaseError> {
-        let status = if event.kind == Kind::EventDeletion {
-            let _alone = self.writing.write().await;
-            if self.check_deletion(event).await.is_err() {
-                return Ok(SaveEventStatus::Rejected(RejectedReason::InvalidDelete));
-            }
-            self.lmdb.save_event(event).await?
-        } else {
-            let _shared = self.writing.read().await;
-            self.lmdb.save_event(event).await?
+    /// What would become of an event if it were saved now. It takes some microseconds.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn judge(&self, event: &Event) -> Result<Saved, Error> {
+        let pending = self.shared.pending();
+        let known = Known {
+            view: &self.shared.index.view()?,
+            pending: [&pending, &Pending::default()],
         };
-        if status.is_success() {
-            self.note([event]);
-        }
-        Ok(status)
+        known.judge(event)
     }
 
-    fn note<'a>(&self, events: impl IntoIterator<Item = &'a Event>) {
-        let expiring = events
-            .into_iter()
-            .filter_map(|event| Some((*event.tags.expiration()?, event.id)));
-        self.expiring().extend(expiring);
-    }
-
-    fn take_due(&self, now: Timestamp) -> Vec<(Timestamp, EventId)> {
-        let mut expiring = self.expiring();
-        let mut due = Vec::new();
-        while let Some(next) = expiring.pop_first() {
-            if next.0 >= now {
-                expiring.insert(next);
-                break;
-            }
-            due.push(next);
-        }
-        due
-    }
-
-    fn expiring(&self) -> MutexGuard<'_, BTreeSet<(Timestamp, EventId)>> {
-        // A set of pairs is sound whatever its last user did.
-        self.expiring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether `stored` stays and `event` goes (NIP-01: of two of the same second, the lower id stays).
-fn is_newer(stored: &Event, event: &Event) -> bool {
-    stored.created_at > event.created_at
-        || (stored.created_at == event.created_at && stored.id < event.id)
-}
-
-impl NostrDatabase for Store {
-    fn backend(&self) -> Backend {
-        self.lmdb.backend()
-    }
-
-    fn save_event<'a>(
-        &'a self,
-        event: &'a Event,
-    ) -> BoxedFuture<'a, Result<SaveEventStatus, DatabaseError>> {
-        Box::pin(self.save(event))
-    }
-
-    fn check_id<'a>(
-        &'a self,
-        id: &'a EventId,
-    ) -> BoxedFuture<'a, Result<DatabaseEventStatus, DatabaseError>> {
-        self.lmdb.check_id(id)
-    }
-
-    fn event_by_id<'a>(
-        &'a self,
-        id: &'a EventId,
-    ) -> BoxedFuture<'a, Result<Option<Event>, DatabaseError>> {
-        Box::pin(async move {
-            let now = clock::now();
-            let event = self.lmdb.event_by_id(id).await?;
-            Ok(event.filter(|event| !event.is_expired_at(&now)))
-        })
-    }
-
-    fn count(&self, filter: Filter) -> BoxedFuture<'_, Result<usize, DatabaseError>> {
-        Box::pin(async move {
-            // As for a query.
-            tokio::task::yield_now().await;
-            self.purge(clock::now()).await?;
-            self.lmdb.count(bounded(filter)?).await
-        })
-    }
-
-    fn query(&self, filter: Filter) -> BoxedFuture<'_, Result<Events, DatabaseError>> {
-        Box::pin(async move {
-            // LMDB answers without ever waiting, and a REQ may hold thousands of filters: let others in between.
-            tokio::task::yield_now().await;
-            let now = clock::now();
-            let mut live = Events::new(&filter);
-            let stored = self.lmdb.query(filter).await?;
-            live.extend(
-                stored
-                    .into_iter()
-                    .filter(|event| !event.is_expired_at(&now)),
-            );
-            Ok(live)
-        })
-    }
-
-    fn negentropy_items(
+    /// Saves an event, whose JSON is `json`. The future answers once it is on the disk. The event takes its place in
+    /// the queue when this is called, not when the future is first polled, and is saved also if that is dropped.
+    ///
+    /// # Errors
+    /// When the disk is full or fails, or too much waits for it already.
+    pub fn save(
         &self,
-        _: Filter,
-    ) -> BoxedFuture<'_, Result<Vec<(EventId, Timestamp)>, DatabaseError>> {
-        // The session keeps the items of every NEG-OPEN until its connection ends, and takes any number of them.
-        Box::pin(async { Err(DatabaseError::NotSupported) })
+        event: Arc<Event>,
+        json: Bytes,
+    ) -> impl Future<Output = Result<Saved, Error>> + Send + use<> {
+        let (told, outcome) = oneshot::channel();
+        let refused = match self.shared.queued.take(json.len()) {
+            true => self.life.order(Order::Save(event, json, told)).err(),
+            false => Some(Error::Busy),
+        };
+        async move {
+            match refused {
+                Some(error) => Err(error),
+                None => outcome.await.unwrap_or(Err(Error::Closed)),
+            }
+        }
     }
 
-    fn delete(&self, filter: Filter) -> BoxedFuture<'_, Result<(), DatabaseError>> {
-        self.lmdb.delete(filter)
+    /// The newest events that `filter` asks for, newest first (of the same second the lower id), at most `limit`. It
+    /// sees everything that was acknowledged before, and nothing that has expired.
+    ///
+    /// # Errors
+    /// When the index cannot be read, or a search is asked for.
+    pub async fn query(&self, filter: Filter, limit: usize) -> Result<Vec<Stored>, Error> {
+        self.read(move |view| query::newest(view, &filter, limit, clock::now()))
+            .await
     }
 
-    fn wipe(&self) -> BoxedFuture<'_, Result<(), DatabaseError>> {
-        self.lmdb.wipe()
+    /// How many events `filter` asks for. It gives up counting at some ten thousand.
+    ///
+    /// # Errors
+    /// As for [`Store::query`].
+    pub async fn count(&self, filter: Filter) -> Result<Count, Error> {
+        self.read(move |view| query::count(view, &filter, clock::now()))
+            .await
     }
+
+    /// Times and ids of all events that `filter` asks for, newest first (NIP-77).
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] if they are more than `most`; else as for [`Store::query`].
+    pub async fn items(
+        &self,
+        filter: Filter,
+        most: usize,
+    ) -> Result<Vec<(Timestamp, EventId)>, Error> {
+        self.read(move |view| query::items(view, &filter, most, clock::now()))
+            .await
+    }
+
+    /// Removes events by the operator's will, evidence among them. That is on the disk when it answers.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub async fn remove(&self, ids: Vec<EventId>) -> Result<(), Error> {
+        let (told, outcome) = oneshot::channel();
+        self.life.order(Order::Remove(ids.into(), told))?;
+        outcome.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Drops what has expired at `now` from the disk, and answers how many events that were.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub async fn purge(&self, now: Timestamp) -> Result<usize, Error> {
+        let (told, outcome) = oneshot::channel();
+        self.life.task(Task::Purge(now, told))?;
+        outcome.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Operations that are logged and not indexed yet.
+    pub fn backlog(&self) -> usize {
+        self.shared.pending().len()
+    }
+
+    /// Bytes that the index takes on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.shared.index.disk_bytes()
+    }
+
+    /// Reads the index on a thread where it may take its time, once it has all that was acknowledged so far.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.settled().await?;
+        // It is never closed.
+        let _turn = self.reads.acquire().await.map_err(|_| Error::Closed)?;
+        let shared = self.shared.clone();
+        let answer = tokio::task::spawn_blocking(move || read(&shared.index.view()?));
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Waits until the index has what was acknowledged before this was called.
+    async fn settled(&self) -> Result<(), Error> {
+        let logged = self.shared.logged.load(Ordering::Acquire);
+        if self.shared.progress.applied() < logged {
+            self.life.task(Task::Hurry)?;
+            self.shared.progress.reached(logged).await;
+        }
+        Ok(())
+    }
+}
+
+impl Life {
+    fn begin(shared: &Arc<Shared>, log: Log) -> Result<Self, Error> {
+        let (orders, ordered) = mpsc::channel();
+        let (tasks, given) = mpsc::channel();
+        let writer = Writer {
+            shared: shared.clone(),
+            log,
+            tasks: tasks.clone(),
+        };
+        let indexer = shared.clone();
+        let threads = vec![
+            named("store-log", move || writer.run(&ordered))?,
+            named("store-index", move || {
+                indexer::run(&indexer.index, &indexer.progress, &given);
+            })?,
+        ];
+        Ok(Self {
+            orders: Some(orders),
+            tasks: Some(tasks),
+            threads,
+        })
+    }
+
+    fn order(&self, order: Order) -> Result<(), Error> {
+        let orders = self.orders.as_ref().ok_or(Error::Closed)?;
+        orders.send(order).map_err(|_| Error::Closed)
+    }
+
+    fn task(&self, task: Task) -> Result<(), Error> {
+        let tasks = self.tasks.as_ref().ok_or(Error::Closed)?;
+        tasks.send(task).map_err(|_| Error::Closed)
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.orders = None;
+        self.tasks = None;
+        // First the log's writer, which has the other's last sender.
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store failed");
+            }
+        }
+    }
+}
+
+fn named(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    Ok(thread.spawn(run)?)
+}
+
+/// Brings the index up to the log that the last process left, and answers the last number used.
+fn replay(folder: &Path, index: &Index) -> Result<Number, Error> {
+    fs::create_dir_all(folder)?;
+    let mut last = index.view()?.applied()?;
+    for segment in log::segments(folder)? {
+        let contents = log::read(&segment)?;
+        let new = contents.entries.iter().filter(|entry| entry.number > last);
+        let new: Vec<_> = new.cloned().collect();
+        for step in new.chunks(STEP) {
+            index.apply(step)?;
+        }
+        last = new.last().map_or(last, |entry| entry.number);
+        log::remove(&segment, &contents)?;
+    }
+    Ok(last)
 }
 
 /// Whether a filter asks for more combinations than the store should look up at once.
@@ -283,113 +447,4 @@ pub fn is_too_broad(filter: &Filter) -> bool {
         .map(|values| Some(values.len()));
     let factors = [authors, kinds].into_iter().chain(tags).flatten();
     factors.fold(1, |product: usize, one| product.saturating_mul(one.max(1))) > MAX_COMBINATIONS
-}
-
-/// `filter` with a limit to what it scans. A search would read the whole store whatever its limit.
-fn bounded(filter: Filter) -> Result<Filter, DatabaseError> {
-    if filter.search.is_some() || is_too_broad(&filter) {
-        return Err(DatabaseError::NotSupported);
-    }
-    let limit = filter.limit.unwrap_or(MAX_SCANNED).min(MAX_SCANNED);
-    Ok(filter.limit(limit))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use nostr::{EventBuilder, Keys, Tag};
-
-    use super::*;
-
-    const NOW: u64 = 1_800_000_000;
-
-    fn note(keys: &Keys, created_at: u64, expiration: Option<u64>) -> Event {
-        let expiration = expiration.map(|at| Tag::expiration(Timestamp::from_secs(at)));
-        EventBuilder::text_note("")
-            .tags(expiration)
-            .custom_created_at(Timestamp::from_secs(created_at))
-            .sign_with_keys(keys)
-            .unwrap()
-    }
-
-    async fn stored(store: &Store) -> usize {
-        store.lmdb.count(Filter::new()).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn what_is_due_is_purged_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let keys = Keys::generate();
-        for expiration in [None, Some(NOW - 1), Some(NOW), Some(NOW + 1)] {
-            store.save(&note(&keys, 1, expiration)).await.unwrap();
-        }
-        assert_eq!(store.purge(Timestamp::from_secs(NOW)).await.unwrap(), 1);
-        assert_eq!(stored(&store).await, 3);
-        assert_eq!(store.purge(Timestamp::from_secs(NOW + 2)).await.unwrap(), 2);
-        assert_eq!(store.purge(Timestamp::from_secs(NOW + 2)).await.unwrap(), 0);
-        assert_eq!(stored(&store).await, 1);
-    }
-
-    #[tokio::test]
-    async fn a_walk_finds_every_expiration_even_many_in_one_second() {
-        let folder = tempfile::tempdir().unwrap();
-        let keys = Keys::generate();
-        let mut events: Vec<Event> = (0..STEP as u64 + 7)
-            .map(|number| note(&keys, 5_000, Some(NOW + number)))
-            .collect();
-        events.extend((0..STEP as u64).map(|number| note(&keys, number, Some(NOW + number))));
-        {
-            let lmdb = NostrLMDB::open(folder.path()).unwrap();
-            let saves = events.iter().map(|event| lmdb.save_event(event));
-            for saved in futures::future::join_all(saves).await {
-                assert!(saved.unwrap().is_success());
-            }
-        }
-        let store = Store::open(folder.path()).unwrap();
-        store.note_expirations().await.unwrap();
-        assert_eq!(store.expiring().len(), events.len());
-        store
-            .purge(Timestamp::from_secs(NOW + 5_000))
-            .await
-            .unwrap();
-        assert_eq!(stored(&store).await, 0);
-    }
-
-    #[tokio::test]
-    async fn an_expired_event_is_not_answered_before_it_is_purged() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let keys = Keys::generate();
-        let (expired, lasting) = (note(&keys, 1, Some(2)), note(&keys, 1, None));
-        store.save(&expired).await.unwrap();
-        store.save(&lasting).await.unwrap();
-        let answered = store.query(Filter::new()).await.unwrap();
-        assert_eq!(answered.into_iter().collect::<Vec<_>>(), [lasting]);
-        assert_eq!(store.event_by_id(&expired.id).await.unwrap(), None);
-        assert_eq!(store.count(Filter::new()).await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn evidence_outlives_its_authors_deletion_even_unasked() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let keys = Keys::generate();
-        let evidence = EventBuilder::new(Kind::from(kinds::RESULT), "")
-            .sign_with_keys(&keys)
-            .unwrap();
-        store.save(&evidence).await.unwrap();
-        let deletion = EventBuilder::new(Kind::EventDeletion, "")
-            .tag(Tag::event(evidence.id))
-            .sign_with_keys(&keys)
-            .unwrap();
-        let refusal = Refusal::DeletesEvidence(evidence.id, evidence.kind);
-        assert_eq!(store.check(&deletion).await, Err(refusal));
-        assert!(!store.save(&deletion).await.unwrap().is_success());
-        assert_eq!(
-            store.event_by_id(&evidence.id).await.unwrap(),
-            Some(evidence)
-        );
-    }
 }

@@ -1,10 +1,9 @@
 //! What was learned before the relay was started, read out of its store.
 
 use nostr::{Filter, Kind, Timestamp};
-use nostr_relay_builder::prelude::{DatabaseError, NostrDatabase as _};
 
 use super::{Admission, trust};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Events read in one step.
 const STEP: usize = 500;
@@ -14,11 +13,11 @@ impl Admission {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn recall_bans(&self, store: &Store) -> Result<(), DatabaseError> {
+    pub async fn recall_bans(&self, store: &Store) -> Result<(), store::Error> {
         for author in self.bans.followed() {
-            let newest = Filter::new().kind(Kind::MuteList).author(author).limit(1);
-            for list in store.query(newest).await? {
-                self.bans.take(&list);
+            let newest = Filter::new().kind(Kind::MuteList).author(author);
+            for list in store.query(newest, 1).await? {
+                self.bans.take(&list.event()?);
             }
         }
         Ok(())
@@ -29,14 +28,16 @@ impl Admission {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn recall_trust(&self, store: &Store) -> Result<(), DatabaseError> {
+    pub async fn recall_trust(&self, store: &Store) -> Result<(), store::Error> {
         for author in self.trust.authors() {
             let (mut step, mut until) = (STEP, Timestamp::max());
             loop {
                 let kinds = trust::KINDS.map(Kind::from);
                 let page = Filter::new().author(author).kinds(kinds);
-                let events = store.query(page.until(until).limit(step)).await?;
-                events.iter().for_each(|event| self.trust.take(event));
+                let events = store.query(page.until(until), step).await?;
+                for event in &events {
+                    self.trust.take(&event.event()?);
+                }
                 let oldest = events.last().map(|event| event.created_at);
                 let Some(oldest) = oldest.filter(|_| events.len() == step) else {
                     break;

@@ -1,0 +1,139 @@
+//! A store of an older version, made by nostr-lmdb, is taken over at the next start.
+//!
+//! All of its events go into the index; then its file is renamed. If the process is killed in between, the next one
+//! begins again and skips what it finds there.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use heed::types::Bytes;
+use heed::{Database, EnvOpenOptions};
+use nostr::{Event, JsonUtil};
+use nostr_database::FlatBufferDecode;
+
+use super::frame::{Entry, Operation};
+use super::index::Index;
+use super::pending::Pending;
+use super::verdict::Known;
+use super::{Error, STEP, Saved};
+
+/// The old store's file.
+const OLD: &str = "data.mdb";
+
+/// Its name once its events are here.
+const TAKEN: &str = "old-data.mdb";
+
+/// The file that LMDB keeps beside it.
+const OLD_LOCK: &str = "lock.mdb";
+
+/// Address space for the old file.
+const MAP: usize = 1 << 40;
+
+/// Tables in the old file.
+const TABLES: u32 = 16;
+
+/// Takes over the old store in `folder`, if there is one.
+///
+/// # Errors
+/// When it cannot be read, or the index not be written.
+pub fn take_over(folder: &Path, index: &Index) -> Result<(), Error> {
+    let old = folder.join(OLD);
+    if !old.exists() {
+        return Ok(());
+    }
+    tracing::info!(file = %old.display(), "taking over the store of an older version");
+    let events = read(folder, index)?;
+    fs::rename(&old, folder.join(TAKEN))?;
+    // It is made anew with every opening.
+    let _ = fs::remove_file(folder.join(OLD_LOCK));
+    tracing::info!(
+        events,
+        kept = TAKEN,
+        "took over the older store; its file can be removed"
+    );
+    Ok(())
+}
+
+/// Copies all events and answers how many are new.
+fn read(folder: &Path, index: &Index) -> Result<usize, Error> {
+    let mut options = EnvOpenOptions::new();
+    options.map_size(MAP).max_dbs(TABLES);
+    // SAFETY: the store holds the folder's lock, so no relay writes the file under the map.
+    let env = unsafe { options.open(folder) }.map_err(unreadable)?;
+    let txn = env.read_txn().map_err(unreadable)?;
+    let events: Option<Database<Bytes, Bytes>> =
+        env.open_database(&txn, None).map_err(unreadable)?;
+    let mut copy = Copy::new(index)?;
+    for found in events
+        .ok_or_else(|| Error::Import("it has no events".to_owned()))?
+        .iter(&txn)
+        .map_err(unreadable)?
+    {
+        let (id, event) = found.map_err(unreadable)?;
+        // The names of the other tables stand among the ids.
+        if id.len() == 32 {
+            let event = Event::decode(event).map_err(|error| Error::Import(error.to_string()))?;
+            copy.put(event)?;
+        }
+    }
+    copy.apply()?;
+    Ok(copy.copied)
+}
+
+fn unreadable(error: heed::Error) -> Error {
+    Error::Import(error.to_string())
+}
+
+/// Events on their way into the index.
+struct Copy<'a> {
+    index: &'a Index,
+    next: u64,
+    step: Vec<Entry>,
+    staged: Pending,
+    copied: usize,
+}
+
+impl<'a> Copy<'a> {
+    fn new(index: &'a Index) -> Result<Self, Error> {
+        Ok(Self {
+            index,
+            next: index.view()?.applied()? + 1,
+            step: Vec::new(),
+            staged: Pending::default(),
+            copied: 0,
+        })
+    }
+
+    fn put(&mut self, event: Event) -> Result<(), Error> {
+        let known = Known {
+            view: &self.index.view()?,
+            pending: [&Pending::default(), &self.staged],
+        };
+        // Whatever the old store took is kept, also a deletion of others' events, which has no effect here.
+        if !matches!(known.judge(&event)?, Saved::New | Saved::Refused(_)) {
+            return Ok(());
+        }
+        let json = event.as_json().into();
+        let entry = Entry {
+            number: self.next,
+            operation: Operation::Take(Arc::new(event), json),
+        };
+        self.next += 1;
+        self.staged.push(entry.clone());
+        self.step.push(entry);
+        if self.step.len() >= STEP {
+            self.apply()?;
+            tracing::info!(events = self.copied, "taking over");
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Result<(), Error> {
+        self.index.apply(&self.step)?;
+        self.copied += self.step.len();
+        self.step.clear();
+        self.staged = Pending::default();
+        Ok(())
+    }
+}

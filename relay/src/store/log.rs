@@ -1,0 +1,182 @@
+//! The log that is written first: what is in it when [`Log::sync`] answers is on the disk.
+//!
+//! It is a folder of segments, each named by the number of its first frame. A segment is only ever written by the
+//! process that made it: the next one begins another, so that nothing ever stands behind a torn end. Segments go
+//! once the index has all of theirs.
+//!
+//! **Invariant:** a number is written once, also when writing it failed: what a failed batch left behind in a
+//! segment can never be taken for a later one.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::frame::{self, Contents, Entry, Operation};
+use super::key::Number;
+
+/// A segment that is as long is followed by another.
+const SEGMENT: u64 = 32 << 20;
+
+/// How a segment's file name ends.
+const SUFFIX: &str = "log";
+
+/// How the name of a damaged segment ends, which is kept for the operator to look at.
+const DAMAGED: &str = "damaged";
+
+/// The log, open for writing.
+#[derive(Debug)]
+pub struct Log {
+    folder: PathBuf,
+    /// The segment that is written, and how far it is good.
+    open: Option<(File, u64)>,
+    /// Every segment there is, with the number of its first frame.
+    segments: VecDeque<(Number, PathBuf)>,
+    next: Number,
+    buffer: Vec<u8>,
+}
+
+impl Log {
+    /// A log in `folder`, which is there and whose segments were all read and removed; the first frame gets the
+    /// number `next`.
+    pub fn new(folder: PathBuf, next: Number) -> Self {
+        Self {
+            folder,
+            open: None,
+            segments: VecDeque::new(),
+            next,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Puts an operation down, to be written by the next [`Log::sync`].
+    pub fn append(&mut self, operation: Operation) -> Entry {
+        let number = self.next;
+        self.next += 1;
+        let entry = Entry { number, operation };
+        frame::write(&entry, &mut self.buffer);
+        entry
+    }
+
+    /// Bytes that wait for [`Log::sync`].
+    pub fn waiting(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes what waits, and answers when it is on the disk.
+    ///
+    /// # Errors
+    /// When the disk is full or fails. What waited is forgotten then, and the next call begins anew.
+    pub fn sync(&mut self) -> io::Result<()> {
+        let written = self.write();
+        if written.is_err() {
+            self.abandon();
+        }
+        self.buffer.clear();
+        written
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|(_, length)| *length >= SEGMENT)
+        {
+            self.open = Some((self.begin()?, 0));
+        }
+        if let Some((file, length)) = &mut self.open {
+            file.write_all_at(&self.buffer, *length)?;
+            file.sync_data()?;
+            *length += self.buffer.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Begins a segment, whose first frame is the first that waits.
+    fn begin(&mut self) -> io::Result<File> {
+        let first = self.first_waiting();
+        let path = self.folder.join(format!("{first:020}.{SUFFIX}"));
+        let file = File::options().write(true).create_new(true).open(&path)?;
+        self.segments.push_back((first, path));
+        File::open(&self.folder)?.sync_all()?;
+        Ok(file)
+    }
+
+    /// The number of the first frame that waits.
+    fn first_waiting(&self) -> Number {
+        let number = self
+            .buffer
+            .get(12..20)
+            .and_then(|number| number.first_chunk());
+        number.map_or(self.next, |number| Number::from_be_bytes(*number))
+    }
+
+    /// Leaves a segment that cannot be written for another. Where its good part ends is no longer known for sure once
+    /// a sync failed, so nothing more is written to it.
+    fn abandon(&mut self) {
+        if let Some((file, length)) = self.open.take() {
+            // Gives the room back, as far as the disk does as it is told.
+            let _ = file.set_len(length);
+        }
+    }
+
+    /// Drops the segments of which the index has every frame up to `applied`.
+    ///
+    /// # Errors
+    /// When a file cannot be removed. It is tried again with the next call.
+    pub fn retire(&mut self, applied: Number) -> io::Result<()> {
+        while let [(_, path), (next, _), ..] = self.segments.make_contiguous() {
+            if *next > applied + 1 {
+                break;
+            }
+            fs::remove_file(path)?;
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// The segments in `folder`, oldest first.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|suffix| suffix == SUFFIX) {
+            segments.push(path);
+        }
+    }
+    // Their names are numbers of the same length.
+    segments.sort();
+    Ok(segments)
+}
+
+/// Reads a segment, and says what of it is damaged.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(segment: &Path) -> io::Result<Contents> {
+    let contents = frame::read(&fs::read(segment)?);
+    let file = segment.display();
+    for bytes in &contents.damaged {
+        tracing::error!(%file, from = bytes.start, to = bytes.end, "the log is damaged here: events that were acknowledged may be lost; what follows is read, and the file is kept");
+    }
+    if contents.torn > 0 {
+        tracing::warn!(%file, bytes = contents.torn, "the end of the log is incomplete, as after a crash: what was not acknowledged yet is dropped");
+    }
+    Ok(contents)
+}
+
+/// Removes a segment that the index has; one with damage inside is set aside under another name.
+///
+/// # Errors
+/// When the disk does not allow it.
+pub fn remove(segment: &Path, contents: &Contents) -> io::Result<()> {
+    if contents.damaged.is_empty() {
+        return fs::remove_file(segment);
+    }
+    fs::rename(segment, segment.with_extension(DAMAGED))
+}

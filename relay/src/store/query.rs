@@ -1,0 +1,250 @@
+//! How events are found: by the condition of the filter that fits the fewest, newest first.
+//!
+//! Every key under a condition ends with the event's place in time ([`Tail`]), so several values (of a tag, of
+//! authors) are merged by it, and the walk stops as soon as enough is found.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use nostr::{EventId, Filter, Timestamp};
+
+use super::index::{Keys, View};
+use super::key::{Condition, Tail};
+use super::record::Record;
+use super::sieve::Sieve;
+use super::{Count, Error, Stored};
+
+/// Combinations of author and kind that are looked up one by one; more are found by author alone.
+const MOST_PAIRS: usize = 2_000;
+
+/// How far each way to find events is walked to see whether it is a short one.
+const PROBES: [usize; 2] = [64, 2_048];
+
+/// Events that one COUNT looks at.
+const MOST_COUNTED: usize = 50_000;
+
+/// Conditions, any of which an event must fulfil.
+type Way = Vec<Condition>;
+
+/// The newest events that a filter asks for, at most `limit`.
+///
+/// # Errors
+/// When the index cannot be read; this holds for all of these.
+pub fn newest(
+    view: &View<'_>,
+    filter: &Filter,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<Stored>, Error> {
+    let limit = filter.limit.unwrap_or(limit).min(limit);
+    let mut found = Vec::new();
+    if limit > 0 {
+        each(view, filter, now, |record| {
+            found.push(record.stored());
+            found.len() < limit
+        })?;
+    }
+    Ok(found)
+}
+
+/// How many events a filter asks for.
+pub fn count(view: &View<'_>, filter: &Filter, now: Timestamp) -> Result<Count, Error> {
+    let most = filter.limit.unwrap_or(usize::MAX).min(MOST_COUNTED);
+    let mut events = 0;
+    let ended = most == 0
+        || each(view, filter, now, |_| {
+            events += 1;
+            events <= most
+        })?;
+    let exact = ended || filter.limit.is_some_and(|limit| limit <= most);
+    let events = events.min(most) as u64;
+    Ok(Count { events, exact })
+}
+
+/// When and under which ids a filter finds events, newest first; the last one says whether there are more than `most`.
+pub fn items(
+    view: &View<'_>,
+    filter: &Filter,
+    most: usize,
+    now: Timestamp,
+) -> Result<Vec<(Timestamp, EventId)>, Error> {
+    let limit = filter.limit.unwrap_or(usize::MAX);
+    let mut items = Vec::new();
+    if limit > 0 {
+        each(view, filter, now, |record| {
+            let id = EventId::from_byte_array(*record.id());
+            items.push((record.created_at(), id));
+            items.len() < limit && items.len() <= most
+        })?;
+    }
+    match items.len() > most {
+        true => Err(Error::TooMany),
+        false => Ok(items),
+    }
+}
+
+/// Shows what a filter finds, newest first, until `take` has enough. Answers whether that was all.
+fn each<'v>(
+    view: &'v View<'_>,
+    filter: &Filter,
+    now: Timestamp,
+    mut take: impl FnMut(&Record<'v>) -> bool,
+) -> Result<bool, Error> {
+    if filter.search.is_some() {
+        return Err(Error::Search);
+    }
+    let sieve = Sieve::new(filter, now);
+    if let Some(ids) = &sieve.ids {
+        return by_id(view, &sieve, ids, take);
+    }
+    let way = shortest(view, &sieve)?;
+    for tail in Merge::new(view, &sieve, &way)? {
+        let tail = tail?;
+        if !sieve.has_kind(tail.kind()) {
+            continue;
+        }
+        let record = view.record(tail.number())?;
+        let record = record.filter(|record| sieve.passes(record));
+        if record.is_some_and(|record| !take(&record)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn by_id<'v, 'a>(
+    view: &'v View<'_>,
+    sieve: &Sieve,
+    ids: impl IntoIterator<Item = &'a [u8; 32]>,
+    mut take: impl FnMut(&Record<'v>) -> bool,
+) -> Result<bool, Error> {
+    let mut found = Vec::new();
+    for id in ids {
+        let Some(number) = view.number(id)? else {
+            continue;
+        };
+        let record = view.record(number)?;
+        found.extend(record.filter(|record| sieve.passes(record)));
+    }
+    found.sort_by_key(|record| (Reverse(record.created_at()), record.id()));
+    Ok(found.iter().all(|record| take(record)))
+}
+
+/// The ways to find what a filter asks for, those that mostly find the fewest first.
+fn ways(sieve: &Sieve) -> Vec<Way> {
+    let mut ways: Vec<Way> = Vec::new();
+    for (letter, values) in &sieve.tags {
+        let values = values.iter().map(|value| Condition::tag(*letter, value));
+        ways.push(values.collect());
+    }
+    ways.sort_by_key(Vec::len);
+    match (&sieve.authors, &sieve.kinds) {
+        (Some(authors), Some(kinds)) if authors.len() * kinds.len() <= MOST_PAIRS => {
+            let pairs = authors.iter().flat_map(|author| {
+                let kinds = kinds.iter();
+                kinds.map(|kind| Condition::author_and_kind(author, *kind))
+            });
+            ways.push(pairs.collect());
+        }
+        (Some(authors), _) => ways.push(authors.iter().map(Condition::author).collect()),
+        (None, Some(kinds)) => ways.push(kinds.iter().map(|kind| Condition::kind(*kind)).collect()),
+        (None, None) => {}
+    }
+    if ways.is_empty() {
+        ways.push(vec![Condition::all()]);
+    }
+    ways
+}
+
+/// The shortest way: the first that is found to end soon, or else the one that mostly does.
+fn shortest(view: &View<'_>, sieve: &Sieve) -> Result<Way, Error> {
+    let mut ways = ways(sieve);
+    if ways.len() > 1 {
+        for most in PROBES {
+            for (index, way) in ways.iter().enumerate() {
+                if is_shorter(view, sieve, way, most)? {
+                    return Ok(ways.swap_remove(index));
+                }
+            }
+        }
+    }
+    Ok(ways.swap_remove(0))
+}
+
+/// Whether a way has fewer than `most` keys.
+fn is_shorter(view: &View<'_>, sieve: &Sieve, way: &Way, most: usize) -> Result<bool, Error> {
+    let mut left = most;
+    for condition in way {
+        let (first, last) = condition.range(sieve.since, sieve.until);
+        left -= view.keys(&first, &last)?.take(left).count();
+        if left == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The places of all events on a way, newest first, each once.
+struct Merge<'v> {
+    streams: Vec<Keys<'v>>,
+    heads: BinaryHeap<Reverse<(Tail, usize)>>,
+    last: Option<Tail>,
+}
+
+impl<'v> Merge<'v> {
+    fn new(view: &'v View<'_>, sieve: &Sieve, way: &Way) -> Result<Self, Error> {
+        let mut merge = Self {
+            streams: Vec::with_capacity(way.len()),
+            heads: BinaryHeap::with_capacity(way.len()),
+            last: None,
+        };
+        for condition in way {
+            let (first, last) = condition.range(sieve.since, sieve.until);
+            let mut keys = view.keys(&first, &last)?;
+            if let Some(head) = following(&mut keys)? {
+                merge.heads.push(Reverse((head, merge.streams.len())));
+                merge.streams.push(keys);
+            }
+        }
+        Ok(merge)
+    }
+
+    /// The next place, also if it was there before.
+    fn following(&mut self) -> Result<Option<Tail>, Error> {
+        let Some(mut head) = self.heads.peek_mut() else {
+            return Ok(None);
+        };
+        let Reverse((tail, stream)) = *head;
+        match following(&mut self.streams[stream])? {
+            Some(following) => head.0.0 = following,
+            None => drop(std::collections::binary_heap::PeekMut::pop(head)),
+        }
+        Ok(Some(tail))
+    }
+}
+
+impl Iterator for Merge<'_> {
+    type Item = Result<Tail, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.following() {
+                // An event with two of the values comes twice in a row.
+                Ok(Some(tail)) if self.last == Some(tail) => {}
+                Ok(Some(tail)) => {
+                    self.last = Some(tail);
+                    return Some(Ok(tail));
+                }
+                Ok(None) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+fn following(keys: &mut Keys<'_>) -> Result<Option<Tail>, Error> {
+    match keys.next() {
+        Some(found) => Ok(Tail::of(found?.0)),
+        None => Ok(None),
+    }
+}

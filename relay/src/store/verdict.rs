@@ -1,0 +1,110 @@
+//! What an event would do to those that are stored, and whether it may.
+
+use infernet_protocol::kinds;
+use nostr::{Event, EventId, Kind, PublicKey, Timestamp};
+
+use super::index::View;
+use super::key::{self, Digest16};
+use super::pending::{Pending, Version};
+use super::{Error, Saved};
+use crate::admission::Refusal;
+
+/// Everything that was logged: what the index has, and what it has not yet, the oldest first.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// What the index has.
+    pub view: &'a View<'a>,
+    /// What it may not have yet. It was looked at before the view was taken, so that nothing falls between.
+    pub pending: [&'a Pending; 2],
+}
+
+impl Known<'_> {
+    /// What becomes of `event` if it is saved now.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn judge(&self, event: &Event) -> Result<Saved, Error> {
+        if self.has(&event.id)? {
+            return Ok(Saved::Duplicate);
+        }
+        let kept = kinds::is_evidence(event.kind.as_u16());
+        if !kept && self.is_deleted(&key::deletion(&event.id, &event.pubkey))? {
+            return Ok(Saved::Deleted);
+        }
+        if let Some(address) = key::address_of(event) {
+            if let Some(stored) = self.version(&address)?
+                && is_newer(&stored, event)
+            {
+                return Ok(Saved::Superseded(stored.id));
+            }
+            if self.deleted_until(&address)? >= Some(event.created_at) {
+                return Ok(Saved::Deleted);
+            }
+        }
+        match self.judge_deletion(event)? {
+            Some(refusal) => Ok(Saved::Refused(refusal)),
+            None => Ok(Saved::New),
+        }
+    }
+
+    /// Why a deletion may not be carried out (NIP-09): it names what is not its author's, or evidence.
+    fn judge_deletion(&self, event: &Event) -> Result<Option<Refusal>, Error> {
+        if event.kind != Kind::EventDeletion {
+            return Ok(None);
+        }
+        for id in event.tags.event_ids() {
+            let Some((author, kind)) = self.origin(id)? else {
+                continue;
+            };
+            if author != event.pubkey {
+                return Ok(Some(Refusal::DeletesForeign(id.to_hex())));
+            }
+            if kinds::is_evidence(kind.as_u16()) {
+                return Ok(Some(Refusal::DeletesEvidence(*id, kind)));
+            }
+        }
+        let mut named = event.tags.coordinates();
+        let foreign = named.find(|named| named.public_key != event.pubkey);
+        Ok(foreign.map(|foreign| Refusal::DeletesForeign(foreign.to_string())))
+    }
+
+    fn has(&self, id: &EventId) -> Result<bool, Error> {
+        let pending = self.pending.iter();
+        Ok(pending.clone().any(|pending| pending.event(id).is_some()) || self.view.has(id)?)
+    }
+
+    /// Whose event it is, and of which kind.
+    fn origin(&self, id: &EventId) -> Result<Option<(PublicKey, Kind)>, Error> {
+        let mut pending = self.pending.iter();
+        match pending.find_map(|pending| pending.event(id)) {
+            Some(event) => Ok(Some((event.pubkey, event.kind))),
+            None => self.view.origin(id),
+        }
+    }
+
+    fn version(&self, address: &Digest16) -> Result<Option<Version>, Error> {
+        let mut latest = self.pending.iter().rev();
+        match latest.find_map(|pending| pending.version(address)) {
+            Some(version) => Ok(Some(version)),
+            None => self.view.version(address),
+        }
+    }
+
+    fn is_deleted(&self, deletion: &Digest16) -> Result<bool, Error> {
+        let mut pending = self.pending.iter();
+        Ok(pending.any(|pending| pending.is_deleted(deletion))
+            || self.view.deleted_until(deletion)?.is_some())
+    }
+
+    fn deleted_until(&self, address: &Digest16) -> Result<Option<Timestamp>, Error> {
+        let pending = self.pending.iter();
+        let pending = pending.filter_map(|pending| pending.deleted_until(address));
+        Ok(pending.max().max(self.view.deleted_until(address)?))
+    }
+}
+
+/// Whether `stored` stays and `event` goes (NIP-01: of two of the same second, the lower id stays).
+fn is_newer(stored: &Version, event: &Event) -> bool {
+    stored.created_at > event.created_at
+        || (stored.created_at == event.created_at && stored.id < event.id)
+}
