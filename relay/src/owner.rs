@@ -1,0 +1,109 @@
+//! How its owner talks to a running relay: over a socket in its folder, which the owner alone can open.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use infernet_node::clock;
+use infernet_node::complaint;
+pub use infernet_node::owner::Error;
+use infernet_node::owner::{self, Asked, Failed, Visitor};
+use nostr::Keys;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::interval;
+
+use crate::sync::{self, Ours, Progress, Task, Unwanted};
+
+/// What it is.
+const ROLE: &str = "relay";
+
+/// How often the owner hears how far a reconciliation has come.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// What its owner may ask.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Question {
+    /// Make this relay and another equal. It is answered again and again, with a [`Progress`], until that is complete,
+    /// and ends when whoever asked goes away.
+    Sync(Task),
+}
+
+/// Connects to the relay that runs in `folder`.
+///
+/// # Errors
+/// [`Error::NotRunning`] if there is none.
+pub async fn visit(folder: &Path) -> Result<Visitor, Error> {
+    Visitor::connect(ROLE, &path(folder)).await
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join("relay.sock")
+}
+
+/// A running relay, as its owner has it.
+#[derive(Debug)]
+pub struct House {
+    /// What another relay is made equal to.
+    pub ours: Ours,
+    /// Who the relay is to others.
+    pub keys: Keys,
+}
+
+/// Answers the owner, for ever; never where there is no place for a socket.
+pub async fn serve(folder: &Path, house: House) {
+    let socket = match owner::Socket::open(ROLE, &path(folder)) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%error, "the relay cannot be talked to by its owner");
+            return std::future::pending().await;
+        }
+    };
+    let house = Arc::new(house);
+    // Ends what runs when this is dropped.
+    let mut running = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            asked = socket.next() => {
+                running.spawn(answer(house.clone(), asked));
+            }
+            Some(_) = running.join_next() => {}
+        }
+    }
+}
+
+async fn answer(house: Arc<House>, mut asked: Asked) {
+    while let Some(question) = asked.question().await {
+        match question {
+            Question::Sync(task) => sync(&house, &mut asked, &task).await,
+        }
+    }
+}
+
+async fn sync(house: &House, asked: &mut Asked, task: &Task) {
+    let progress = watch::Sender::new(Progress::default());
+    let mut unwanted = Unwanted::default();
+    let now = clock::now();
+    let work = sync::equalise(&house.ours, task, &house.keys, now, &mut unwanted, &progress);
+    let mut work = std::pin::pin!(work);
+    let mut ticks = interval(REPORT_EVERY);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            _ = ticks.tick() => {
+                let so_far = progress.borrow().clone();
+                if asked.answer(&so_far).await.is_err() {
+                    return;
+                }
+            }
+        }
+    };
+    let so_far = progress.borrow().clone();
+    // Whoever asked may have gone.
+    let _ = asked.answer(&so_far).await;
+    if let Err(error) = done {
+        let error = complaint::told(&error);
+        let _ = asked.answer(&Failed { error }).await;
+    }
+}
