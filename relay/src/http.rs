@@ -13,13 +13,13 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
 use hyper_util::rt::TokioIo;
 use nostr::EventId;
-use nostr_relay_builder::prelude::NostrDatabase;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address;
+use crate::admission::Refusal;
 use crate::blobs::{self, Blobs};
 use crate::document::document;
 use crate::lists::Lists;
@@ -169,7 +169,7 @@ fn scraped(metrics: &Metrics) -> Response {
 }
 
 async fn health(State(site): State<Arc<Site>>) -> Response {
-    match site.store.check_id(&EventId::all_zeros()).await {
+    match site.store.has(&EventId::all_zeros()) {
         Ok(_) => "ok\n".into_response(),
         Err(error) => {
             tracing::error!(%error, "the store cannot be read");
@@ -203,13 +203,18 @@ fn upgrade(site: Arc<Site>, connection: Connection, mut request: Request) -> Res
     else {
         return full();
     };
+    let admitted = match site.sessions.admit(peer.ip()) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return unwelcome(&refusal),
+    };
+    let host = host(headers).to_owned();
     let upgraded = hyper::upgrade::on(&mut request);
     site.tasks.clone().spawn(async move {
         let session = async {
             match upgraded.await {
                 Ok(transport) => {
                     let transport = TokioIo::new(transport);
-                    site.sessions.serve(transport, peer).await;
+                    site.sessions.serve(transport, peer, &host).await;
                 }
                 Err(error) => tracing::debug!(%error, "no websocket after all"),
             }
@@ -218,7 +223,7 @@ fn upgrade(site: Arc<Site>, connection: Connection, mut request: Request) -> Res
             () = session => {}
             () = site.abort.cancelled() => {}
         }
-        drop(place);
+        drop((place, admitted));
     });
     switching(&accept)
 }
@@ -230,6 +235,15 @@ fn switching(accept: &str) -> Response {
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
     (StatusCode::SWITCHING_PROTOCOLS, switching, Body::empty()).into_response()
+}
+
+/// One address has its share of the connections.
+fn unwelcome(refusal: &Refusal) -> Response {
+    let status = match refusal.prefix() {
+        "rate-limited" => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::FORBIDDEN,
+    };
+    (status, format!("{refusal}\n")).into_response()
 }
 
 fn full() -> Response {

@@ -15,24 +15,25 @@ mod address;
 mod admission;
 mod blobs;
 mod document;
-mod farewell;
-mod frames;
-mod guard;
 mod http;
 mod lists;
 mod lock;
 mod management;
 mod metrics;
 mod options;
-mod pace;
+mod owner;
 mod page;
+pub mod policy;
 mod server;
 mod session;
 mod signed;
-mod store;
+pub mod store;
+mod subscriptions;
+pub mod sync;
 
 pub use admission::MAX_AHEAD_SECS;
 pub use options::{
-    Access, AddressLimits, Auth, BlobLimits, Limits, MAX_MESSAGE_BYTES, Options, Rate, Share, Work,
+    Access, AddressLimits, Auth, BlobLimits, Direction, Limits, MAX_MESSAGE_BYTES, Options, Peer, Rate,
+    ReconciliationLimits, Share, Work,
 };
 pub use server::{Error, Handle, run};

@@ -102,7 +102,7 @@ pub struct Peer {
     /// Its address, `wss://…`.
     pub url: RelayUrl,
     /// Of which events; without it, of all that this relay takes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "filter")]
     pub filter: Option<Filter>,
     /// Which way events go.
     #[serde(default)]
@@ -123,6 +123,13 @@ pub enum Direction {
     Down,
     /// From this one to the other only.
     Up,
+}
+
+/// A filter as a table. A filter reads numbers as JSON has them, not as TOML does.
+fn filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Filter>, D::Error> {
+    let table = serde_json::Value::deserialize(deserializer)?;
+    let filter = serde_json::from_value(table).map_err(serde::de::Error::custom)?;
+    Ok(Some(filter))
 }
 
 fn five_minutes() -> Duration {
@@ -202,8 +209,14 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Messages that may come at once on one connection before it is made to wait.
     pub burst: u32,
-    /// Stored events answered to one filter, whatever it asks for; the store is read into memory for it.
+    /// Bytes a second on one connection; a faster sender is made to wait here too.
+    pub bytes_per_second: u32,
+    /// Stored events answered to one filter, whatever it asks for.
     pub stored_events: usize,
+    /// Messages that may wait for a client to read them. One that falls further behind is told so and disconnected.
+    pub outbox_messages: usize,
+    /// Bytes of these.
+    pub outbox_bytes: usize,
     /// Whether this machine's own addresses are counted like others. By default they are not: a proxy may stand there,
     /// which is better named in `proxies`.
     pub count_loopback: bool,
@@ -276,7 +289,10 @@ impl Default for Limits {
             subscriptions: 200,
             messages_per_second: 1_000,
             burst: 4_000,
+            bytes_per_second: 32 << 20,
             stored_events: 500,
+            outbox_messages: 20_000,
+            outbox_bytes: 8 << 20,
             count_loopback: false,
             key: Share {
                 events: Rate::new(2_000, 10_000),
@@ -294,6 +310,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// A file with every setting at its default, for people to begin with.
+pub const EXAMPLE: &str = include_str!("../relay.toml");
 
 #[cfg(test)]
 mod tests {
@@ -334,6 +353,66 @@ mod tests {
             assert!(refused.contains("30s"), "{wrong}: {refused}");
         }
         assert!(parse("[[sync]]\nurl = \"https://a.example\"").is_err());
+    }
+
+    #[test]
+    fn the_example_says_the_defaults() {
+        let example: Options = toml::from_str(EXAMPLE).unwrap();
+        assert_eq!(example, Options::default());
+    }
+
+    /// The example with what it leaves out.
+    fn whole_example() -> String {
+        let is_setting = |line: &str| line.starts_with("# [[") || line.contains(" = ");
+        let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
+            Some(setting) if is_setting(line) => setting,
+            _ => line,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_example_names_every_setting() {
+        let whole = whole_example();
+        let options: Options = toml::from_str(&whole).unwrap();
+        assert!(options.pubkey.is_some() && options.sync[0].filter.is_some());
+        let table: toml::Table = toml::from_str(&whole).unwrap();
+        named(&table, "", &mut Vec::new());
+    }
+
+    /// Checks that each table of `whole` has all keys that this place in the options knows.
+    fn named(table: &toml::Table, place: &str, path: &mut Vec<String>) {
+        let mut text = String::new();
+        if !path.is_empty() {
+            let heading = path.join(".");
+            text = match place {
+                "[]" => format!("[[{heading}]]\nurl = \"wss://x\"\n"),
+                _ => format!("[{heading}]\n"),
+            };
+        }
+        text.push_str("unheard_of = 1");
+        let refused = toml::from_str::<Options>(&text).unwrap_err().to_string();
+        let known = refused.split("expected").nth(1).unwrap();
+        for key in known.split('`').skip(1).step_by(2) {
+            assert!(table.contains_key(key), "{path:?} without {key}");
+        }
+        for (key, value) in table {
+            path.push(key.clone());
+            match value {
+                // A filter is not ours, and a rate has its keys.
+                toml::Value::Table(_)
+                    if ["filter", "free", "events", "bytes", "requests"]
+                        .contains(&key.as_str()) => {}
+                toml::Value::Table(inner) => named(inner, "", path),
+                toml::Value::Array(array) => {
+                    if let Some(toml::Value::Table(inner)) = array.first() {
+                        named(inner, "[]", path);
+                    }
+                }
+                _ => {}
+            }
+            path.pop();
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use infernet_node::clock;
 use infernet_node::shutdown::Shutdown;
-use nostr_relay_builder::prelude::DatabaseError;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -27,8 +26,12 @@ use crate::lists::{self, Lists};
 use crate::management::Management;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::session::Sessions;
+use crate::owner::{self, House};
+use crate::session::negotiation::Reconciliation;
+use crate::session::{Sessions, Shared};
 use crate::store::{self, Store};
+use crate::subscriptions::Hub;
+use crate::sync::{self, Ours};
 
 /// How often expired events are purged. They are not answered in the meantime.
 const PURGE_EVERY: Duration = Duration::from_secs(1);
@@ -77,7 +80,7 @@ pub enum Error {
     #[error("cannot read whom others ban from the store: {source}")]
     Bans {
         /// What the store says.
-        source: DatabaseError,
+        source: store::Error,
     },
     /// What the operator decided cannot be read.
     #[error(transparent)]
@@ -201,16 +204,29 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
         metrics,
         shelf,
     } = kept;
+    let shared = Shared {
+        hub: Hub::new(metrics.clone()),
+        reconciliation: Reconciliation::new(
+            store.clone(),
+            options.reconciliation.clone(),
+            admission.private_kinds().to_vec(),
+        ),
+        store: store.clone(),
+        admission: admission.clone(),
+        lists: lists.clone(),
+        metrics: metrics.clone(),
+    };
+    let hub = Some(shared.hub.clone());
+    let house = House {
+        ours: Ours::new(store.clone(), admission.clone(), hub, options.general),
+        folder: options.data.clone(),
+        peers: options.sync.clone(),
+    };
     let tasks = TaskTracker::new();
     let abort = shutdown.hard_token().child_token();
     let limit = Arc::new(Semaphore::new(options.limits.connections));
     let site = Site {
-        sessions: Sessions::new(
-            store.clone(),
-            admission.clone(),
-            &options,
-            shutdown.soft_token(),
-        ),
+        sessions: Sessions::new(shared, &options, shutdown.soft_token()),
         store: store.clone(),
         management: Management::new(&options, ports.address, lists.clone(), store.clone()),
         blobs: shelf
@@ -238,6 +254,8 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
         () = keep_purged(&store) => {}
         () = recall_trust(&admission, &store) => {}
         () = keep_swept(shelf) => {}
+        () = owner::serve(&house) => {}
+        () = sync::keep_equal(&house) => {}
         () = shutdown.soft() => {}
     }
     tasks.close();
@@ -253,9 +271,6 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
 
 /// Purges what has expired, for ever.
 async fn keep_purged(store: &Store) {
-    if let Err(error) = store.note_expirations().await {
-        tracing::error!(%error, "the store cannot be read through: expired events will stay in it");
-    }
     let mut ticks = interval(PURGE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -23,12 +23,21 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// What the relay wants signed by whom it should know (NIP-42).
+    pub challenge: String,
 }
 
 impl Client {
     pub async fn connect(url: &str) -> Self {
         let (socket, _) = soon(connect_async(url)).await.unwrap();
-        Self { socket }
+        let mut client = Self {
+            socket,
+            challenge: String::new(),
+        };
+        let greeting = client.hear().await;
+        assert_eq!(greeting[0], "AUTH", "{greeting}");
+        client.challenge = greeting[1].as_str().unwrap().to_owned();
+        client
     }
 
     /// Sends text as it is. A relay that hung up already is no failure here.
@@ -36,16 +45,11 @@ impl Client {
         let _ = soon(self.socket.send(Message::text(text.into()))).await;
     }
 
-    /// The relay's next message, the friendly end of a subscription to events by their ids aside.
+    /// The relay's next message.
     pub async fn hear(&mut self) -> Value {
         loop {
             match soon(self.socket.next()).await.unwrap().unwrap() {
-                Message::Text(text) => {
-                    let message: Value = serde_json::from_str(&text).unwrap();
-                    if message[0] != "CLOSED" || message[2] != "" {
-                        return message;
-                    }
-                }
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
                 Message::Ping(_) | Message::Pong(_) => {}
                 other => panic!("the relay said {other:?}"),
             }

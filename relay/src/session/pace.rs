@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How fast messages are taken: a steady rate, with a burst that fills again as fast as it may be spent.
+/// A steady rate, with a burst that fills again as fast as it may be spent.
 #[derive(Debug)]
 pub struct Pace {
     interval: Duration,
@@ -18,7 +18,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many messages a second, and so many at once.
+    /// So many a second, and so many at once.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
         let now = Instant::now();
@@ -30,15 +30,27 @@ impl Pace {
         }
     }
 
-    /// Counts messages that came.
-    pub fn spend(&mut self, messages: u32) {
-        self.due = self.due.max(Instant::now()) + self.interval * messages;
+    /// Counts what came.
+    pub fn spend(&mut self, count: u32) {
+        let now = Instant::now();
+        self.due = self.due.max(now) + self.interval * count;
         let resume = self.due.checked_sub(self.burst).unwrap_or(self.due);
-        self.wait.as_mut().reset(resume);
+        // Within the burst nothing is waited for, and a timer need not be told.
+        if resume > now || !self.wait.is_elapsed() {
+            self.wait.as_mut().reset(resume);
+        }
     }
 
-    /// Is ready when the next message may come.
+    /// Is ready when the next may come.
     pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.wait.is_elapsed() {
+            return Poll::Ready(());
+        }
         self.wait.as_mut().poll(context)
+    }
+
+    /// Waits until the next may come.
+    pub async fn ready(&mut self) {
+        std::future::poll_fn(|context| self.poll_ready(context)).await;
     }
 }

@@ -1,0 +1,81 @@
+//! The events of one client that are under way to the disk. They are answered, and told to others, in the order in
+//! which they came.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+/// How many may be under way at a time, and how many bytes these may have: the disk takes them in batches, so that a
+/// client that does not wait for each answer needs many to keep it busy.
+const MAX_EVENTS: usize = 512;
+const MAX_BYTES: usize = 4 << 20;
+
+/// What is under way, and becomes a `T`.
+pub struct Pipeline<T> {
+    under_way: VecDeque<(Step<T>, usize)>,
+    bytes: usize,
+}
+
+enum Step<T> {
+    Done(T),
+    Waiting(BoxFuture<'static, T>),
+}
+
+impl<T> Pipeline<T> {
+    /// With nothing in it.
+    pub fn new() -> Self {
+        Self {
+            under_way: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Whether more may come in.
+    pub fn has_room(&self) -> bool {
+        self.under_way.len() < MAX_EVENTS && self.bytes < MAX_BYTES
+    }
+
+    /// Takes something in that needs nothing more.
+    pub fn push_done(&mut self, done: T) {
+        self.under_way.push_back((Step::Done(done), 0));
+    }
+
+    /// Takes something in that has so many bytes and is done when `waiting` is.
+    pub fn push(&mut self, waiting: impl Future<Output = T> + Send + 'static, bytes: usize) {
+        self.bytes += bytes;
+        let step = Step::Waiting(waiting.boxed());
+        self.under_way.push_back((step, bytes));
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// The next that is done, in the order in which they came in. It waits for ever while there is none, and may be
+    /// dropped at any time. Only the first is asked: the others are not behind it for long, and each would wake the
+    /// session once more.
+    pub async fn next(&mut self) -> T {
+        std::future::poll_fn(|context| {
+            let Some((Step::Waiting(first), _)) = self.under_way.front_mut() else {
+                return std::task::Poll::Ready(());
+            };
+            Pin::new(first).poll(context).map(|done| {
+                if let Some((step, _)) = self.under_way.front_mut() {
+                    *step = Step::Done(done);
+                }
+            })
+        })
+        .await;
+        match self.under_way.pop_front() {
+            Some((Step::Done(done), bytes)) => {
+                self.bytes -= bytes;
+                done
+            }
+            _ => std::future::pending().await,
+        }
+    }
+}

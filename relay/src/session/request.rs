@@ -1,0 +1,252 @@
+//! What a client asks of the stored events, answered one after the other: they share one connection anyway, and so no
+//! client has the store look up many things at once.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use nostr::{EventId, Filter};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::count;
+use super::negotiation::Negotiations;
+use super::outbox::{Envelope, Outbox, Parcel};
+use super::say;
+use super::viewer::Viewer;
+use crate::metrics::Metrics;
+use crate::store::{Store, Stored};
+use crate::subscriptions::Answering;
+
+/// Bytes of stored events that are kept in memory for one client. What is over it is looked up again, by its ids, when
+/// the client has taken what was before it.
+const MAX_KEPT: usize = 1 << 20;
+
+/// Events looked up again at a time.
+const PIECE: usize = 16;
+
+/// Something that is asked.
+pub enum Ask {
+    /// The stored events of a subscription.
+    Stored {
+        /// Its id.
+        id: String,
+        /// The subscription.
+        answering: Answering,
+        /// What it asks for.
+        filters: Vec<Filter>,
+    },
+    /// How many events there are.
+    Count {
+        /// Its id.
+        id: String,
+        /// Of which.
+        filters: Vec<Filter>,
+    },
+    /// A reconciliation begins.
+    NegOpen {
+        /// Its id.
+        id: String,
+        /// Of which events.
+        filter: Filter,
+        /// The first message.
+        message: String,
+    },
+    /// A reconciliation goes on.
+    NegMessage {
+        /// Its id.
+        id: String,
+        /// The next message.
+        message: String,
+    },
+    /// A reconciliation ends.
+    NegClose(String),
+}
+
+/// Answers one client.
+pub struct Clerk {
+    /// Where the events are.
+    pub store: Arc<Store>,
+    /// Who asks.
+    pub viewer: Arc<Viewer>,
+    /// Where answers go.
+    pub outbox: Arc<Outbox>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// Its reconciliations.
+    pub negotiations: Mutex<Negotiations>,
+    /// Stored events answered to one filter.
+    pub stored_events: usize,
+}
+
+/// What one client asks, in its order.
+pub struct Asks {
+    clerk: Arc<Clerk>,
+    waiting: VecDeque<Ask>,
+    current: Option<BoxFuture<'static, ()>>,
+}
+
+impl Asks {
+    /// With nothing asked.
+    pub fn new(clerk: Arc<Clerk>) -> Self {
+        Self {
+            clerk,
+            waiting: VecDeque::new(),
+            current: None,
+        }
+    }
+
+    /// How much waits for its answer.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + usize::from(self.current.is_some())
+    }
+
+    /// Takes something in.
+    pub fn push(&mut self, ask: Ask) {
+        self.waiting.push_back(ask);
+    }
+
+    /// Answers the next. It may be dropped at any time and goes on where it was.
+    pub async fn advance(&mut self) {
+        if self.current.is_none() {
+            let Some(ask) = self.waiting.pop_front() else {
+                return;
+            };
+            self.current = Some(self.clerk.clone().answer(ask).boxed());
+        }
+        if let Some(current) = &mut self.current {
+            current.await;
+            self.current = None;
+        }
+    }
+}
+
+impl Clerk {
+    async fn answer(self: Arc<Self>, ask: Ask) {
+        let began = Instant::now();
+        match ask {
+            Ask::Stored {
+                id,
+                answering,
+                filters,
+            } => self.stored(&id, answering, filters).await,
+            Ask::Count { id, filters } => {
+                let counted = count::count(&self.store, &self.viewer, filters).await;
+                self.outbox.answer(match counted {
+                    Ok(count) => say::count(&id, count.events, count.exact),
+                    Err(error) => {
+                        tracing::error!(%error, "the store cannot count");
+                        say::closed(&id, UNREADABLE)
+                    }
+                });
+            }
+            Ask::NegOpen {
+                id,
+                filter,
+                message,
+            } => {
+                let mut negotiations = self.negotiations.lock().await;
+                let see = |stored: &Stored| self.may_see(stored);
+                let answer = negotiations.open(&id, filter, &message, see).await;
+                self.outbox.answer(answer);
+            }
+            Ask::NegMessage { id, message } => {
+                let answer = self.negotiations.lock().await.message(&id, &message).await;
+                self.outbox.answer(answer);
+            }
+            Ask::NegClose(id) => self.negotiations.lock().await.close(&id),
+        }
+        self.metrics.query_took(began.elapsed());
+    }
+
+    async fn stored(&self, id: &str, answering: Answering, filters: Vec<Filter>) {
+        let envelope = answering.envelope().clone();
+        let mut answered = HashSet::new();
+        for filter in filters {
+            let sent = self.answer_filter(filter, &envelope, &mut answered).await;
+            if envelope.is_closed() {
+                return;
+            }
+            if !sent {
+                envelope.close();
+                return self.outbox.answer(say::closed(id, UNREADABLE));
+            }
+        }
+        answering.begin_live(&answered, say::eose(id));
+    }
+
+    /// Sends what is stored, newest first, and answers whether the store could be read.
+    async fn answer_filter(
+        &self,
+        filter: Filter,
+        envelope: &Arc<Envelope>,
+        answered: &mut HashSet<EventId>,
+    ) -> bool {
+        let most = self.stored_events;
+        let limit = filter.limit.map_or(most, |limit| limit.min(most));
+        if limit == 0 {
+            return true;
+        }
+        let Some(mut events) = self.query(filter, limit).await else {
+            return false;
+        };
+        let later = shed(&mut events);
+        self.send(events, envelope, answered).await;
+        for piece in later.chunks(PIECE) {
+            let again = Filter::new().ids(piece.iter().copied());
+            let Some(events) = self.query(again, piece.len()).await else {
+                return false;
+            };
+            self.send(events, envelope, answered).await;
+        }
+        true
+    }
+
+    /// Sends those that were not sent before and may be seen, as there is room, until the subscription is over.
+    async fn send(
+        &self,
+        events: Vec<Stored>,
+        envelope: &Arc<Envelope>,
+        answered: &mut HashSet<EventId>,
+    ) {
+        for event in events {
+            if !self.may_see(&event) || !answered.insert(event.id) {
+                continue;
+            }
+            self.outbox.room().await;
+            if envelope.is_closed() {
+                return;
+            }
+            self.outbox.put(Parcel::Event {
+                envelope: envelope.clone(),
+                json: event.json,
+            });
+        }
+    }
+
+    async fn query(&self, filter: Filter, limit: usize) -> Option<Vec<Stored>> {
+        let events = self.store.query(filter, limit).await;
+        let events =
+            events.inspect_err(|error| tracing::error!(%error, "the store cannot be read"));
+        events.ok()
+    }
+
+    fn may_see(&self, event: &Stored) -> bool {
+        self.viewer.may_see_json(event.kind, &event.json)
+    }
+}
+
+/// What a client hears when the store fails.
+const UNREADABLE: &str = "error: the store cannot be read; try again";
+
+/// Leaves as many events as are kept in memory, and answers the ids of the others, in their order.
+fn shed(events: &mut Vec<Stored>) -> Vec<EventId> {
+    let mut kept = 0;
+    let over = events.iter().position(|event| {
+        kept += event.json.len();
+        kept > MAX_KEPT
+    });
+    let over = over.map(|over| events.split_off(over)).unwrap_or_default();
+    over.into_iter().map(|event| event.id).collect()
+}

@@ -1,0 +1,98 @@
+//! One client, as the rules know it.
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use infernet_node::clock;
+use nostr::{Event, Filter, Kind, PublicKey};
+
+use crate::admission::{Admission, Origin, Refusal, Source};
+
+use super::identity::{Error, Identity};
+
+/// Who a client is, and what it may.
+#[derive(Debug)]
+pub struct Viewer {
+    admission: Arc<Admission>,
+    address: IpAddr,
+    identity: RwLock<Identity>,
+}
+
+impl Viewer {
+    /// A client at `address`, not identified yet.
+    pub fn new(admission: Arc<Admission>, address: IpAddr, identity: Identity) -> Self {
+        Self {
+            admission,
+            address,
+            identity: RwLock::new(identity),
+        }
+    }
+
+    fn with_origin<T>(&self, judge: impl FnOnce(&Admission, &Origin<'_>) -> T) -> T {
+        let identity = self.identity.read().unwrap_or_else(PoisonError::into_inner);
+        let origin = Origin {
+            address: Some(self.address),
+            authenticated: identity.keys(),
+            source: Source::Client,
+        };
+        judge(&self.admission, &origin)
+    }
+
+    /// [`Admission::glance`].
+    pub fn glance(&self, event: &Event) -> Result<(), Refusal> {
+        self.with_origin(|admission, origin| admission.glance(event, origin))
+    }
+
+    /// [`Admission::examine`].
+    pub fn examine(&self, event: &Event) -> Result<(), Refusal> {
+        self.with_origin(|admission, origin| admission.examine(event, origin))
+    }
+
+    /// [`Admission::admitted`].
+    pub fn admitted(&self, event: &Event) {
+        self.with_origin(|admission, origin| admission.admitted(event, origin));
+    }
+
+    /// [`Admission::may_ask`].
+    pub fn may_ask(&self, filters: &[Filter]) -> Result<(), Refusal> {
+        self.with_origin(|admission, origin| admission.may_ask(filters, origin))
+    }
+
+    /// [`Admission::may_see`].
+    pub fn may_see(&self, event: &Event) -> bool {
+        // Without a look at who it is, for all that anybody may see.
+        !self.admission.is_private(event.kind)
+            || self.with_origin(|admission, origin| admission.may_see(event, origin))
+    }
+
+    /// [`Admission::may_see_json`].
+    pub fn may_see_json(&self, kind: Kind, json: &[u8]) -> bool {
+        !self.admission.is_private(kind)
+            || self.with_origin(|admission, origin| admission.may_see_json(kind, json, origin))
+    }
+
+    /// The keys that it has shown to hold.
+    pub fn keys(&self) -> Vec<PublicKey> {
+        self.with_origin(|_, origin| origin.authenticated.to_vec())
+    }
+
+    /// [`Admission::private_kinds`].
+    pub fn private_kinds(&self) -> &[Kind] {
+        self.admission.private_kinds()
+    }
+
+    /// Takes in what a client sends to show who it is.
+    ///
+    /// # Errors
+    /// With what is wrong with it.
+    pub fn identify(&self, auth: &Event) -> Result<(), Error> {
+        let mut identity = self
+            .identity
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        identity.identify(auth, clock::now())?;
+        drop(identity);
+        self.with_origin(|admission, origin| admission.identified(auth, origin));
+        Ok(())
+    }
+}
