@@ -1,5 +1,7 @@
 //! `infernet-relay`: a relay for the market, as a program.
 
+mod commands;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::{CommandFactory, Parser};
 use clap_complete::{Shell, generate};
+use commands::Command;
 use infernet_node::complaint;
 use infernet_node::config;
 use infernet_node::shutdown::Shutdown;
@@ -17,6 +20,9 @@ use nostr::PublicKey;
 /// What is logged by default: nothing of a single connection, nor the store's own affairs while they go well.
 const DEFAULT_LOG: &str = "info,nostr_relay_builder=off,nostr_lmdb=warn";
 
+/// What the other commands log, which talk to people.
+const QUIET_LOG: &str = "warn";
+
 /// A relay for an open market for inference: it carries the signed events between buyers and providers, and keeps
 /// the evidence of every job.
 ///
@@ -24,6 +30,9 @@ const DEFAULT_LOG: &str = "info,nostr_relay_builder=off,nostr_lmdb=warn";
 #[derive(Debug, Parser)]
 #[command(name = "infernet-relay", version, after_help = EXAMPLES)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Where to listen, as HOST:PORT; port 0 takes any free one [default: 127.0.0.1:7777]
     #[arg(
         long,
@@ -37,13 +46,14 @@ struct Arguments {
     #[arg(
         long,
         value_name = "FOLDER",
+        global = true,
         env = "INFERNET_RELAY_DATA",
         hide_env_values = true
     )]
     data: Option<PathBuf>,
 
     /// Take events of every kind, not only the market's
-    #[arg(long, env = "INFERNET_RELAY_GENERAL", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
+    #[arg(long, global = true, env = "INFERNET_RELAY_GENERAL", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     general: bool,
 
     /// Keep and serve no blobs
@@ -51,13 +61,14 @@ struct Arguments {
     no_blobs: bool,
 
     /// Follow this aggregator's bans: whom it bans cannot announce or bid here; may be given more than once
-    #[arg(long, value_name = "NPUB", env = "INFERNET_RELAY_FOLLOW_BANS", value_delimiter = ',', value_parser = PublicKey::parse, hide_env_values = true)]
+    #[arg(long, global = true, value_name = "NPUB", env = "INFERNET_RELAY_FOLLOW_BANS", value_delimiter = ',', value_parser = PublicKey::parse, hide_env_values = true)]
     follow_bans: Vec<PublicKey>,
 
     /// A TOML file with settings; flags and the environment override it
     #[arg(
         long,
         value_name = "FILE",
+        global = true,
         env = "INFERNET_RELAY_CONFIG",
         hide_env_values = true
     )]
@@ -75,6 +86,7 @@ const EXAMPLES: &str = "\
 Examples:
   infernet-relay --data ./relay-data
   infernet-relay --listen 0.0.0.0:7777 --config relay.toml
+  infernet-relay sync wss://other.example.org --data ./relay-data
   infernet-relay --completions bash > /etc/bash_completion.d/infernet-relay
 
 A file for --config, with every key optional:
@@ -111,7 +123,7 @@ async fn main() -> ExitCode {
         print(&script);
         return ExitCode::SUCCESS;
     }
-    match serve(arguments).await {
+    match start(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", complaint::told(&*error));
@@ -120,11 +132,25 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(arguments: Arguments) -> anyhow::Result<()> {
-    arguments.log.init(DEFAULT_LOG)?;
+async fn start(mut arguments: Arguments) -> anyhow::Result<()> {
+    let command = arguments.command.take();
+    let log = match command {
+        None => DEFAULT_LOG,
+        Some(_) => QUIET_LOG,
+    };
+    arguments.log.init(log)?;
+    let options = options(arguments)?;
+    match command {
+        None => serve(options).await,
+        Some(Command::Sync(sync)) => commands::sync(&options, sync).await,
+        Some(Command::Policy) => commands::policy(&options),
+    }
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
     let shutdown =
         Shutdown::on_signals().map_err(|error| anyhow!("cannot listen for signals: {error}"))?;
-    let relay = run(options(arguments)?, shutdown).await?;
+    let relay = run(options, shutdown).await?;
     // Scripts read this line; it is the only one on standard output.
     print(format!("listening on {}\n", relay.url()).as_bytes());
     relay.ended().await;

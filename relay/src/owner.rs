@@ -1,18 +1,18 @@
 //! How its owner talks to a running relay: over a socket in its folder, which the owner alone can open.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use infernet_node::clock;
 use infernet_node::complaint;
 pub use infernet_node::owner::Error;
 use infernet_node::owner::{self, Asked, Failed, Visitor};
-use nostr::Keys;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::interval;
 
+use crate::options::Peer;
 use crate::sync::{self, Ours, Progress, Task, Unwanted};
 
 /// What it is.
@@ -43,26 +43,27 @@ fn path(folder: &Path) -> PathBuf {
 }
 
 /// A running relay, as its owner has it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct House {
     /// What another relay is made equal to.
     pub ours: Ours,
-    /// Who the relay is to others.
-    pub keys: Keys,
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// The relays that it is kept equal with.
+    pub peers: Vec<Peer>,
 }
 
 /// Answers the owner, for ever; never where there is no place for a socket.
-pub async fn serve(folder: &Path, house: House) {
-    let socket = match owner::Socket::open(ROLE, &path(folder)) {
+pub async fn serve(house: &House) {
+    let socket = match owner::Socket::open(ROLE, &path(&house.folder)) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::warn!(%error, "the relay cannot be talked to by its owner");
             return std::future::pending().await;
         }
     };
-    let house = Arc::new(house);
-    // Ends what runs when this is dropped.
-    let mut running = tokio::task::JoinSet::new();
+    // What runs ends with this.
+    let mut running = JoinSet::new();
     loop {
         tokio::select! {
             asked = socket.next() => {
@@ -73,7 +74,7 @@ pub async fn serve(folder: &Path, house: House) {
     }
 }
 
-async fn answer(house: Arc<House>, mut asked: Asked) {
+async fn answer(house: House, mut asked: Asked) {
     while let Some(question) = asked.question().await {
         match question {
             Question::Sync(task) => sync(&house, &mut asked, &task).await,
@@ -82,10 +83,14 @@ async fn answer(house: Arc<House>, mut asked: Asked) {
 }
 
 async fn sync(house: &House, asked: &mut Asked, task: &Task) {
+    let keys = match sync::key(&house.folder) {
+        Ok(keys) => keys,
+        Err(error) => return failed(asked, complaint::told(&error)).await,
+    };
     let progress = watch::Sender::new(Progress::default());
     let mut unwanted = Unwanted::default();
     let now = clock::now();
-    let work = sync::equalise(&house.ours, task, &house.keys, now, &mut unwanted, &progress);
+    let work = sync::equalise(&house.ours, task, &keys, now, &mut unwanted, &progress);
     let mut work = std::pin::pin!(work);
     let mut ticks = interval(REPORT_EVERY);
     let done = loop {
@@ -103,7 +108,11 @@ async fn sync(house: &House, asked: &mut Asked, task: &Task) {
     // Whoever asked may have gone.
     let _ = asked.answer(&so_far).await;
     if let Err(error) = done {
-        let error = complaint::told(&error);
-        let _ = asked.answer(&Failed { error }).await;
+        failed(asked, complaint::told(&error)).await;
     }
+}
+
+async fn failed(asked: &mut Asked, error: String) {
+    // Whoever asked may have gone.
+    let _ = asked.answer(&Failed { error }).await;
 }

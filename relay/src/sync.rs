@@ -24,6 +24,7 @@ use nostr::{Event, EventId, Filter, Keys, RelayUrl, SubscriptionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub(crate) use once::key;
 pub use once::{Failure, once};
 pub(crate) use ours::Ours;
 pub use progress::Progress;

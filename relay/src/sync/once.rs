@@ -102,9 +102,18 @@ async fn without_it(
     Ok(done?)
 }
 
+/// The relay in a folder where none runs.
 async fn open(options: &Options) -> Result<(Ours, Keys), Failure> {
-    let (store, admission) = server::open(options).await?;
+    let store = Store::open(&options.data).map_err(|source| server::Error::Store {
+        folder: options.data.clone(),
+        source,
+    })?;
+    let lists = Lists::open(&options.data, options.lists.clone()).map_err(server::Error::from)?;
+    let admission = Admission::new(options, Arc::new(lists));
+    let recalled = admission.recall_bans(&store).await;
+    recalled.map_err(|source| server::Error::Bans { source })?;
     let keys = key(&options.data)?;
-    let ours = Ours::new(store, admission, None, options.general);
+    let general = options.general;
+    let ours = Ours::new(Arc::new(store), Arc::new(admission), None, general);
     Ok((ours, keys))
 }

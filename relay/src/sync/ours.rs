@@ -8,7 +8,7 @@ use infernet_protocol::kinds;
 use nostr::{Event, EventId, Filter, JsonUtil as _, Kind, Timestamp};
 use tokio::task::spawn_blocking;
 
-use crate::admission::{Admission, COMPANIONS, Origin, Source};
+use crate::admission::{Admission, COMPANIONS, Origin, Refusal, Source};
 use crate::store::{self, Saved, Store};
 use crate::subscriptions::Hub;
 
@@ -139,7 +139,7 @@ impl Ours {
             checked = self.store.check(&event).await;
         }
         if let Err(refusal) = checked {
-            return Ok(Taken::Declined(refusal.to_string()));
+            return Ok(declined(&refusal));
         }
         let json = Bytes::from(event.as_json());
         let event = Arc::new(event);
@@ -153,7 +153,13 @@ impl Ours {
                 Ok(Taken::New)
             }
             Saved::Duplicate => Ok(Taken::Had),
-            other => Ok(Taken::Declined(format!("{other:?}"))),
+            Saved::Superseded(newer) => Ok(declined(&Refusal::Superseded(newer))),
+            Saved::Deleted => Ok(declined(&Refusal::Deleted)),
+            Saved::Refused(refusal) => Ok(declined(&refusal)),
         }
     }
+}
+
+fn declined(refusal: &Refusal) -> Taken {
+    Taken::Declined(refusal.to_string())
 }

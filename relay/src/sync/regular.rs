@@ -1,5 +1,6 @@
 //! Relays that are kept equal with while this one serves.
 
+use std::future::pending;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -8,16 +9,30 @@ use nostr::Keys;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::{Ours, Progress, Task, Unwanted, equalise};
+use super::{Ours, Progress, Task, Unwanted, equalise, key};
 use crate::options::Peer;
+use crate::owner::House;
 
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
-/// Keeps equal with all of them, for ever.
-pub async fn keep_equal(ours: &Ours, peers: &[Peer], keys: &Keys) {
-    join_all(peers.iter().map(|peer| keep(ours, peer, keys))).await;
-    std::future::pending().await
+/// Keeps equal with all that the operator named, for ever.
+pub async fn keep_equal(house: &House) {
+    let keys = match house.peers.is_empty() {
+        true => return pending().await,
+        false => key(&house.folder),
+    };
+    match keys {
+        Ok(keys) => {
+            let peers = house.peers.iter();
+            join_all(peers.map(|peer| keep(&house.ours, peer, &keys))).await;
+        }
+        Err(error) => {
+            let error = complaint::told(&error);
+            tracing::error!(error, "without a key there is no sync with other relays");
+        }
+    }
+    pending().await
 }
 
 async fn keep(ours: &Ours, peer: &Peer, keys: &Keys) {
