@@ -5,7 +5,8 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use infernet_tests::{Market, Process, skip};
+use infernet_tests::{Market, Process, Relay, skip};
+use nostr::Keys;
 
 /// Held while something is installed.
 static INSTALLING: Mutex<()> = Mutex::new(());
@@ -20,6 +21,8 @@ fn nostr_tools(test: &str) -> Option<PathBuf> {
         "package.json",
         "package-lock.json",
         "read-market.mjs",
+        "relay.mjs",
+        "ndk.mjs",
         "blossom.mjs",
     ] {
         std::fs::copy(source.join(file), place.join(file)).unwrap();
@@ -103,4 +106,37 @@ fn another_blossom_client_puts_gets_lists_and_deletes() {
     let mut client = Process::start("blossom-client-sdk", &mut node).unwrap();
     let status = client.ended(Duration::from_secs(90)).unwrap();
     assert!(status.success(), "{}", client.stderr());
+}
+
+/// Runs a script of others' libraries against a relay that takes every kind, whose operator is `admin`.
+fn uses_the_relay(test: &str, script: &str, admin: &Keys, arguments: &[&str]) {
+    let Some(place) = nostr_tools(test) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!("general = true\nadmins = [\"{}\"]\n", admin.public_key());
+    std::fs::write(folder.path().join("relay.toml"), settings).unwrap();
+    let relay = Relay::start(folder.path().to_owned(), "127.0.0.1:0").unwrap();
+    let mut node = Command::new("node");
+    node.arg(script)
+        .arg(&relay.url)
+        .args(arguments)
+        .current_dir(&place);
+    let mut client = Process::start(script, &mut node).unwrap();
+    let status = client.ended(Duration::from_secs(90)).unwrap();
+    assert!(status.success(), "{}", client.stderr());
+}
+
+#[test]
+fn nostr_tools_uses_the_relay_and_manages_it() {
+    let admin = Keys::generate();
+    let secret = admin.secret_key().to_secret_hex();
+    let test = "nostr_tools_uses_the_relay_and_manages_it";
+    uses_the_relay(test, "relay.mjs", &admin, &[&secret]);
+}
+
+#[test]
+fn an_application_on_ndk_uses_the_relay() {
+    let test = "an_application_on_ndk_uses_the_relay";
+    uses_the_relay(test, "ndk.mjs", &Keys::generate(), &[]);
 }
