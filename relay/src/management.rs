@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode};
 use infernet_node::clock;
-use nostr::{Filter, Kind, PublicKey};
-use nostr_relay_builder::prelude::NostrDatabase as _;
+use nostr::{Kind, PublicKey};
 use serde_json::{Value, json};
 
 use crate::lists::{Change, Lists};
@@ -101,7 +100,7 @@ impl Management {
             return Ok(());
         };
         // It is refused by now, so it does not come back.
-        let removed = self.store.delete(Filter::new().id(event)).await;
+        let removed = self.store.remove(vec![event]).await;
         removed.map_err(|error| format!("it is banned, and could not be removed: {error}"))
     }
 

@@ -93,7 +93,7 @@ async fn whom_the_operator_bans_is_refused_at_once_and_after_a_restart() {
     let relay = Relay::start_with(admins(&[admin.public_key()])).await;
     let operator = Operator::of(&relay, &admin);
     let mut open = relay.client().await;
-    open.keep(&profile(&cheat, "before", -1)).await;
+    open.keep(&profile(&cheat, "before", 10)).await;
 
     operator.does("banpubkey", json!([hex, "spam"])).await;
     let listed = json!([{ "pubkey": hex, "reason": "spam" }]);
