@@ -312,3 +312,6 @@ fn shown(event: &Event, now: Timestamp) -> Option<Shown> {
     let has = nip13::get_leading_zero_bits(event.id);
     (is_new && has >= bits).then_some(Shown { id: event.id, bits })
 }
+
+#[cfg(test)]
+mod tests;

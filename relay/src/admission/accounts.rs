@@ -451,3 +451,6 @@ fn too_fast(what: &'static str, wait: Duration) -> Refusal {
         secs: wait.as_secs() + 1,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,7 @@ impl Load {
     /// Bits for which a key earns standing, whether or not it needs any.
     pub fn price(&mut self, now: Duration) -> u8 {
         self.count_to(now);
-        self.level.floor() as u8
+        self.level.round() as u8
     }
 
     /// The fewest bits that are enough: as many as were asked at some time of the last half minute.
@@ -111,7 +111,7 @@ impl Load {
         self.level -= idle as f64 * FALL;
         let (least, most) = (floor(&self.work), self.work.max_bits);
         self.level = self.level.clamp(f64::from(least), f64::from(most));
-        let asked = self.level.floor() as u8;
+        let asked = self.level.round() as u8;
         for closed in self.second + 1 + idle.saturating_sub(GRACE_SECS as u64)..=second {
             self.asked[closed as usize % GRACE_SECS] = asked;
         }
@@ -194,8 +194,8 @@ mod tests {
         for second in 0..3 {
             (0..15_000).for_each(|_| load.accepted_worked(at(second)));
         }
-        // log2(1.5) a second.
-        assert_eq!(load.price(at(3)), 17);
+        // log2(1.5) in each of three seconds.
+        assert_eq!(load.price(at(3)), 18);
     }
 
     #[test]
