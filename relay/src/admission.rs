@@ -139,6 +139,11 @@ impl Admission {
             .charge(&claim, |key| self.rank(key), self.now())
     }
 
+    /// An event that passed [`Admission::glance`] had a wrong signature: its sender's address pays for the check.
+    pub fn forged(&self, origin: &Origin<'_>) {
+        self.accounts.forged(origin.address, self.now());
+    }
+
     /// Learns from an event that was admitted: whom it bans, whom it vouches for.
     pub fn admitted(&self, event: &Event, _origin: &Origin<'_>) {
         self.bans.take(event);
@@ -304,7 +309,7 @@ impl Admission {
 /// The work that an event committed to (NIP-13) and has, unless it is old.
 fn shown(event: &Event, now: Timestamp) -> Option<Shown> {
     let nonce = event.tags.iter().find_map(|tag| match tag.as_slice() {
-        [name, _, bits] if name == "nonce" => bits.parse::<u8>().ok(),
+        [name, _, bits, ..] if name == "nonce" => bits.parse::<u8>().ok(),
         _ => None,
     });
     let bits = nonce?;

@@ -22,6 +22,9 @@ use crate::options::{Limits, Share, Work};
 /// Keys, of each sort, and networks that are remembered. An entry has some hundred bytes.
 const REMEMBERED: usize = 65_536;
 
+/// As many events an event with a wrong signature counts.
+const FORGED: u64 = 20;
+
 /// How a key is known apart from what it has earned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
@@ -199,8 +202,16 @@ impl Accounts {
         let mut state = self.state();
         let found = state.has_left(address, flow, now, &of);
         found.map_err(|wait| too_fast(what, wait))?;
-        state.take(address, flow, now, &of);
+        state.take(address, 1, flow, now, &of);
         Ok(())
+    }
+
+    /// What came from `address` had a wrong signature, which costs as much as many events that are refused earlier.
+    pub fn forged(&self, address: Option<IpAddr>, now: Duration) {
+        let flow = self.limits.address.events.into();
+        let address = self.counted(address);
+        self.state()
+            .take(address, FORGED, flow, now, |of| &mut of.events);
     }
 
     /// Whether an event would be taken. Nothing is charged.
@@ -342,7 +353,8 @@ impl Accounts {
         now: Duration,
     ) {
         let flow = Flow::hourly(self.limits.address.standings_per_hour);
-        state.take(self.counted(address), flow, now, |of| &mut of.standings);
+        let address = self.counted(address);
+        state.take(address, 1, flow, now, |of| &mut of.standings);
         state.spent.insert(work, ());
         state.load.bought(now);
         let earned = Earned {
@@ -433,13 +445,14 @@ impl State {
     fn take(
         &mut self,
         address: Option<IpAddr>,
+        amount: u64,
         flow: Flow,
         now: Duration,
         of: impl Fn(&mut Network) -> &mut Bucket,
     ) {
         for (network, size) in address.into_iter().flat_map(networks) {
             let mut counted = self.networks.value(&network);
-            of(&mut counted).take(flow.times(size), 1, now);
+            of(&mut counted).take(flow.times(size), amount, now);
             self.networks.insert(network, counted);
         }
     }

@@ -279,6 +279,19 @@ fn an_address_sends_so_much_and_its_neighbours_go_on() {
 }
 
 #[test]
+fn forgeries_are_dear_to_their_address() {
+    let accounts = accounts();
+    let address = Some("192.0.2.1".parse().unwrap());
+    let sent = (0..20_000).take_while(|_| {
+        let arrived = accounts.arrived(address, at(1.0)).is_ok();
+        accounts.forged(address, at(1.0));
+        arrived
+    });
+    let burst = Limits::default().address.events.burst;
+    assert_eq!(sent.count() as u64, burst.div_ceil(21));
+}
+
+#[test]
 fn a_whole_network_of_version_6_does_not_count_as_many() {
     let limits = Limits {
         address: AddressLimits {
