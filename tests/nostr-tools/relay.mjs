@@ -38,8 +38,8 @@ const stored = (relay, ...filters) =>
     const subscription = relay.subscribe(filters, {
       onevent: (event) => found.push(event),
       oneose: () => {
-        subscription.close()
         resolve(found)
+        subscription.close()
       },
       onclose: (reason) => reason && reject(new Error(reason)),
     })
@@ -71,8 +71,9 @@ const parts = {
     const both = await stored(relay, { ids: [reply.id] }, { '#t': [topic] })
     assert.equal(new Set(ids(both)).size, 4)
     const again = await stored(relay, { ids: [notes[0].id] })
-    const { id, pubkey, created_at, kind, tags, content, sig } = again[0]
-    assert.deepEqual({ id, pubkey, created_at, kind, tags, content, sig }, { ...notes[0] })
+    // Without what nostr-tools remembers on its objects.
+    const plain = (event) => JSON.parse(JSON.stringify(event))
+    assert.deepEqual(plain(again[0]), plain(notes[0]))
   },
 
   async 'NIP-01: newer versions replace older ones, and never the other way'() {
