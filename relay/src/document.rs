@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use crate::admission::{COMPANIONS, MAX_AHEAD_SECS};
 use crate::lists::Face;
-use crate::options::{MAX_MESSAGE_BYTES, Options};
-use crate::session::MAX_SUBSCRIPTION_ID;
+use crate::options::{Access, MAX_MESSAGE_BYTES, Options};
+use crate::session::{MAX_SUBSCRIPTION_ID, MAX_TAGS};
 
-/// What this relay promises to do: the protocol, deletions, this document and expiration. The session can more (45,
-/// 70), but without the care that a promise would need.
-const SUPPORTED_NIPS: [u16; 4] = [1, 9, 11, 40];
+/// What this relay does for its clients: the protocol (1), deletions (9), this document (11), proof of work (13),
+/// expiration (40), identification (42), counts (45), events that are their author's alone (70), reconciliation (77)
+/// and management (86).
+const SUPPORTED_NIPS: [u16; 10] = [1, 9, 11, 13, 40, 42, 45, 70, 77, 86];
 
 /// The document as JSON.
 pub fn document(options: &Options, face: &Face) -> Value {
@@ -46,14 +47,16 @@ fn limitation(options: &Options) -> Value {
     json!({
         "max_message_length": MAX_MESSAGE_BYTES,
         "max_content_length": bounds::MAX_EVENT_BYTES,
+        "max_event_tags": MAX_TAGS,
         "max_subscriptions": options.limits.subscriptions,
         "max_subid_length": MAX_SUBSCRIPTION_ID,
         "max_limit": options.limits.stored_events,
         "default_limit": options.limits.stored_events,
         "created_at_upper_limit": MAX_AHEAD_SECS,
-        "auth_required": false,
+        "min_pow_difficulty": options.work.min_bits.min(options.work.max_bits),
+        "auth_required": options.auth.write != Access::Anyone && options.auth.read != Access::Anyone,
         "payment_required": false,
-        "restricted_writes": !options.general,
+        "restricted_writes": !options.general || options.auth.write != Access::Anyone,
     })
 }
 

@@ -156,9 +156,11 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
         scraped,
     };
     let life = TaskTracker::new();
+    let (store, admission) = (Arc::new(store), Arc::new(admission));
+    watch(&metrics, &store, &admission);
     let kept = Kept {
-        store: Arc::new(store),
-        admission: Arc::new(admission),
+        store,
+        admission,
         lists,
         metrics,
         shelf,
@@ -166,6 +168,26 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
     life.spawn(live(ports, kept, options, shutdown));
     life.close();
     Ok(Handle { address, life })
+}
+
+/// Lets the metrics read what others hold.
+fn watch(metrics: &Metrics, store: &Arc<Store>, admission: &Arc<Admission>) {
+    let held = store.clone();
+    metrics.watch(
+        "store_backlog_events",
+        "Events in the log that are not in the index yet",
+        move || held.backlog() as f64,
+    );
+    let held = store.clone();
+    metrics.watch("disk_bytes", "Bytes of the store on the disk", move || {
+        held.disk_bytes() as f64
+    });
+    let held = admission.clone();
+    metrics.watch(
+        "work_asked_bits",
+        "Bits of proof of work asked of unknown keys (NIP-13)",
+        move || f64::from(held.work_asked()),
+    );
 }
 
 async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), Error> {

@@ -71,7 +71,7 @@ const TURN: u32 = 8;
 const MAX_UNREADABLE: u32 = 20;
 
 /// Tags of one event. Each is looked up when the event is told to others, and stands in the store's index.
-const MAX_TAGS: usize = 2_000;
+pub const MAX_TAGS: usize = 2_000;
 
 /// Places that the subscriptions of one connection may have in the index of all.
 const MAX_BREADTH: usize = 20_000;

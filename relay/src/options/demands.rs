@@ -1,7 +1,7 @@
 //! What the relay asks of those who write and read.
 
 use nostr::Kind;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// How fast something may go. In a file both are given, or neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -101,7 +101,14 @@ pub struct Auth {
     pub read: Access,
     /// Kinds of which an event is answered only to its author and the keys that it names in `p` tags, once they have
     /// identified themselves (NIP-42).
+    #[serde(deserialize_with = "kinds")]
     pub private_kinds: Vec<Kind>,
+}
+
+/// Kinds as numbers. A kind reads itself from JSON alone.
+fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Kind>, D::Error> {
+    let numbers = Vec::<u16>::deserialize(deserializer)?;
+    Ok(numbers.into_iter().map(Kind::from).collect())
 }
 
 impl Default for Auth {
