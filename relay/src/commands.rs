@@ -40,8 +40,9 @@ pub struct SyncArguments {
     url: RelayUrl,
 
     /// Only events that match this filter, as JSON [default: all that this relay takes]
-    #[arg(long, value_name = "JSON", value_parser = filter)]
-    filter: Option<Filter>,
+    // The options of the log have the names `filter` and `json` already.
+    #[arg(long = "filter", value_name = "JSON", value_parser = filter)]
+    only: Option<Filter>,
 
     /// Only fetch what this relay lacks
     #[arg(long, conflicts_with = "up")]
@@ -52,8 +53,8 @@ pub struct SyncArguments {
     up: bool,
 
     /// Say how far it has come as lines of JSON
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json")]
+    as_json: bool,
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
@@ -64,7 +65,7 @@ fn filter(text: &str) -> Result<Filter, String> {
 pub async fn sync(options: &Options, arguments: SyncArguments) -> anyhow::Result<()> {
     let task = Task {
         url: arguments.url,
-        filter: arguments.filter,
+        filter: arguments.only,
         direction: match (arguments.down, arguments.up) {
             (true, _) => Direction::Down,
             (_, true) => Direction::Up,
@@ -73,7 +74,7 @@ pub async fn sync(options: &Options, arguments: SyncArguments) -> anyhow::Result
     };
     let shutdown =
         Shutdown::on_signals().map_err(|error| anyhow!("cannot listen for signals: {error}"))?;
-    let mut teller = Teller::new(arguments.json);
+    let mut teller = Teller::new(arguments.as_json);
     let done = tokio::select! {
         done = once(options, &task, |progress| teller.hear(progress)) => Some(done),
         () = shutdown.soft() => None,

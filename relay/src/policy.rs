@@ -236,8 +236,7 @@ impl<'a> Watched<'a> {
     /// Reads the lists again if they have changed.
     fn look(&mut self) -> Result<(), LogError> {
         let version = fs::metadata(lists::file(self.folder)).ok();
-        let version =
-            version.map(|file| Version(file.ino(), file.len(), file.modified().ok()));
+        let version = version.map(|file| Version(file.ino(), file.len(), file.modified().ok()));
         if version != self.seen {
             self.seen = version;
             self.lists.read(self.folder)?;

@@ -239,8 +239,7 @@ impl Run<'_> {
                 let said = "it has events that it does not give".to_owned();
                 return Err(self.confused(said));
             }
-            let given: HashSet<_> =
-                events.iter().map(|event| event.id).collect();
+            let given: HashSet<_> = events.iter().map(|event| event.id).collect();
             for id in step.iter().filter(|id| !given.contains(id)) {
                 self.unwanted.here.insert(*id);
             }

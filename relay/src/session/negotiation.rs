@@ -291,7 +291,11 @@ impl Negotiations {
         let message = bytes(message_hex)?;
         let items = self.all.items(filter, see).await?;
         let count = items.len();
-        let set = Arc::new(spawn_blocking(|| sealed(items)).await.map_err(|_| Refusal::Store)?);
+        let set = Arc::new(
+            spawn_blocking(|| sealed(items))
+                .await
+                .map_err(|_| Refusal::Store)?,
+        );
         let answer = self.all.compare(set.clone(), message).await?;
         let mut held = self.all.held();
         if held.items + count > self.all.limits.total_events {

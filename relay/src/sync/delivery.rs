@@ -225,12 +225,19 @@ mod tests {
                 other => break other,
             }
         };
-        assert_eq!(pauses, [12, 2, 4], "its own word, else twice as long each time");
+        assert_eq!(
+            pauses,
+            [12, 2, 4],
+            "its own word, else twice as long each time"
+        );
         assert_eq!(given, TRIES);
         let Next::Done(verdicts) = &mut end else {
             panic!("{end:?}");
         };
-        assert_eq!(verdicts[0].refused.as_deref(), Some("error: the disk is full"));
+        assert_eq!(
+            verdicts[0].refused.as_deref(),
+            Some("error: the disk is full")
+        );
     }
 
     #[test]

@@ -54,7 +54,11 @@ impl Side {
             let (mut have, mut need) = (Vec::new(), Vec::new());
             let negentropy = &mut self.negentropy;
             let next = negentropy.reconcile_with_ids(&message, &mut have, &mut need)?;
-            let ids = |ids: Vec<Id>| ids.iter().map(|id| EventId::from_byte_array(**id)).collect();
+            let ids = |ids: Vec<Id>| {
+                ids.iter()
+                    .map(|id| EventId::from_byte_array(**id))
+                    .collect()
+            };
             let (have, need) = (ids(have), ids(need));
             Ok((self, Found { have, need, next }))
         })

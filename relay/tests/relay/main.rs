@@ -10,8 +10,11 @@ mod events;
 mod faults;
 mod http;
 mod operator;
+mod policy;
 mod program;
 mod storage;
+mod sync;
+mod sync_program;
 
 use infernet_node::shutdown::Shutdown;
 use infernet_relay::{Handle, Options, run};

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use crate::client::{Client, soon};
 use crate::events::{attestation, plain, profile};
 
-fn command(arguments: &[&str]) -> Command {
+pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infernet-relay"));
     command
         .args(arguments)
@@ -24,7 +24,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// Starts the program on a free port and answers its process and URL.
-async fn start(data: &Path, more: &[&str]) -> (Child, String) {
+pub async fn start(data: &Path, more: &[&str]) -> (Child, String) {
     let data = data.to_str().unwrap();
     let mut arguments = vec!["--listen", "127.0.0.1:0", "--data", data];
     arguments.extend(more);
@@ -39,7 +39,7 @@ async fn start(data: &Path, more: &[&str]) -> (Child, String) {
 }
 
 /// Runs the program to its end, which must be a failure, and answers what it says.
-async fn failure(arguments: &[&str]) -> String {
+pub async fn failure(arguments: &[&str]) -> String {
     let Output { status, stderr, .. } = soon(command(arguments).output()).await.unwrap();
     assert!(!status.success(), "{arguments:?} should have failed");
     let said = String::from_utf8(stderr).unwrap();
@@ -50,7 +50,7 @@ async fn failure(arguments: &[&str]) -> String {
     said
 }
 
-async fn signal(relay: &Child, name: &str) {
+pub async fn signal(relay: &Child, name: &str) {
     let pid = relay.id().unwrap().to_string();
     let kill = Command::new("kill").args(["-s", name, &pid]).status();
     assert!(kill.await.unwrap().success());
