@@ -12,6 +12,8 @@ mod http;
 mod operator;
 mod policy;
 mod program;
+mod reading;
+mod standing;
 mod storage;
 mod sync;
 mod sync_program;
