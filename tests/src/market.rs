@@ -16,6 +16,9 @@ const READY: Duration = Duration::from_secs(180);
 /// The variable that connects a provider or a client to its wallet.
 pub const WALLET: &str = "INFERNET_WALLET";
 
+/// A relay's settings, in its folder.
+const SETTINGS: &str = "relay.toml";
+
 /// A relay, and whoever joins it.
 pub struct Market {
     /// The relay.
@@ -29,8 +32,19 @@ impl Market {
     /// # Errors
     /// If it does not come up.
     pub fn open() -> Result<Self> {
+        Self::open_with("")
+    }
+
+    /// Starts a relay with such settings (TOML).
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn open_with(settings: &str) -> Result<Self> {
         let home = TempDir::new()?;
-        let relay = Relay::start(home.path().join("relay"), "127.0.0.1:0")?;
+        let folder = home.path().join("relay");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(SETTINGS), settings)?;
+        let relay = Relay::start(folder, "127.0.0.1:0")?;
         Ok(Self { relay, home })
     }
 
@@ -161,7 +175,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts a relay on an address over a folder.
+    /// Starts a relay on an address over a folder, with the settings that lie there.
     ///
     /// # Errors
     /// If it does not come up.
@@ -175,6 +189,10 @@ impl Relay {
     /// If it does not come up.
     pub(crate) fn launch(mut command: Command, folder: PathBuf, address: &str) -> Result<Self> {
         command.args(["--listen", address, "--data"]).arg(&folder);
+        let settings = folder.join(SETTINGS);
+        if settings.exists() {
+            command.arg("--config").arg(settings);
+        }
         let process = Process::start("relay", &mut command)?;
         let url = process.wait_stdout(READY, |said| {
             let (_, rest) = said.split_once("listening on ")?;

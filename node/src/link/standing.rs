@@ -217,3 +217,162 @@ impl Memory {
         may
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// One connection to a relay that has asked who we are.
+    struct Talk {
+        standing: Standing,
+        memory: Memory,
+        now: Instant,
+        answers: u8,
+    }
+
+    impl Talk {
+        fn begun() -> Self {
+            let mut talk = Self {
+                standing: Standing::default(),
+                memory: Memory::default(),
+                now: Instant::now(),
+                answers: 0,
+            };
+            assert_eq!(talk.standing.challenged("riddle"), Next::Answer(0));
+            let plain = talk.answers(0);
+            assert!(talk.standing.is_judged(&plain, true));
+            talk
+        }
+
+        fn refused(&mut self, bits: u32) -> Next {
+            self.standing.refused(bits, &mut self.memory, self.now)
+        }
+
+        fn answers(&mut self, bits: u8) -> EventId {
+            self.answers += 1;
+            let id = EventId::from_byte_array([self.answers; 32]);
+            self.standing.answers(id, bits);
+            id
+        }
+
+        /// Shows the work, and the relay takes it.
+        fn shows(&mut self, bits: u8) {
+            let id = self.answers(bits);
+            assert!(self.standing.is_judged(&id, true));
+            assert!(self.standing.is_enough());
+            self.standing.settled();
+        }
+
+        fn gives_up(&mut self, bits: u32) -> bool {
+            matches!(self.refused(bits), Next::GiveUp(_))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_answer_serves_all_that_was_refused() {
+        let mut talk = Talk::begun();
+        assert_eq!(talk.refused(18), Next::Answer(18));
+        assert_eq!(talk.refused(18), Next::Wait);
+        assert_eq!(talk.refused(12), Next::Wait);
+        assert_eq!(talk.refused(0), Next::Wait);
+        let id = talk.answers(18);
+        assert_eq!(talk.refused(18), Next::Wait, "not judged yet");
+        assert!(!talk.standing.is_enough());
+        assert!(talk.standing.is_judged(&id, true) && talk.standing.is_enough());
+        assert!(!talk.standing.is_judged(&id, true), "once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_rises_meanwhile_is_shown_next() {
+        let mut talk = Talk::begun();
+        assert_eq!(talk.refused(18), Next::Answer(18));
+        assert_eq!(talk.refused(20), Next::Wait);
+        let id = talk.answers(18);
+        assert!(talk.standing.is_judged(&id, true));
+        assert!(!talk.standing.is_enough() && !talk.standing.is_under_way());
+        let owed = talk.standing.owed(&mut talk.memory, talk.now);
+        assert_eq!(owed, Next::Answer(20));
+        talk.shows(20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_is_done_again_only_if_it_has_helped() {
+        let mut talk = Talk::begun();
+        assert_eq!(talk.refused(10), Next::Answer(10));
+        talk.shows(10);
+        assert!(talk.gives_up(10));
+        talk.standing.helped();
+        assert_eq!(talk.refused(10), Next::Answer(10));
+        talk.shows(10);
+        assert_eq!(talk.refused(11), Next::Answer(11), "it is more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_we_are_is_said_once() {
+        let mut talk = Talk::begun();
+        assert!(talk.gives_up(0));
+        talk.standing.helped();
+        assert!(talk.gives_up(0));
+        assert_eq!(talk.standing.challenged("riddle"), Next::Wait);
+        assert_eq!(talk.standing.challenged("another"), Next::Answer(0));
+        for n in 0..MAX_CHALLENGES {
+            talk.standing.challenged(&n.to_string());
+        }
+        let more = talk.standing.challenged("more");
+        assert!(matches!(more, Next::GiveUp(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_for_one_relay_is_bounded() {
+        let mut talk = Talk::begun();
+        assert!(talk.gives_up(29) && talk.gives_up(255) && talk.gives_up(256));
+        assert!(talk.gives_up(u32::MAX));
+        for _ in 0..2 {
+            assert_eq!(talk.refused(28), Next::Answer(28));
+            talk.shows(28);
+            talk.standing.helped();
+        }
+        assert!(talk.gives_up(28));
+        assert!(talk.gives_up(1));
+        talk.now += SPENDING;
+        assert_eq!(talk.refused(28), Next::Answer(28));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_wanted_work_lately_is_shown_it_on_the_next_connection() {
+        let mut talk = Talk::begun();
+        assert_eq!(talk.refused(18), Next::Answer(18));
+        let Talk {
+            mut memory, now, ..
+        } = talk;
+        let mut owed = |after: Duration| {
+            let mut next = Standing::default();
+            assert_eq!(next.challenged("new"), Next::Answer(0));
+            next.owed(&mut memory, now + after)
+        };
+        assert_eq!(owed(Duration::from_secs(60)), Next::Answer(18));
+        assert_eq!(owed(REMEMBERED), Next::Wait);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_challenge_is_answered_when_it_comes() {
+        let mut standing = Standing::default();
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        assert_eq!(standing.refused(9, &mut memory, now), Next::Wait);
+        assert_eq!(standing.challenged("late"), Next::Answer(0));
+        assert_eq!(standing.owed(&mut memory, now), Next::Answer(9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_tried_for_a_while_with_a_relay_that_did_not_take_our_answer() {
+        let mut talk = Talk::begun();
+        assert_eq!(talk.refused(9), Next::Answer(9));
+        talk.standing.given_up("says nothing", talk.now);
+        assert_eq!(talk.refused(9), give_up("says nothing"));
+        talk.now += HOPELESS;
+        assert_eq!(talk.refused(9), Next::Answer(9));
+    }
+}

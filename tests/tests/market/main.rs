@@ -6,6 +6,7 @@ mod architecture;
 mod batches;
 mod blobs;
 mod cheats;
+mod demanding;
 mod demo;
 mod failover;
 mod hostile;
