@@ -11,6 +11,7 @@ mod attestation;
 mod award;
 mod bid;
 mod cancel;
+mod embedded;
 mod offer;
 mod order;
 mod private;
@@ -142,6 +143,12 @@ impl<B: Body> Signed<B> {
     /// The first thing that is wrong.
     pub fn verify(event: Event) -> Result<Self, Refusal> {
         event.verify().map_err(|_| Refusal::Signature)?;
+        Self::from_verified(event)
+    }
+
+    /// The same for an event that comes embedded in others, time and again.
+    fn verify_embedded(event: Event) -> Result<Self, Refusal> {
+        embedded::verify(&event)?;
         Self::from_verified(event)
     }
 

@@ -5,7 +5,7 @@
 //! that one key and learns nothing else the two have ever said. A public hash of
 //! a payload is salted, because a plain hash of a short prompt can be guessed.
 
-use nostr::nips::nip44::{self, Version, v2};
+use nostr::nips::nip44::v2;
 use nostr::secp256k1::rand::{CryptoRng, RngCore};
 use nostr::{EventId, PublicKey, SecretKey};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ use crate::bounds::{MAX_BLOB_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
 use crate::hex32::{hex32, hex32_shown};
 
 pub mod blob;
+mod conversations;
+
+pub use conversations::Conversations;
 
 hex32!(
     /// A salted hash, or a running one.
@@ -102,6 +105,18 @@ impl Sealed {
         reader: &PublicKey,
         rng: &mut R,
     ) -> Result<Self, Error> {
+        Self::close_between(payload, &Conversation::between(author, reader)?, rng)
+    }
+
+    /// [`Sealed::close`] between two whose key was derived before.
+    ///
+    /// # Errors
+    /// As [`Sealed::close`].
+    pub fn close_between<R: RngCore + CryptoRng>(
+        payload: &[u8],
+        pair: &Conversation,
+        rng: &mut R,
+    ) -> Result<Self, Error> {
         let bytes = payload.len();
         if bytes == 0 || bytes > MAX_PAYLOAD_BYTES {
             return Err(Error::TooLarge { bytes });
@@ -110,10 +125,8 @@ impl Sealed {
         rng.fill_bytes(&mut key);
         let body = v2::encrypt_to_bytes_with_rng(rng, &v2::ConversationKey::new(key), payload)
             .map_err(|_| Error::TooLarge { bytes })?;
-        let key = nip44::encrypt_with_rng(rng, author, reader, hex::encode(key), Version::V2)
-            .map_err(|_| Error::Closed)?;
         Ok(Self {
-            key,
+            key: whisper(pair, hex::encode(key).as_bytes(), rng)?,
             body: base64_encode(&body),
             blob: None,
         })
@@ -128,12 +141,28 @@ impl Sealed {
         self.open_with(&self.unwrap_key(own, other)?)
     }
 
+    /// [`Sealed::open`] between two whose key was derived before.
+    ///
+    /// # Errors
+    /// As [`Sealed::open`].
+    pub fn open_between(&self, pair: &Conversation) -> Result<Vec<u8>, Error> {
+        self.open_with(&self.unwrap_key_between(pair)?)
+    }
+
     /// The payload's own key: what to hand to a checker.
     ///
     /// # Errors
     /// [`Error::Closed`] if the keys do not fit.
     pub fn unwrap_key(&self, own: &SecretKey, other: &PublicKey) -> Result<[u8; 32], Error> {
-        let text = nip44::decrypt(own, other, &self.key).map_err(|_| Error::Closed)?;
+        self.unwrap_key_between(&Conversation::between(own, other)?)
+    }
+
+    /// [`Sealed::unwrap_key`] between two whose key was derived before.
+    ///
+    /// # Errors
+    /// As [`Sealed::unwrap_key`].
+    pub fn unwrap_key_between(&self, pair: &Conversation) -> Result<[u8; 32], Error> {
+        let text = overhear(pair, &self.key)?;
         let bytes = hex::decode(text).map_err(|_| Error::Closed)?;
         bytes.try_into().map_err(|_| Error::Closed)
     }

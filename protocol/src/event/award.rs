@@ -135,8 +135,8 @@ impl Award {
         offer: &Event,
         bid: &Event,
     ) -> Result<(), Refusal> {
-        let offer = Signed::<Offer>::verify(offer.clone())?;
-        let bid = Signed::<Bid>::verify(bid.clone())?;
+        let offer = Signed::<Offer>::verify_embedded(offer.clone())?;
+        let bid = Signed::<Bid>::verify_embedded(bid.clone())?;
         if offer.author() != *buyer || self.job != Some(offer.id()) {
             return Err(Refusal::Invalid(
                 "the offer is not this buyer's or not this job's",
@@ -164,7 +164,7 @@ impl Award {
 
     /// The announcement is this provider's and says what the award says.
     fn validate_direct(&self, announcement: &Event) -> Result<(), Refusal> {
-        let announcement = Signed::<Announcement>::verify(announcement.clone())?;
+        let announcement = Signed::<Announcement>::verify_embedded(announcement.clone())?;
         if announcement.author() != self.provider || !announcement.direct {
             return Err(Refusal::Invalid("the provider announced no direct awards"));
         }

@@ -12,10 +12,9 @@ use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use nostr::PublicKey;
 use nostr::SecretKey;
-use nostr::nips::nip44::{self, Version};
 use nostr::secp256k1::rand::{CryptoRng, RngCore};
 
-use super::{Error, Sealed};
+use super::{Conversation, Error, Sealed, whisper};
 use crate::batch::Blob;
 use crate::bounds::{MAX_BLOB_BYTES, MAX_BLOB_PAYLOAD_BYTES};
 
@@ -133,8 +132,8 @@ impl Sealed {
         let mut key = [0; 32];
         rng.fill_bytes(&mut key);
         let bytes = encrypt(&key, payload, rng)?;
-        let key = nip44::encrypt_with_rng(rng, author, reader, hex::encode(key), Version::V2)
-            .map_err(|_| Error::Closed)?;
+        let pair = Conversation::between(author, reader)?;
+        let key = whisper(&pair, hex::encode(key).as_bytes(), rng)?;
         Ok(Outsized { key, bytes })
     }
 
