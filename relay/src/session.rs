@@ -67,8 +67,8 @@ use writer::{Socket, Writer};
 /// Messages that a session takes before others have their turn: a signature is checked in some 27 µs.
 const TURN: u32 = 8;
 
-/// Messages that could not be read, after which a session ends.
-const MAX_UNREADABLE: u32 = 20;
+/// Messages that could not be read, and events with a wrong id or signature, after which a session ends.
+const MAX_NONSENSE: u32 = 50;
 
 /// Tags of one event. Each is looked up when the event is told to others, and stands in the store's index.
 pub const MAX_TAGS: usize = 2_000;
@@ -173,7 +173,7 @@ struct Session {
     asks: Asks,
     subscriptions: HashMap<String, Subscription>,
     max_subscriptions: usize,
-    unreadable: u32,
+    nonsense: u32,
 }
 
 /// What became of an event that a client sent.
@@ -219,7 +219,7 @@ impl Session {
             asks: Asks::new(Arc::new(clerk)),
             subscriptions: HashMap::new(),
             max_subscriptions: limits.subscriptions,
-            unreadable: 0,
+            nonsense: 0,
             shared,
         }
     }
@@ -280,13 +280,18 @@ impl Session {
     fn misunderstand(&mut self, why: impl std::fmt::Display) -> Result<(), End> {
         self.shared.metrics.received("other");
         self.shared.metrics.notice();
-        self.unreadable += 1;
-        if self.unreadable > MAX_UNREADABLE {
-            return Err(End::Unreadable);
-        }
+        self.bear_nonsense()?;
         let notice = format!("invalid: unreadable message: {why}");
         self.outbox.answer(say::notice(&notice));
         Ok(())
+    }
+
+    fn bear_nonsense(&mut self) -> Result<(), End> {
+        self.nonsense += 1;
+        match self.nonsense > MAX_NONSENSE {
+            true => Err(End::Nonsense),
+            false => Ok(()),
+        }
     }
 
     async fn hear(&mut self, text: &str) -> Result<(), End> {
@@ -329,10 +334,14 @@ impl Session {
             }
         };
         let id = event.id;
-        if let Err(fault) = self.judge_event(event).await {
-            self.refuse(&id, &fault);
+        let Err(fault) = self.judge_event(event).await else {
+            return Ok(());
+        };
+        self.refuse(&id, &fault);
+        match fault {
+            Fault::Id | Fault::Signature => self.bear_nonsense(),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Judges an event, the cheapest first, and sends it on its way.
@@ -356,6 +365,7 @@ impl Session {
         }
         self.viewer.glance(&event)?;
         if !event.verify_signature() {
+            self.viewer.forged();
             return Err(Fault::Signature);
         }
         self.viewer.examine(&event)?;

@@ -17,8 +17,8 @@ pub enum End {
     TooLarge,
     /// A message was no text, or no websocket's message at all.
     NoText,
-    /// Too many messages could not be read.
-    Unreadable,
+    /// Too many messages could not be read, or were forged.
+    Nonsense,
     /// The client read too slowly for what it has subscribed to.
     TooSlow,
     /// The operator blocked the client's address.
@@ -40,8 +40,8 @@ impl End {
                 let notice = "invalid: unreadable message: it is no text in UTF-8".to_owned();
                 (notice, CloseCode::Invalid)
             }
-            Self::Unreadable => {
-                let notice = "invalid: too many messages could not be read".to_owned();
+            Self::Nonsense => {
+                let notice = "invalid: too many messages that are unreadable or wrong".to_owned();
                 (notice, CloseCode::Invalid)
             }
             Self::TooSlow => {

@@ -69,11 +69,6 @@ impl Identity {
         }
     }
 
-    /// What the client has to sign.
-    pub fn challenge(&self) -> &str {
-        &self.challenge
-    }
-
     /// The keys that it has shown to hold.
     pub fn keys(&self) -> &[PublicKey] {
         &self.keys

@@ -2,6 +2,7 @@
 //! comes, and not at all if it was refused before.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use nostr::{EventId, Filter, JsonUtil};
@@ -248,7 +249,11 @@ impl<'de> Deserialize<'de> for Names {
             ) -> Result<Names, A::Error> {
                 let mut unknown = None;
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                    map.next_value::<IgnoredAny>()?;
+                    match &*name {
+                        // A kind that is read as a number would be cut to sixteen bits.
+                        "kinds" => map.next_value::<BTreeSet<u16>>().map(drop)?,
+                        _ => map.next_value::<IgnoredAny>().map(drop)?,
+                    }
                     if unknown.is_none() && !is_a_field(&name) {
                         unknown = Some(name.into_owned());
                     }

@@ -48,6 +48,11 @@ impl Viewer {
         self.with_origin(|admission, origin| admission.examine(event, origin))
     }
 
+    /// [`Admission::forged`].
+    pub fn forged(&self) {
+        self.with_origin(|admission, origin| admission.forged(origin));
+    }
+
     /// [`Admission::admitted`].
     pub fn admitted(&self, event: &Event) {
         self.with_origin(|admission, origin| admission.admitted(event, origin));

@@ -158,7 +158,7 @@ impl<T: Clone> Index<T> {
     }
 
     #[cfg(test)]
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
             && self.tags.is_empty()
             && self.authors.is_empty()

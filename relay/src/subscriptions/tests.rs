@@ -148,6 +148,7 @@ fn an_ephemeral_event_is_told_of_once() {
 }
 
 /// A few of everything, so that filters and events meet.
+#[derive(Debug)]
 struct World {
     authors: Vec<Keys>,
     events: Vec<Event>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use nostr::{Event, Filter, JsonUtil};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -21,8 +22,8 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
         .expect("this should have happened by now")
 }
 
-pub struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub struct Client<S = MaybeTlsStream<TcpStream>> {
+    socket: WebSocketStream<S>,
     /// What the relay wants signed by whom it should know (NIP-42).
     pub challenge: String,
 }
@@ -30,19 +31,31 @@ pub struct Client {
 impl Client {
     pub async fn connect(url: &str) -> Self {
         let (socket, _) = soon(connect_async(url)).await.unwrap();
-        let mut client = Self {
-            socket,
-            challenge: String::new(),
-        };
+        let mut client = Client::over(socket);
         let greeting = client.hear().await;
         assert_eq!(greeting[0], "AUTH", "{greeting}");
         client.challenge = greeting[1].as_str().unwrap().to_owned();
         client
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Over a websocket of which nothing was read yet.
+    pub fn over(socket: WebSocketStream<S>) -> Self {
+        Self {
+            socket,
+            challenge: String::new(),
+        }
+    }
 
     /// Sends text as it is. A relay that hung up already is no failure here.
     pub async fn say(&mut self, text: impl Into<String>) {
-        let _ = soon(self.socket.send(Message::text(text.into()))).await;
+        self.say_frame(Message::text(text.into())).await;
+    }
+
+    /// Sends anything that a websocket can.
+    pub async fn say_frame(&mut self, frame: Message) {
+        let _ = soon(self.socket.send(frame)).await;
     }
 
     /// The relay's next message.

@@ -6,7 +6,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::connect_async;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use crate::Relay;
 use crate::client::{Client, soon};
@@ -53,31 +55,34 @@ async fn an_event_a_bit_over_its_bound_keeps_its_connection() {
 #[tokio::test]
 async fn deeply_nested_json_harms_nobody() {
     let relay = Relay::start().await;
+    let mut client = relay.client().await;
     let deep = format!(r#"["EVENT",{}{}]"#, "[".repeat(60_000), "]".repeat(60_000));
-    let event = profile(&Keys::generate(), "me", 0).as_json();
+    let event = profile(&Keys::generate(), "me", 0);
     let tags = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
-    let inside = event.replace(r#""tags":[]"#, &format!(r#""tags":{tags}"#));
+    let inside = event
+        .as_json()
+        .replace(r#""tags":[]"#, &format!(r#""tags":{tags}"#));
     assert!(inside.len() > 40_000);
     let objects = format!("{}1{}", r#"{"a":"#.repeat(15_000), "}".repeat(15_000));
-    for text in [
-        deep,
-        format!(r#"["EVENT",{inside}]"#),
-        format!(r#"["REQ","s",{objects}]"#),
-        "[".repeat(MAX_MESSAGE_BYTES),
+    for (text, word) in [
+        (deep, "NOTICE"),
+        (format!(r#"["EVENT",{inside}]"#), "OK"),
+        (format!(r#"["REQ","s",{objects}]"#), "CLOSED"),
+        ("[".repeat(MAX_MESSAGE_BYTES), "NOTICE"),
     ] {
-        let (notice, code) = answer(&relay, text).await;
-        assert!(
-            notice.starts_with("invalid: unreadable message"),
-            "{notice}"
-        );
-        assert_eq!(code, Some(CloseCode::Invalid));
+        client.say(text).await;
+        let said = client.hear().await;
+        assert_eq!(said[0], word, "{said}");
+        let why = said.as_array().unwrap().last().unwrap().as_str().unwrap();
+        assert!(why.starts_with("invalid: "), "{said}");
     }
-    still_serves(&relay).await;
+    client.keep(&event).await;
 }
 
 #[tokio::test]
-async fn nonsense_is_answered_with_a_notice() {
+async fn nonsense_is_answered_with_a_notice_and_too_much_of_it_ends_the_connection() {
     let relay = Relay::start().await;
+    let mut client = relay.client().await;
     for text in [
         "",
         "hello",
@@ -87,9 +92,50 @@ async fn nonsense_is_answered_with_a_notice() {
         r#"["SING","la"]"#,
         "null",
     ] {
-        let (notice, _) = answer(&relay, text.to_owned()).await;
-        assert!(notice.starts_with("invalid: "), "{text:?}: {notice}");
+        client.say(text).await;
+        let said = client.hear().await;
+        assert_eq!(said[0], "NOTICE", "{text:?}: {said}");
+        assert!(said[1].as_str().unwrap().starts_with("invalid: "), "{said}");
     }
+    client.keep(&profile(&Keys::generate(), "me", 0)).await;
+    for _ in 0..50 {
+        client.say("hello").await;
+    }
+    let (heard, code) = client.hear_out().await;
+    let last = heard.last().unwrap();
+    assert!(last[1].as_str().unwrap().contains("too many"), "{last}");
+    assert_eq!(code, Some(CloseCode::Invalid));
+    still_serves(&relay).await;
+}
+
+#[tokio::test]
+async fn forgeries_end_their_connection() {
+    let relay = Relay::start().await;
+    let mut client = relay.client().await;
+    let mut event = profile(&Keys::generate(), "me", 0);
+    event.sig = profile(&Keys::generate(), "me", 0).sig;
+    for _ in 0..51 {
+        client
+            .say(format!(r#"["EVENT",{}]"#, event.as_json()))
+            .await;
+    }
+    let (heard, code) = client.hear_out().await;
+    assert_eq!(heard.len(), 52, "refusals and a notice");
+    assert_eq!(code, Some(CloseCode::Invalid));
+    still_serves(&relay).await;
+}
+
+#[tokio::test]
+async fn what_is_no_text_is_refused() {
+    let relay = Relay::start().await;
+    let mut client = relay.client().await;
+    client.say_frame(Message::binary(vec![1, 2, 3])).await;
+    assert_eq!(client.hear().await[0], "NOTICE");
+    let broken = Frame::message(vec![0xff, 0xfe], OpCode::Data(Data::Text), true);
+    client.say_frame(Message::Frame(broken)).await;
+    let (heard, code) = client.hear_out().await;
+    assert_eq!(heard[0][0], "NOTICE");
+    assert_eq!(code, Some(CloseCode::Invalid));
     still_serves(&relay).await;
 }
 
@@ -119,17 +165,22 @@ async fn a_sender_over_the_pace_waits_and_loses_nothing() {
     assert!(began.elapsed().as_secs_f64() > 0.9, "it went too fast");
 }
 
+/// Asks for `filter` as a subscription and as a count, and wants both refused for a reason that contains `why`.
+async fn refuses(client: &mut Client, filter: &str, why: &str) {
+    for word in ["REQ", "COUNT"] {
+        client.say(format!(r#"["{word}","s",{filter}]"#)).await;
+        let closed = client.hear().await;
+        assert_eq!((&closed[0], &closed[1]), (&json!("CLOSED"), &json!("s")));
+        assert!(closed[2].as_str().unwrap().contains(why), "{closed}");
+    }
+}
+
 #[tokio::test]
 async fn a_search_is_refused_rather_than_read_through_the_store() {
     let relay = Relay::start().await;
     let mut client = relay.client().await;
     let search = Filter::new().search("anything").as_json();
-    client.say(format!(r#"["REQ","s",{search}]"#)).await;
-    let closed = client.hear().await;
-    assert_eq!(closed[0], "CLOSED");
-    assert!(closed[2].as_str().unwrap().contains("search"), "{closed}");
-    let (notice, _) = answer(&relay, format!(r#"["COUNT","c",{search}]"#)).await;
-    assert!(notice.starts_with("error: "), "{notice}");
+    refuses(&mut client, &search, "unsupported: ").await;
 }
 
 #[tokio::test]
@@ -144,21 +195,33 @@ async fn a_filter_with_too_many_combinations_is_refused() {
     };
     assert_eq!(client.stored(&broad(100)).await, []);
     let broad = broad(101).as_json();
-    client.say(format!(r#"["REQ","s",{broad}]"#)).await;
-    let closed = client.hear().await;
-    assert_eq!(closed[0], "CLOSED");
-    assert!(closed[2].as_str().unwrap().contains("too many"), "{closed}");
-    let (notice, _) = answer(&relay, format!(r#"["COUNT","c",{broad}]"#)).await;
-    assert!(notice.contains("broadly"), "{notice}");
+    refuses(&mut client, &broad, "invalid: too many").await;
 }
 
 #[tokio::test]
-async fn a_reconciliation_is_refused_rather_than_kept_in_memory() {
+async fn a_filter_that_is_not_understood_is_refused() {
     let relay = Relay::start().await;
-    let (notice, code) = answer(&relay, r#"["NEG-OPEN","n",{},"6100000200"]"#.to_owned()).await;
-    assert!(notice.starts_with("error: "), "{notice}");
-    assert_eq!(code, Some(CloseCode::Policy));
-    still_serves(&relay).await;
+    let mut client = relay.client().await;
+    for filter in [
+        r#"{"author":["x"]}"#,
+        r#"{"ids":["ab"]}"#,
+        r##"{"#pp":["x"]}"##,
+        r#"{"kinds":[65536]}"#,
+        r#"{"limit":-1}"#,
+        "[]",
+        "1",
+    ] {
+        refuses(&mut client, filter, "invalid: ").await;
+    }
+    let many = vec!["{}"; 21].join(",");
+    refuses(&mut client, &many, "invalid: ").await;
+    client.keep(&profile(&Keys::generate(), "me", 0)).await;
+    let nothing = Filter::new().ids([]);
+    assert_eq!(
+        client.stored(&nothing).await,
+        [],
+        "an empty list is met by none"
+    );
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod operator;
 mod policy;
 mod program;
 mod reading;
+mod session;
 mod standing;
 mod storage;
 mod sync;
