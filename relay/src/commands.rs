@@ -1,15 +1,18 @@
 //! What the program does besides serving.
 
+mod operator;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 use infernet_node::shutdown::Shutdown;
+use infernet_relay::decisions::{Change, Whom, decide_for};
 use infernet_relay::policy;
 use infernet_relay::sync::{Progress, Task, once};
-use infernet_relay::{Direction, Options};
-use nostr::{Filter, RelayUrl};
+use infernet_relay::{Direction, EXAMPLE, Options};
+use nostr::{Filter, PublicKey, RelayUrl};
 use tokio::time::Instant;
 
 /// How often a terminal hears how far a reconciliation has come.
@@ -30,6 +33,49 @@ pub enum Command {
     /// writePolicy { plugin = "infernet-relay policy --config /etc/infernet/relay.toml" }
     #[command(verbatim_doc_comment)]
     Policy,
+    /// Take nothing of a key any more, remove an event for good, or talk to an address no more
+    Ban {
+        #[command(flatten)]
+        about: About,
+        /// Why, for yourself
+        #[arg(default_value = "")]
+        reason: String,
+    },
+    /// Take a ban back
+    Unban(About),
+    /// Know a key to be good: it needs no work, and may write where only listed keys may
+    Allow {
+        /// The key, npub1… or hex
+        #[arg(value_name = "NPUB", value_parser = PublicKey::parse)]
+        key: PublicKey,
+        /// Why, for yourself
+        #[arg(default_value = "")]
+        reason: String,
+    },
+    /// Take that back
+    Unallow {
+        /// The key, npub1… or hex
+        #[arg(value_name = "NPUB", value_parser = PublicKey::parse)]
+        key: PublicKey,
+    },
+    /// Show whom the relay bans and allows
+    Lists,
+    /// Show how the running relay is
+    Status {
+        /// As JSON
+        #[arg(long = "json")]
+        as_json: bool,
+    },
+    /// Print a file with every setting and its default, for --config
+    Config,
+}
+
+/// Whom a ban is about.
+#[derive(Debug, Args)]
+pub struct About {
+    /// A key (npub1… or hex), an event (note1… or nevent1…) or an IP address
+    #[arg(value_name = "WHOM")]
+    whom: Whom,
 }
 
 /// What `sync` takes.
@@ -143,6 +189,31 @@ impl Teller {
         }
         Ok(())
     }
+}
+
+/// Does what the other commands say.
+pub async fn run(options: &Options, command: Command) -> anyhow::Result<()> {
+    let change = match command {
+        Command::Sync(arguments) => return sync(options, arguments).await,
+        Command::Policy => return policy(options),
+        Command::Lists => return operator::lists(options),
+        Command::Status { as_json } => return operator::status(options, as_json).await,
+        Command::Config => {
+            said(EXAMPLE);
+            return Ok(());
+        }
+        Command::Ban { about, reason } => about.whom.ban(reason),
+        Command::Unban(about) => about.whom.unban(),
+        Command::Allow { key, reason } => Change::AllowKey(key, reason),
+        Command::Unallow { key } => Change::UnallowKey(key),
+    };
+    Ok(decide_for(options, change).await?)
+}
+
+/// Prints to standard output. Who closes it early (as `head` does) has seen enough.
+pub fn said(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Judges events for strfry, until it says no more.

@@ -14,6 +14,7 @@
 mod address;
 mod admission;
 mod blobs;
+pub mod decisions;
 mod document;
 mod http;
 mod lists;
@@ -27,13 +28,16 @@ pub mod policy;
 mod server;
 mod session;
 mod signed;
+mod status;
 pub mod store;
 mod subscriptions;
 pub mod sync;
 
 pub use admission::MAX_AHEAD_SECS;
 pub use options::{
-    Access, AddressLimits, Auth, BlobLimits, Direction, Limits, MAX_MESSAGE_BYTES, Options, Peer, Rate,
+    Access, AddressLimits, Auth, BlobLimits, Direction, EXAMPLE, Limits, MAX_MESSAGE_BYTES, Options, Peer, Rate,
     ReconciliationLimits, Share, Work,
 };
+pub use owner::{Error as OwnerError, status};
 pub use server::{Error, Handle, run};
+pub use status::Status;

@@ -2,14 +2,13 @@
 
 mod commands;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::{CommandFactory, Parser};
 use clap_complete::{Shell, generate};
-use commands::Command;
+use commands::{Command, said};
 use infernet_node::complaint;
 use infernet_node::config;
 use infernet_node::shutdown::Shutdown;
@@ -17,8 +16,8 @@ use infernet_node::telemetry::LogOptions;
 use infernet_relay::{Options, run};
 use nostr::PublicKey;
 
-/// What is logged by default: nothing of a single connection, nor the store's own affairs while they go well.
-const DEFAULT_LOG: &str = "info,nostr_relay_builder=off,nostr_lmdb=warn";
+/// What is logged by default: nothing of a single connection.
+const DEFAULT_LOG: &str = "info";
 
 /// What the other commands log, which talk to people.
 const QUIET_LOG: &str = "warn";
@@ -85,33 +84,11 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   infernet-relay --data ./relay-data
+  infernet-relay config > relay.toml        # every setting, with its default
   infernet-relay --listen 0.0.0.0:7777 --config relay.toml
-  infernet-relay sync wss://other.example.org --data ./relay-data
-  infernet-relay --completions bash > /etc/bash_completion.d/infernet-relay
-
-A file for --config, with every key optional:
-  listen = \"127.0.0.1:7777\"
-  data = \"/var/lib/infernet/relay\"
-  general = false
-  name = \"My relay\"
-  description = \"What it is for\"
-  pubkey = \"hex\"
-  contact = \"mailto:me@example.org\"
-  address = \"https://relay.example.org\"
-  blobs = true
-  follow_bans = [\"npub1...\"]
-  [limits]
-  connections = 900
-  subscriptions = 200
-  messages_per_second = 1000
-  burst = 4000
-  stored_events = 500
-  [blob_limits]
-  bytes = 16777216
-  key_bytes = 2147483648
-  total_bytes = 17179869184
-  hourly_bytes = 4294967296
-  days = 7";
+  infernet-relay ban npub1... 'floods' --config relay.toml
+  infernet-relay sync wss://other.example.org --config relay.toml
+  infernet-relay --completions bash > /etc/bash_completion.d/infernet-relay";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -120,7 +97,7 @@ async fn main() -> ExitCode {
         let mut command = Arguments::command();
         let mut script = Vec::new();
         generate(shell, &mut command, "infernet-relay", &mut script);
-        print(&script);
+        said(&String::from_utf8_lossy(&script));
         return ExitCode::SUCCESS;
     }
     match start(arguments).await {
@@ -139,11 +116,14 @@ async fn start(mut arguments: Arguments) -> anyhow::Result<()> {
         Some(_) => QUIET_LOG,
     };
     arguments.log.init(log)?;
-    let options = options(arguments)?;
+    let options = match command {
+        // It needs no folder.
+        Some(Command::Config) => Options::default(),
+        _ => options(arguments)?,
+    };
     match command {
         None => serve(options).await,
-        Some(Command::Sync(sync)) => commands::sync(&options, sync).await,
-        Some(Command::Policy) => commands::policy(&options),
+        Some(command) => commands::run(&options, command).await,
     }
 }
 
@@ -152,15 +132,9 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         Shutdown::on_signals().map_err(|error| anyhow!("cannot listen for signals: {error}"))?;
     let relay = run(options, shutdown).await?;
     // Scripts read this line; it is the only one on standard output.
-    print(format!("listening on {}\n", relay.url()).as_bytes());
+    said(&format!("listening on {}\n", relay.url()));
     relay.ended().await;
     Ok(())
-}
-
-/// Prints to standard output. Who closes it early (as `head` does) has seen enough.
-fn print(text: &[u8]) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text).and_then(|()| out.flush());
 }
 
 /// The file's settings, with the arguments (and the environment) laid over them.

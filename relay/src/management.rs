@@ -11,6 +11,7 @@ use infernet_node::clock;
 use nostr::{Kind, PublicKey};
 use serde_json::{Value, json};
 
+use crate::decisions::decide;
 use crate::lists::{Change, Lists};
 use crate::options::Options;
 use crate::store::Store;
@@ -88,20 +89,8 @@ impl Management {
         {
             return Err("this key manages this relay: it cannot be banned".to_owned());
         }
-        let banned = match &change {
-            Change::BanEvent(event, _) => Some(*event),
-            _ => None,
-        };
-        let lists = self.lists.clone();
-        let changed = tokio::task::spawn_blocking(move || lists.change(change)).await;
-        let changed = changed.map_err(|error| error.to_string())?;
-        changed.map_err(|error| error.to_string())?;
-        let Some(event) = banned else {
-            return Ok(());
-        };
-        // It is refused by now, so it does not come back.
-        let removed = self.store.remove(vec![event]).await;
-        removed.map_err(|error| format!("it is banned, and could not be removed: {error}"))
+        let decided = decide(&self.lists, &self.store, change).await;
+        decided.map_err(|error| error.to_string())
     }
 
     /// The kinds that are taken: the relay's own choice, changed by the operator's. A general relay takes others too.

@@ -173,6 +173,12 @@ impl Metrics {
             .dec_by(i64::try_from(subscriptions).unwrap_or(i64::MAX));
     }
 
+    /// How many connections and subscriptions are open.
+    pub fn open(&self) -> (u64, u64) {
+        let read = |level: &Level| u64::try_from(level.get()).unwrap_or(0);
+        (read(&self.connections), read(&self.subscriptions))
+    }
+
     /// An event was on the disk so long after it had come to the store.
     pub fn save_took(&self, time: Duration) {
         self.saves.observe(time.as_secs_f64());

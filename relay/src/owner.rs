@@ -1,5 +1,6 @@
 //! How its owner talks to a running relay: over a socket in its folder, which the owner alone can open.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,12 +8,16 @@ use infernet_node::clock;
 use infernet_node::complaint;
 pub use infernet_node::owner::Error;
 use infernet_node::owner::{self, Asked, Failed, Visitor};
+use nostr::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
+use crate::decisions::{self, Change, Done};
 use crate::options::Peer;
+use crate::session::Shared;
+use crate::status::Status;
 use crate::sync::{self, Ours, Progress, Task, Unwanted};
 
 /// What it is.
@@ -28,6 +33,18 @@ pub enum Question {
     /// Make this relay and another equal. It is answered again and again, with a [`Progress`], until that is complete,
     /// and ends when whoever asked goes away.
     Sync(Task),
+    /// Ban somebody, and so on.
+    Decide(Change),
+    /// How the relay is.
+    Status,
+}
+
+/// How the relay in `folder` is.
+///
+/// # Errors
+/// [`Error::NotRunning`] if there is none.
+pub async fn status(folder: &Path) -> Result<Status, Error> {
+    visit(folder).await?.ask(&Question::Status).await
 }
 
 /// Connects to the relay that runs in `folder`.
@@ -51,6 +68,12 @@ pub struct House {
     pub folder: PathBuf,
     /// The relays that it is kept equal with.
     pub peers: Vec<Peer>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// What its sessions share.
+    pub shared: Shared,
 }
 
 /// Answers the owner, for ever; never where there is no place for a socket.
@@ -78,7 +101,20 @@ async fn answer(house: House, mut asked: Asked) {
     while let Some(question) = asked.question().await {
         match question {
             Question::Sync(task) => sync(&house, &mut asked, &task).await,
+            Question::Decide(change) => decide(&house.shared, &mut asked, change).await,
+            Question::Status => {
+                let status = Status::of(&house.shared, house.address, house.started_at);
+                // Whoever asked may have gone.
+                let _ = asked.answer(&status).await;
+            }
         }
+    }
+}
+
+async fn decide(shared: &Shared, asked: &mut Asked, change: Change) {
+    match decisions::decide(&shared.lists, &shared.store, change).await {
+        Ok(()) => drop(asked.answer(&Done {}).await),
+        Err(error) => failed(asked, complaint::told(&error)).await,
     }
 }
 

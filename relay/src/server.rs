@@ -240,9 +240,18 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
     };
     let hub = Some(shared.hub.clone());
     let house = House {
-        ours: Ours::new(store.clone(), admission.clone(), hub, options.general),
+        ours: Ours::new(
+            store.clone(),
+            admission.clone(),
+            hub,
+            metrics.clone(),
+            options.general,
+        ),
         folder: options.data.clone(),
         peers: options.sync.clone(),
+        address: ports.address,
+        started_at: clock::now(),
+        shared: shared.clone(),
     };
     let tasks = TaskTracker::new();
     let abort = shutdown.hard_token().child_token();
