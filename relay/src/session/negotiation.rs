@@ -33,8 +33,8 @@ const LASTING: Duration = Duration::from_secs(600);
 /// Messages of one reconciliation. Two sets of which nothing is common need about one for each thousand events.
 const MAX_ROUNDS: u32 = 4_096;
 
-/// Reconciliations that compute at the same time.
-const TURNS: usize = 2;
+/// Reconciliations that begin, which reads the store, and those that compare, at the same time.
+const AT_A_TIME: usize = 1;
 
 /// How many events of private kinds are looked at one by one, the newest, to see whether the peer may know of them.
 /// Of all others it does not hear.
@@ -66,7 +66,8 @@ pub struct Reconciliation {
     limits: ReconciliationLimits,
     private_kinds: Vec<Kind>,
     held: Mutex<Held>,
-    turns: Semaphore,
+    beginning: Semaphore,
+    comparing: Semaphore,
 }
 
 /// What is in memory for them.
@@ -140,7 +141,8 @@ impl Reconciliation {
             limits,
             private_kinds,
             held: Mutex::default(),
-            turns: Semaphore::new(TURNS),
+            beginning: Semaphore::new(AT_A_TIME),
+            comparing: Semaphore::new(AT_A_TIME),
         })
     }
 
@@ -222,7 +224,7 @@ impl Reconciliation {
         items: Arc<NegentropyStorageVector>,
         message: Vec<u8>,
     ) -> Result<Vec<u8>, Refusal> {
-        let _turn = self.turns.acquire().await;
+        let _turn = self.comparing.acquire().await;
         let compared = spawn_blocking(move || {
             let mut negentropy = Negentropy::borrowed(&*items, FRAME_BYTES)?;
             negentropy.reconcile(&message)
@@ -289,6 +291,9 @@ impl Negotiations {
             return Err(Refusal::TooMany(most));
         }
         let message = bytes(message_hex)?;
+        // The events of those that wait for their turn are not in memory yet.
+        let all = self.all.clone();
+        let _turn = all.beginning.acquire().await;
         let items = self.all.items(filter, see).await?;
         let count = items.len();
         let set = Arc::new(

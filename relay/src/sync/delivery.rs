@@ -84,12 +84,11 @@ impl Delivery {
     /// What to do now.
     pub fn next(&mut self) -> Next {
         let is_held = self.demand.is_some() || self.pause.is_some();
-        if !is_held && self.under_way.len() < IN_FLIGHT {
-            if let Some(parcel) = self.queue.pop_front() {
-                let json = parcel.json.clone();
-                self.under_way.insert(parcel.id, parcel);
-                return Next::Send(json);
-            }
+        let may_send = !is_held && self.under_way.len() < IN_FLIGHT;
+        if let Some(parcel) = self.queue.pop_front_if(|_| may_send) {
+            let json = parcel.json.clone();
+            self.under_way.insert(parcel.id, parcel);
+            return Next::Send(json);
         }
         if !self.under_way.is_empty() {
             return Next::Hear;

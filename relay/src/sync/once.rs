@@ -72,7 +72,7 @@ async fn by_the_relay(
     task: &Task,
     mut report: impl FnMut(&Progress),
 ) -> Result<(), Failure> {
-    let mut progress: Progress = visitor.ask(&Question::Sync(task.clone())).await?;
+    let mut progress: Progress = visitor.ask(&Question::Sync(Box::new(task.clone()))).await?;
     report(&progress);
     while !progress.complete {
         progress = visitor.more().await?;
@@ -113,7 +113,7 @@ async fn open(options: &Options) -> Result<(Ours, Keys), Failure> {
     let recalled = admission.recall_bans(&store).await;
     recalled.map_err(|source| server::Error::Bans { source })?;
     let keys = key(&options.data)?;
-    let general = options.general;
-    let ours = Ours::new(Arc::new(store), Arc::new(admission), None, general);
+    let (store, admission) = (Arc::new(store), Arc::new(admission));
+    let ours = Ours::new(store, admission, None, Arc::default(), options.general);
     Ok((ours, keys))
 }

@@ -9,6 +9,7 @@ use nostr::{Event, EventId, Filter, JsonUtil as _, Kind, Timestamp};
 use tokio::task::spawn_blocking;
 
 use crate::admission::{Admission, COMPANIONS, Origin, Refusal, Source};
+use crate::metrics::Metrics;
 use crate::store::{self, Saved, Store};
 use crate::subscriptions::Hub;
 
@@ -26,6 +27,7 @@ pub struct Ours {
     admission: Arc<Admission>,
     /// Who hears of new events at once; nobody where nothing is served.
     hub: Option<Arc<Hub>>,
+    metrics: Arc<Metrics>,
     general: bool,
 }
 
@@ -46,12 +48,14 @@ impl Ours {
         store: Arc<Store>,
         admission: Arc<Admission>,
         hub: Option<Arc<Hub>>,
+        metrics: Arc<Metrics>,
         general: bool,
     ) -> Self {
         Self {
             store,
             admission,
             hub,
+            metrics,
             general,
         }
     }
@@ -147,6 +151,8 @@ impl Ours {
         match self.store.save(event.clone(), json.clone()).await? {
             Saved::New => {
                 self.admission.admitted(&event, &ORIGIN);
+                self.metrics.admitted("sync");
+                self.metrics.stored(1);
                 if let Some(hub) = &self.hub {
                     hub.publish(&event, &json);
                 }

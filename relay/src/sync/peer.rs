@@ -29,9 +29,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the other may take for something that we wait for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long it may take for its first word on a reconciliation. Relays that know nothing of it may say nothing.
-const FIRST_WORD: Duration = Duration::from_secs(15);
-
 /// Bytes of one message: half a megabyte of a reconciliation in hex, as strfry sends it, and then some.
 const MAX_MESSAGE_BYTES: usize = 2 << 20;
 
@@ -98,6 +95,7 @@ pub struct Peer {
     challenge: Option<String>,
     identified: u32,
     asked: u64,
+    knows_reconciliation: bool,
 }
 
 impl Peer {
@@ -122,6 +120,7 @@ impl Peer {
                     challenge: None,
                     identified: 0,
                     asked: 0,
+                    knows_reconciliation: false,
                 });
             }
             Ok(Err(error)) => error.to_string(),
@@ -144,8 +143,8 @@ impl Peer {
             let id = self.next_id();
             let open = json!(["NEG-OPEN", id, filter, hex::encode(message)]);
             self.say(open.to_string()).await?;
-            match self.negotiated(&id, FIRST_WORD).await {
-                Err(Error::Silent(_)) => {
+            match self.negotiated(&id).await {
+                Err(Error::Silent(_)) if !self.knows_reconciliation => {
                     return Ok((id, Answer::Unsupported("it says nothing".to_owned())));
                 }
                 Err(Error::Refused { said, .. }) => self.satisfy(said).await?,
@@ -161,7 +160,7 @@ impl Peer {
     pub async fn go_on(&mut self, id: &SubscriptionId, message: &[u8]) -> Result<Answer, Error> {
         let message = json!(["NEG-MSG", id, hex::encode(message)]);
         self.say(message.to_string()).await?;
-        self.negotiated(id, PATIENCE).await
+        self.negotiated(id).await
     }
 
     /// Ends a reconciliation.
@@ -172,12 +171,9 @@ impl Peer {
         self.say(json!(["NEG-CLOSE", id]).to_string()).await
     }
 
-    async fn negotiated(
-        &mut self,
-        id: &SubscriptionId,
-        patience: Duration,
-    ) -> Result<Answer, Error> {
-        let answer = self.until(patience, |message| match message {
+    async fn negotiated(&mut self, id: &SubscriptionId) -> Result<Answer, Error> {
+        let is_known = self.knows_reconciliation;
+        let answer = self.until(PATIENCE, |message| match message {
             RelayMessage::NegMsg {
                 subscription_id,
                 message,
@@ -191,12 +187,15 @@ impl Peer {
                 message,
             } if *subscription_id == *id => Some(Err(message.into_owned())),
             // Relays that do not know the message have no other word for that.
-            RelayMessage::Notice(said) => Some(Err(format!("unsupported: {said}"))),
+            RelayMessage::Notice(said) if !is_known => Some(Err(format!("unsupported: {said}"))),
             _ => None,
         });
         match answer.await? {
             Ok(message) => match hex::decode(&message) {
-                Ok(message) => Ok(Answer::Message(message)),
+                Ok(message) => {
+                    self.knows_reconciliation = true;
+                    Ok(Answer::Message(message))
+                }
                 Err(_) => Err(self.refused("a message that is no hex".to_owned())),
             },
             Err(said) if is_too_big(&said) => Ok(Answer::TooBig(said)),

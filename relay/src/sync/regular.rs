@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use infernet_node::{clock, complaint};
-use nostr::Keys;
+use nostr::{Keys, Timestamp};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -15,6 +15,12 @@ use crate::owner::House;
 
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+
+/// A relay that must be read page by page is read whole this often; in between, what is new is.
+const WHOLE_EVERY_SECS: u64 = 86_400;
+
+/// How much older than the last reading an event may be to count as new.
+const OVERLAP_SECS: u64 = 3_600;
 
 /// Keeps equal with all that the operator named, for ever.
 pub async fn keep_equal(house: &House) {
@@ -36,30 +42,70 @@ pub async fn keep_equal(house: &House) {
 }
 
 async fn keep(ours: &Ours, peer: &Peer, keys: &Keys) {
-    let task = Task {
-        url: peer.url.clone(),
-        filter: peer.filter.clone(),
-        direction: peer.direction,
+    let mut course = Course {
+        ours,
+        peer,
+        keys,
+        unwanted: Unwanted::default(),
+        read_whole: None,
     };
-    let mut unwanted = Unwanted::default();
     let mut failures = 0;
     loop {
-        let progress = watch::Sender::new(Progress::default());
-        let now = clock::now();
-        let done = equalise(ours, &task, keys, now, &mut unwanted, &progress).await;
-        let so_far = progress.borrow().clone();
-        match done {
-            Ok(()) => {
-                failures = 0;
-                tracing::info!(relay = %task.url, "equal: {so_far}");
-            }
-            Err(error) => {
-                failures += 1;
-                let error = complaint::told(&error);
-                tracing::warn!(relay = %task.url, error, "not equal yet: {so_far}");
-            }
-        }
+        failures = match course.go().await {
+            Ok(()) => 0,
+            Err(()) => failures + 1,
+        };
         sleep(wait(peer.every, failures)).await;
+    }
+}
+
+/// A relay to be kept equal with, and what is known of it from one time to the next.
+struct Course<'a> {
+    ours: &'a Ours,
+    peer: &'a Peer,
+    keys: &'a Keys,
+    unwanted: Unwanted,
+    /// When a relay that must be read page by page was last read whole.
+    read_whole: Option<Timestamp>,
+}
+
+impl Course<'_> {
+    /// Makes the two equal once, and says in the log how it went.
+    async fn go(&mut self) -> Result<(), ()> {
+        let now = clock::now();
+        let is_recent = |whole: &Timestamp| now.as_secs() < whole.as_secs() + WHOLE_EVERY_SECS;
+        self.read_whole = self.read_whole.filter(is_recent);
+        let task = self.task();
+        let progress = watch::Sender::new(Progress::default());
+        let (ours, unwanted) = (self.ours, &mut self.unwanted);
+        let done = equalise(ours, &task, self.keys, now, unwanted, &progress).await;
+        let so_far = progress.borrow().clone();
+        let relay = &task.url;
+        if let Err(error) = done {
+            let error = complaint::told(&error);
+            tracing::warn!(%relay, error, "not equal yet: {so_far}");
+            return Err(());
+        }
+        tracing::info!(%relay, "equal: {so_far}");
+        if so_far.by_pages {
+            self.read_whole.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    /// What is to be done now: all of it, or, where pages are read, what is new since they were all read.
+    fn task(&self) -> Task {
+        let mut filter = self.peer.filter.clone();
+        if let Some(whole) = self.read_whole {
+            let mut recent = filter.unwrap_or_else(|| self.ours.usual());
+            recent.since = recent.since.max(Some(whole - OVERLAP_SECS));
+            filter = Some(recent);
+        }
+        Task {
+            url: self.peer.url.clone(),
+            filter,
+            direction: self.peer.direction,
+        }
     }
 }
 
