@@ -297,6 +297,7 @@ impl Admission {
             authenticated: origin.authenticated,
             address: origin.address,
             bytes,
+            is_stored: !event.kind.is_ephemeral(),
             work: shown(event, clock::now()),
         }
     }

@@ -305,7 +305,7 @@ impl Default for Limits {
             address: AddressLimits::default(),
             all: Share {
                 events: Rate::new(20_000, 40_000),
-                bytes: Rate::new(64 << 20, 256 << 20),
+                bytes: Rate::new(16 << 20, 256 << 20),
             },
         }
     }

@@ -12,15 +12,18 @@ use std::time::Duration;
 
 use nostr::{EventId, PublicKey};
 
-use super::bucket::{Bucket, Flow};
+use super::bucket::{Account, Bucket, Flow, Flows};
 use super::load::Load;
 use super::networks::networks;
 use super::recent::Recent;
 use super::refusal::Refusal;
-use crate::options::{Limits, Share, Work};
+use crate::options::{Limits, Work};
 
 /// Keys, of each sort, and networks that are remembered. An entry has some hundred bytes.
 const REMEMBERED: usize = 65_536;
+
+/// Bytes that the store needs to find an event.
+const INDEXED: u64 = 500;
 
 /// As many events an event with a wrong signature counts.
 const FORGED: u64 = 20;
@@ -47,8 +50,20 @@ pub struct Claim<'a> {
     pub address: Option<IpAddr>,
     /// Its bytes as JSON.
     pub bytes: u64,
+    /// Whether it will be stored.
+    pub is_stored: bool,
     /// The work that it shows itself.
     pub work: Option<Shown>,
+}
+
+impl Claim<'_> {
+    /// Bytes that it will take on the disk, with its entries in the index.
+    fn stored(&self) -> u64 {
+        match self.is_stored {
+            true => self.bytes + INDEXED,
+            false => 0,
+        }
+    }
 }
 
 /// Work (NIP-13) that an event shows.
@@ -74,28 +89,11 @@ enum Standing {
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Account {
-    events: Bucket,
-    bytes: Bucket,
-}
-
-impl Account {
-    fn has(self, share: Flows, bytes: u64, now: Duration) -> Result<(), Duration> {
-        let events = self.events.has(share.events, 1, now);
-        events.and(self.bytes.has(share.bytes, bytes, now))
-    }
-
-    fn take(&mut self, share: Flows, bytes: u64, now: Duration) {
-        self.events.take(share.events, 1, now);
-        self.bytes.take(share.bytes, bytes, now);
-    }
-}
-
-#[derive(Debug, Default, Clone, Copy)]
 struct Network {
     events: Bucket,
     requests: Bucket,
     standings: Bucket,
+    stored: Bucket,
 }
 
 /// Standing that was bought by work.
@@ -103,29 +101,12 @@ struct Network {
 struct Earned {
     until: Duration,
     events: u64,
+    bytes: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Flows {
-    events: Flow,
-    bytes: Flow,
-}
-
-impl From<Share> for Flows {
-    fn from(share: Share) -> Self {
-        Self {
-            events: share.events.into(),
-            bytes: share.bytes.into(),
-        }
-    }
-}
-
-impl Flows {
-    fn without_reserve(self) -> Self {
-        Self {
-            events: self.events.without_reserve(),
-            bytes: self.bytes.without_reserve(),
-        }
+impl Earned {
+    fn lasts(&self, now: Duration) -> bool {
+        self.until > now && self.events > 0 && self.bytes > 0
     }
 }
 
@@ -200,7 +181,7 @@ impl Accounts {
     ) -> Result<(), Refusal> {
         let address = self.counted(address);
         let mut state = self.state();
-        let found = state.has_left(address, flow, now, &of);
+        let found = state.has_left(address, 1, flow, now, &of);
         found.map_err(|wait| too_fast(what, wait))?;
         state.take(address, 1, flow, now, &of);
         Ok(())
@@ -247,7 +228,7 @@ impl Accounts {
                 let mut account = state.strangers.value(&bill.payer);
                 account.take(self.limits.stranger.into(), claim.bytes, now);
                 state.strangers.insert(bill.payer, account);
-                state.load.accepted_free(now);
+                state.load.accepted_free(claim.bytes, now);
             }
             Standing::Listed => {}
             _ => {
@@ -257,8 +238,12 @@ impl Accounts {
             }
         }
         if bill.standing == Standing::Earned {
-            state.spend_standing(bill.payer);
-            state.load.accepted_worked(now);
+            state.spend_standing(bill.payer, claim.stored());
+            state.load.accepted_worked(claim.stored(), now);
+        }
+        if bill.standing <= Standing::Earned {
+            let (address, flow) = (self.counted(claim.address), self.stored_flow());
+            state.take(address, claim.stored(), flow, now, |of| &mut of.stored);
         }
         state.all.take(self.limits.all.into(), claim.bytes, now);
         Ok(())
@@ -274,7 +259,7 @@ impl Accounts {
 
     /// Bits asked at this moment of a key without standing.
     pub fn work_asked(&self, now: Duration) -> u8 {
-        self.state().load.asked(now)
+        self.state().load.asked(0, now)
     }
 
     /// Decides who pays for an event, and whether they can.
@@ -292,6 +277,11 @@ impl Accounts {
             let account = state.known.value(&bill.payer);
             let found = account.has(self.limits.key.into(), claim.bytes, now);
             found.map_err(|wait| too_fast("events by your key", wait))?;
+        }
+        if bill.standing <= Standing::Earned {
+            let (address, flow) = (self.counted(claim.address), self.stored_flow());
+            let found = state.has_left(address, claim.stored(), flow, now, |of| &mut of.stored);
+            found.map_err(|wait| too_fast("bytes from your address", wait))?;
         }
         let all = Flows::from(self.limits.all);
         let all = match bill.standing {
@@ -315,7 +305,7 @@ impl Accounts {
         let shown = claim.work.filter(|shown| state.is_enough(*shown, now));
         let share = account.has(self.limits.stranger.into(), claim.bytes, now);
         let asked = match share {
-            Ok(()) => state.load.asked(now),
+            Ok(()) => state.load.asked(claim.bytes, now),
             Err(_) => state.load.price(now),
         };
         if shown.is_none() && asked == 0 {
@@ -341,7 +331,7 @@ impl Accounts {
     ) -> Result<(), Duration> {
         let flow = Flow::hourly(self.limits.address.standings_per_hour);
         let address = self.counted(address);
-        state.has_left(address, flow, now, |of| &mut of.standings)
+        state.has_left(address, 1, flow, now, |of| &mut of.standings)
     }
 
     fn buy(
@@ -360,8 +350,13 @@ impl Accounts {
         let earned = Earned {
             until: now + Duration::from_secs(self.work.standing_secs),
             events: self.work.standing_events,
+            bytes: self.work.standing_bytes,
         };
         state.earned.insert(key, earned);
+    }
+
+    fn stored_flow(&self) -> Flow {
+        Flow::hourly(self.limits.address.stored_per_hour)
     }
 
     /// The address, if it is one that is counted.
@@ -409,16 +404,17 @@ impl State {
             Rank::Listed => Standing::Listed,
             Rank::Trusted => Standing::Trusted,
             Rank::Unknown => match self.earned.get(key) {
-                Some(earned) if earned.until > now && earned.events > 0 => Standing::Earned,
+                Some(earned) if earned.lasts(now) => Standing::Earned,
                 _ => Standing::None,
             },
         }
     }
 
-    fn spend_standing(&mut self, key: PublicKey) {
-        if let Some(earned) = self.earned.get(&key).copied() {
-            let events = earned.events.saturating_sub(1);
-            self.earned.insert(key, Earned { events, ..earned });
+    fn spend_standing(&mut self, key: PublicKey, stored: u64) {
+        if let Some(mut earned) = self.earned.get(&key).copied() {
+            earned.events = earned.events.saturating_sub(1);
+            earned.bytes = earned.bytes.saturating_sub(stored);
+            self.earned.insert(key, earned);
         }
     }
 
@@ -430,6 +426,7 @@ impl State {
     fn has_left(
         &self,
         address: Option<IpAddr>,
+        amount: u64,
         flow: Flow,
         now: Duration,
         of: impl Fn(&mut Network) -> &mut Bucket,
@@ -437,7 +434,7 @@ impl State {
         let networks = address.into_iter().flat_map(networks);
         let mut left = networks.map(|(network, size)| {
             let mut counted = self.networks.value(&network);
-            of(&mut counted).has(flow.times(size), 1, now)
+            of(&mut counted).has(flow.times(size), amount, now)
         });
         left.find(Result::is_err).unwrap_or(Ok(()))
     }

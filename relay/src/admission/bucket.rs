@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::options::Rate;
+use crate::options::{Rate, Share};
 
 /// How fast a bucket fills, and how much is in a full one.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +88,56 @@ impl Bucket {
     fn after(self, flow: Flow, amount: u64, now: Duration) -> f64 {
         let amount = (amount as f64).min(flow.burst);
         self.due.max(now.as_secs_f64()) + flow.seconds(amount)
+    }
+}
+
+/// How fast events may come, and their bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Flows {
+    events: Flow,
+    bytes: Flow,
+}
+
+impl From<Share> for Flows {
+    fn from(share: Share) -> Self {
+        Self {
+            events: share.events.into(),
+            bytes: share.bytes.into(),
+        }
+    }
+}
+
+impl Flows {
+    /// As [`Flow::without_reserve`], of both.
+    pub fn without_reserve(self) -> Self {
+        Self {
+            events: self.events.without_reserve(),
+            bytes: self.bytes.without_reserve(),
+        }
+    }
+}
+
+/// What was taken of a share of events and bytes.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Account {
+    events: Bucket,
+    bytes: Bucket,
+}
+
+impl Account {
+    /// Whether an event of so many bytes may come.
+    ///
+    /// # Errors
+    /// With the time to wait.
+    pub fn has(self, share: Flows, bytes: u64, now: Duration) -> Result<(), Duration> {
+        let events = self.events.has(share.events, 1, now);
+        events.and(self.bytes.has(share.bytes, bytes, now))
+    }
+
+    /// Takes an event of so many bytes.
+    pub fn take(&mut self, share: Flows, bytes: u64, now: Duration) {
+        self.events.take(share.events, 1, now);
+        self.bytes.take(share.bytes, bytes, now);
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! They have a small share together for which none is asked. Once it is used up, standing costs a number of bits, and
 //! each bit doubles the price. The price rises while more keys buy standing than `standings_per_second`, or while those
-//! who bought it send more than half of what the relay takes in all, by one bit a second at most; it falls by one bit
-//! in half a minute. Only what was accepted counts: a flood of refused events changes nothing.
+//! who bought it have more stored than `stored_per_second`, or send more than half of the events that the relay takes
+//! in all, by one bit a second at most; it falls by one bit in half a minute. Only what was accepted counts: a flood of refused events changes nothing.
 
 use std::time::Duration;
 
-use super::bucket::{Bucket, Flow};
+use super::bucket::{Account, Flows};
 use crate::options::Work;
 
 /// Seconds for which what was asked is still enough: it takes a while to do the work.
@@ -20,16 +20,24 @@ const FALL: f64 = 1.0 / 30.0;
 #[derive(Debug)]
 pub struct Load {
     work: Work,
-    /// Events a second by those who worked, from which on more bits are asked.
-    worked_most: f64,
-    free: Bucket,
+    /// What may come in a second before more bits are asked.
+    most: Counts,
+    free: Account,
     level: f64,
     /// The second that is counted.
     second: u64,
-    standings: f64,
-    worked: f64,
+    /// What came in it.
+    came: Counts,
     /// What was asked in the latest seconds, each at its number modulo their number.
     asked: [u8; GRACE_SECS],
+}
+
+/// What those who worked did.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    standings: u64,
+    events: u64,
+    stored: u64,
 }
 
 impl Load {
@@ -37,15 +45,15 @@ impl Load {
     pub fn new(work: Work, events_per_second: u64) -> Self {
         let level = floor(&work);
         Self {
-            worked_most: match events_per_second {
-                0 => f64::INFINITY,
-                bound => bound as f64 / 2.0,
+            most: Counts {
+                standings: work.standings_per_second,
+                events: events_per_second / 2,
+                stored: work.stored_per_second,
             },
-            free: Bucket::default(),
+            free: Account::default(),
             level: f64::from(level),
             second: 0,
-            standings: 0.0,
-            worked: 0.0,
+            came: Counts::default(),
             asked: [level; GRACE_SECS],
             work,
         }
@@ -56,9 +64,10 @@ impl Load {
         self.work.max_bits == 0
     }
 
-    /// Bits asked of a key without standing at this moment; 0 while the share without work lasts.
-    pub fn asked(&mut self, now: Duration) -> u8 {
-        let is_free = self.work.min_bits == 0 && self.free.has(self.share(), 1, now).is_ok();
+    /// Bits asked for an event of so many bytes by a key without standing; 0 while the share without work lasts.
+    pub fn asked(&mut self, bytes: u64, now: Duration) -> u8 {
+        let has_left = || self.free.has(self.share(), bytes, now).is_ok();
+        let is_free = self.work.min_bits == 0 && has_left();
         match self.is_off() || is_free {
             true => 0,
             false => self.price(now),
@@ -78,23 +87,24 @@ impl Load {
     }
 
     /// An event of a key without standing was accepted.
-    pub fn accepted_free(&mut self, now: Duration) {
-        self.free.take(self.share(), 1, now);
+    pub fn accepted_free(&mut self, bytes: u64, now: Duration) {
+        self.free.take(self.share(), bytes, now);
     }
 
-    /// An event of a key that bought its standing was accepted.
-    pub fn accepted_worked(&mut self, now: Duration) {
+    /// An event of a key that bought its standing was accepted, of which so many bytes are stored.
+    pub fn accepted_worked(&mut self, stored: u64, now: Duration) {
         self.count_to(now);
-        self.worked += 1.0;
+        self.came.events += 1;
+        self.came.stored += stored;
     }
 
     /// A key bought standing.
     pub fn bought(&mut self, now: Duration) {
         self.count_to(now);
-        self.standings += 1.0;
+        self.came.standings += 1;
     }
 
-    fn share(&self) -> Flow {
+    fn share(&self) -> Flows {
         self.work.free.into()
     }
 
@@ -105,7 +115,7 @@ impl Load {
             return;
         }
         self.level += self.rise();
-        (self.standings, self.worked) = (0.0, 0.0);
+        self.came = Counts::default();
         // In the seconds between the two nothing came.
         let idle = second - self.second - 1;
         self.level -= idle as f64 * FALL;
@@ -120,13 +130,23 @@ impl Load {
 
     /// By how many bits the price changes for the second that ends.
     fn rise(&self) -> f64 {
-        let standings = self.standings / f64::from(self.work.standings_per_second.max(1));
-        let pressure = standings.max(self.worked / self.worked_most);
+        let (came, most) = (self.came, self.most);
+        let pressure = share(came.standings, most.standings)
+            .max(share(came.events, most.events))
+            .max(share(came.stored, most.stored));
         match pressure {
             above if above > 1.0 => above.log2().min(1.0),
             below if below < 0.5 => -FALL,
             _ => 0.0,
         }
+    }
+}
+
+/// How much of a bound was used; nothing where there is none.
+fn share(came: u64, most: u64) -> f64 {
+    match most {
+        0 => 0.0,
+        most => came as f64 / most as f64,
     }
 }
 
@@ -154,16 +174,16 @@ mod tests {
     #[test]
     fn nothing_is_asked_at_rest_and_sixteen_bits_when_the_share_is_used_up() {
         let mut load = load();
-        assert_eq!(load.asked(at(1)), 0);
+        assert_eq!(load.asked(500, at(1)), 0);
         for _ in 0..10_000 {
-            load.accepted_free(at(1));
+            load.accepted_free(500, at(1));
         }
-        assert_eq!(load.asked(at(1)), 16);
-        assert_eq!(load.asked(at(2)), 0, "fifty more in the next second");
-        for _ in 0..50 {
-            load.accepted_free(at(2));
+        assert_eq!(load.asked(500, at(1)), 16);
+        assert_eq!(load.asked(500, at(2)), 0, "twenty more in the next second");
+        for _ in 0..20 {
+            load.accepted_free(500, at(2));
         }
-        assert_eq!(load.asked(at(2)), 16);
+        assert_eq!(load.asked(500, at(2)), 16);
     }
 
     #[test]
@@ -192,10 +212,14 @@ mod tests {
     fn a_flood_by_those_who_worked_raises_the_price_for_others() {
         let mut load = load();
         for second in 0..3 {
-            (0..15_000).for_each(|_| load.accepted_worked(at(second)));
+            (0..15_000).for_each(|_| load.accepted_worked(0, at(second)));
         }
         // log2(1.5) in each of three seconds.
         assert_eq!(load.price(at(3)), 18);
+        for second in 3..6 {
+            load.accepted_worked(4 << 20, at(second));
+        }
+        assert_eq!(load.price(at(6)), 21, "few, but large");
     }
 
     #[test]
@@ -207,17 +231,17 @@ mod tests {
         };
         let mut off = Load::new(off, 0);
         assert!(off.is_off());
-        assert_eq!(off.asked(at(1)), 0);
+        assert_eq!(off.asked(500, at(1)), 0);
         let always = Work {
             min_bits: 12,
             ..Work::default()
         };
-        assert_eq!(Load::new(always, 0).asked(at(1)), 12);
+        assert_eq!(Load::new(always, 0).asked(500, at(1)), 12);
         let little = Work {
             min_bits: 12,
             max_bits: 8,
             ..Work::default()
         };
-        assert_eq!(Load::new(little, 0).asked(at(1)), 8);
+        assert_eq!(Load::new(little, 0).asked(500, at(1)), 8);
     }
 }

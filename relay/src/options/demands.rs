@@ -43,6 +43,8 @@ pub struct AddressLimits {
     pub requests: Rate,
     /// Keys that may earn standing in an hour by work shown from there. 0 sets no bound.
     pub standings_per_hour: u64,
+    /// Bytes that may be stored in an hour for keys which nobody trusts. 0 sets no bound.
+    pub stored_per_hour: u64,
 }
 
 impl Default for AddressLimits {
@@ -52,6 +54,7 @@ impl Default for AddressLimits {
             events: Rate::new(4_000, 20_000),
             requests: Rate::new(500, 5_000),
             standings_per_hour: 120,
+            stored_per_hour: 1 << 30,
         }
     }
 }
@@ -66,15 +69,18 @@ pub struct Work {
     pub first_bits: u8,
     /// Bits that are never exceeded. 0 asks for none, ever, and every key is as good as one with standing.
     pub max_bits: u8,
-    /// Events a second that all keys without standing may send together without work. It fills up again as fast as
-    /// this, to its burst.
-    pub free: Rate,
+    /// What all keys without standing may write together without work.
+    pub free: Share,
     /// Keys that may earn standing in a second before more bits are asked.
-    pub standings_per_second: u32,
+    pub standings_per_second: u64,
+    /// Bytes that may be stored in a second for keys that earned standing before more bits are asked. 0 sets no bound.
+    pub stored_per_second: u64,
     /// Seconds that standing lasts.
     pub standing_secs: u64,
     /// Events that it lasts for.
     pub standing_events: u64,
+    /// Bytes that may be stored by it.
+    pub standing_bytes: u64,
 }
 
 impl Default for Work {
@@ -83,10 +89,15 @@ impl Default for Work {
             min_bits: 0,
             first_bits: 16,
             max_bits: 24,
-            free: Rate::new(50, 10_000),
+            free: Share {
+                events: Rate::new(20, 10_000),
+                bytes: Rate::new(16 << 10, 16 << 20),
+            },
             standings_per_second: 5,
+            stored_per_second: 2 << 20,
             standing_secs: 3_600,
             standing_events: 1_000_000,
+            standing_bytes: 64 << 20,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use infernet_protocol::event::Body as _;
-use infernet_relay::{Rate, Work};
+use infernet_relay::{Rate, Share, Work};
 use nostr::{Event, EventBuilder, JsonUtil as _, Keys, RelayUrl};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::{self, http::StatusCode};
@@ -17,7 +17,10 @@ use crate::events::{from_now, profile, progress};
 fn demanding(options: &mut infernet_relay::Options) {
     options.work = Work {
         first_bits: 8,
-        free: Rate::new(1, 20),
+        free: Share {
+            events: Rate::new(1, 20),
+            bytes: Rate::new(0, 0),
+        },
         ..Work::default()
     };
 }

@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::options::{AddressLimits, Rate};
+use crate::options::{AddressLimits, Rate, Share};
 
 fn at(secs: f64) -> Duration {
     Duration::from_secs_f64(secs)
@@ -30,12 +30,21 @@ fn claim(author: u64) -> Claim<'static> {
         authenticated: &[],
         address: None,
         bytes: 500,
+        is_stored: false,
         work: None,
     }
 }
 
 fn accounts() -> Accounts {
     Accounts::new(&Limits::default(), &Work::default())
+}
+
+/// A share without work that is bounded in events.
+fn free(per_second: u64, burst: u64) -> Share {
+    Share {
+        events: Rate::new(per_second, burst),
+        bytes: Rate::new(0, 0),
+    }
 }
 
 fn stranger(_: &PublicKey) -> Rank {
@@ -100,7 +109,7 @@ fn a_flood_without_work_gets_its_share_and_hinders_nobody_who_works() {
         }
     }
     let work = Work::default();
-    let share = work.free.burst + work.free.per_second * SECS;
+    let share = work.free.events.burst + work.free.events.per_second * SECS;
     assert!(junk <= share + 1, "{junk} of junk");
     assert!(
         junk > share - 1_000,
@@ -144,7 +153,7 @@ fn standing_ends_and_the_same_work_buys_it_once() {
     let little = Work {
         standing_events: 10,
         standing_secs: 60,
-        free: Rate::new(1, 1),
+        free: free(1, 1),
         ..Work::default()
     };
     let accounts = Accounts::new(&Limits::default(), &little);
@@ -233,6 +242,58 @@ fn bytes_are_bounded_like_events() {
     let sent = (0..10_000).take_while(|_| send(&accounts, &large, at(0.0)).is_ok());
     let burst = Limits::default().key.bytes.burst;
     assert_eq!(sent.count() as u64, burst / 65_536);
+}
+
+#[test]
+fn what_strangers_have_stored_is_bounded() {
+    let large = |author| Claim {
+        bytes: 60_000,
+        is_stored: true,
+        ..claim(author)
+    };
+    // Without work, all of them together.
+    let accounts = accounts();
+    let sent = (1..1_000).take_while(|author| send(&accounts, &large(*author), at(1.0)).is_ok());
+    let burst = Work::default().free.bytes.burst;
+    assert_eq!(sent.count() as u64, burst / 60_000);
+    assert_eq!(asked(send(&accounts, &large(1), at(1.0))), 16);
+    // By work, each key.
+    accounts.identified(key(1), work(1, 16), None, at(1.0));
+    let sent = (0..2_000).take_while(|_| send(&accounts, &large(1), at(1.0)).is_ok());
+    let budget = Work::default().standing_bytes;
+    assert_eq!(sent.count() as u64, budget.div_ceil(60_500));
+    assert_eq!(asked(send(&accounts, &large(1), at(1.0))), 16);
+}
+
+#[test]
+fn what_an_address_has_stored_is_bounded_unless_somebody_trusts_it() {
+    let limits = Limits {
+        address: AddressLimits {
+            stored_per_hour: 1_000_000,
+            ..AddressLimits::default()
+        },
+        ..Limits::default()
+    };
+    let accounts = Accounts::new(&limits, &Work::default());
+    let from = |is_stored| Claim {
+        address: Some("192.0.2.1".parse().unwrap()),
+        is_stored,
+        ..claim(1)
+    };
+    let sent = (0..2_000).take_while(|_| send(&accounts, &from(true), at(1.0)).is_ok());
+    assert_eq!(sent.count(), 1_000);
+    let what = "bytes from your address";
+    assert_eq!(
+        send(&accounts, &from(true), at(1.0)),
+        Err(Refusal::TooFast { what, secs: 4 })
+    );
+    assert_eq!(
+        send(&accounts, &from(false), at(1.0)),
+        Ok(()),
+        "it passes by"
+    );
+    let trusted = |_: &PublicKey| Rank::Trusted;
+    assert_eq!(accounts.charge(&from(true), trusted, at(1.0)), Ok(()));
 }
 
 #[test]
@@ -429,7 +490,7 @@ fn strangers_take_bounded_memory() {
         ..Limits::default()
     };
     let eager = Work {
-        free: Rate::new(1_000_000, 1_000_000),
+        free: free(1_000_000, 1_000_000),
         ..Work::default()
     };
     let accounts = Accounts::new(&unbounded, &eager);
@@ -461,7 +522,7 @@ proptest! {
         steps in prop::collection::vec((0.0_f64..2.0, 0_u64..40, 0_u8..30), 1..400),
     ) {
         let little = Work {
-            free: Rate::new(2, 5),
+            free: free(2, 5),
             standing_events: 20,
             ..Work::default()
         };
