@@ -32,7 +32,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 pub enum Question {
     /// Make this relay and another equal. It is answered again and again, with a [`Progress`], until that is complete,
     /// and ends when whoever asked goes away.
-    Sync(Task),
+    Sync(Box<Task>),
     /// Ban somebody, and so on.
     Decide(Change),
     /// How the relay is.
