@@ -38,7 +38,7 @@ pub enum Command {
         #[command(flatten)]
         about: About,
         /// Why, for yourself
-        #[arg(default_value = "")]
+        #[arg(default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// Take a ban back
@@ -49,7 +49,7 @@ pub enum Command {
         #[arg(value_name = "NPUB", value_parser = PublicKey::parse)]
         key: PublicKey,
         /// Why, for yourself
-        #[arg(default_value = "")]
+        #[arg(default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// Take that back

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use nostr::{Event, Filter, Keys};
+use nostr::{Event, Filter, Keys, ToBech32};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -160,7 +160,7 @@ async fn something_else_in_the_folder_is_not_taken_for_a_store() {
     std::fs::write(folder.path().join("data.mdb"), "x".repeat(9_000)).unwrap();
     let data = folder.path().to_str().unwrap();
     let said = failure(&["--listen", "127.0.0.1:0", "--data", data]).await;
-    assert!(said.contains("cannot be opened"), "{said}");
+    assert!(said.contains("Move its data.mdb away"), "{said}");
 }
 
 #[tokio::test]
@@ -186,6 +186,68 @@ async fn a_wrong_file_is_named_with_its_fault() {
 async fn without_any_folder_it_says_what_to_set() {
     let said = failure(&["--listen", "127.0.0.1:0"]).await;
     assert!(said.contains("HOME") && said.contains("--data"), "{said}");
+}
+
+/// Runs a command over a folder, which must do it, and answers what it says.
+async fn done(data: &Path, arguments: &[&str]) -> String {
+    let arguments = [arguments, &["--data", data.to_str().unwrap()]].concat();
+    let output = soon(command(&arguments).output()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn the_owner_bans_whether_the_relay_runs_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let (early, late) = (Keys::generate(), Keys::generate());
+    let npubs = [&early, &late].map(|keys| keys.public_key().to_bech32().unwrap());
+    done(data, &["ban", &npubs[0], "before"]).await;
+    let (_relay, url) = start(data, &[]).await;
+    let mut client = Client::connect(&url).await;
+    client.refused(&profile(&early, "me", 0), "banned").await;
+    let event = profile(&late, "me", 10);
+    client.keep(&event).await;
+
+    done(data, &["ban", &npubs[1], "while it runs"]).await;
+    client.refused(&profile(&late, "me", 0), "banned").await;
+    done(data, &["ban", &event.id.to_bech32().unwrap()]).await;
+    assert!(client.stored(&Filter::new().id(event.id)).await.is_empty());
+    let listed = done(data, &["lists"]).await;
+    for line in [
+        format!("banned    {}  before", npubs[0]),
+        format!("banned    {}  while it runs", npubs[1]),
+        format!("banned    {}", event.id.to_bech32().unwrap()),
+    ] {
+        assert!(
+            listed.lines().any(|said| said == line),
+            "{line} in\n{listed}"
+        );
+    }
+    done(data, &["unban", &npubs[0]]).await;
+    client.keep(&profile(&early, "me", 0)).await;
+    let said = failure(&["ban", "127.0.0.1", "--data", data.to_str().unwrap()]).await;
+    assert!(said.contains("this machine"), "{said}");
+
+    let status = done(data, &["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["connections"], 1);
+    assert_eq!(url, format!("ws://{}", status["address"].as_str().unwrap()));
+    let nobody = tempfile::tempdir().unwrap();
+    let said = failure(&["status", "--data", nobody.path().to_str().unwrap()]).await;
+    assert!(said.contains("no relay is running"), "{said}");
+}
+
+#[tokio::test]
+async fn the_configuration_that_it_prints_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("relay.toml");
+    std::fs::write(&file, done(folder.path(), &["config"]).await).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    let (_relay, url) = start(folder.path(), &config).await;
+    let mut client = Client::connect(&url).await;
+    client.keep(&profile(&Keys::generate(), "me", 0)).await;
 }
 
 #[tokio::test]
