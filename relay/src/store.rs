@@ -164,7 +164,7 @@ struct Shared {
     pending: RwLock<Pending>,
     /// The last number that was written to the log and synced.
     logged: AtomicU64,
-    progress: Arc<Progress>,
+    progress: Progress,
     queued: Queued,
     /// Goes last: until then nobody else may have the folder.
     _lock: Lock,
@@ -212,7 +212,7 @@ impl Store {
             index,
             pending: RwLock::default(),
             logged: AtomicU64::new(applied),
-            progress: Arc::new(Progress::new(applied)),
+            progress: Progress::new(applied),
             queued: Queued::default(),
             _lock: lock,
         };
@@ -229,9 +229,7 @@ impl Store {
     /// # Errors
     /// When the index cannot be read.
     pub fn has(&self, id: &EventId) -> Result<bool, Error> {
-        // In this order: what leaves the one is in the other before.
-        let pending = self.shared.pending().event(id).is_some();
-        Ok(pending || self.shared.index.view()?.has(id)?)
+        self.known(|known| known.has(id))
     }
 
     /// Checks what an event would do to stored ones, without saving it.
@@ -251,12 +249,17 @@ impl Store {
     /// # Errors
     /// When the index cannot be read.
     pub fn judge(&self, event: &Event) -> Result<Saved, Error> {
+        self.known(|known| known.judge(event))
+    }
+
+    /// Looks at everything that was acknowledged so far.
+    fn known<T>(&self, look: impl FnOnce(&Known<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        // In this order: what leaves the one is in the other before.
         let pending = self.shared.pending();
-        let known = Known {
+        look(&Known {
             view: &self.shared.index.view()?,
             pending: [&pending, &Pending::default()],
-        };
-        known.judge(event)
+        })
     }
 
     /// Saves an event, whose JSON is `json`. The future answers once it is on the disk. The event takes its place in
@@ -381,7 +384,7 @@ impl Life {
         let threads = vec![
             named("store-log", move || writer.run(&ordered))?,
             named("store-index", move || {
-                indexer::run(&indexer.index, &indexer.progress, &given);
+                indexer::run(&indexer, &given);
             })?,
         ];
         Ok(Self {

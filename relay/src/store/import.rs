@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use heed::types::Bytes;
-use heed::{Database, EnvOpenOptions};
+use heed::{Database, Env, EnvOpenOptions};
 use nostr::{Event, JsonUtil};
 use nostr_database::FlatBufferDecode;
 
@@ -42,7 +42,6 @@ pub fn take_over(folder: &Path, index: &Index) -> Result<(), Error> {
     if !old.exists() {
         return Ok(());
     }
-    tracing::info!(file = %old.display(), "taking over the store of an older version");
     let events = read(folder, index)?;
     fs::rename(&old, folder.join(TAKEN))?;
     // It is made anew with every opening.
@@ -61,15 +60,19 @@ fn read(folder: &Path, index: &Index) -> Result<usize, Error> {
     options.map_size(MAP).max_dbs(TABLES);
     // SAFETY: the store holds the folder's lock, so no relay writes the file under the map.
     let env = unsafe { options.open(folder) }.map_err(unreadable)?;
+    let copied = copy(&env, index);
+    env.prepare_for_closing().wait();
+    copied
+}
+
+fn copy(env: &Env, index: &Index) -> Result<usize, Error> {
     let txn = env.read_txn().map_err(unreadable)?;
-    let events: Option<Database<Bytes, Bytes>> =
-        env.open_database(&txn, None).map_err(unreadable)?;
+    let events = env.open_database(&txn, None).map_err(unreadable)?;
+    let events: Database<Bytes, Bytes> =
+        events.ok_or_else(|| Error::Import("it has no events".to_owned()))?;
+    tracing::info!(folder = %env.path().display(), "taking over the store of an older version");
     let mut copy = Copy::new(index)?;
-    for found in events
-        .ok_or_else(|| Error::Import("it has no events".to_owned()))?
-        .iter(&txn)
-        .map_err(unreadable)?
-    {
+    for found in events.iter(&txn).map_err(unreadable)? {
         let (id, event) = found.map_err(unreadable)?;
         // The names of the other tables stand among the ids.
         if id.len() == 32 {

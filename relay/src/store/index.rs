@@ -11,13 +11,12 @@ use std::path::Path;
 
 use heed::types::Bytes;
 use heed::{Database, Env, EnvOpenOptions, PutFlags, RoTxn, RwTxn};
-use infernet_protocol::kinds;
 use nostr::{Event, EventId, Kind, PublicKey, Timestamp};
 
 use super::Error;
 use super::frame::{Entry, Operation};
 use super::key::{self, Digest16, Key, Number, ShortId};
-use super::pending::{self, Version};
+use super::pending::{self, Origin, Version, is_kept};
 use super::record::{self, Record};
 
 /// Address space for the index, not disk: the most that it can ever hold.
@@ -35,7 +34,7 @@ const APPLIED: &[u8] = b"applied";
 type Table = Database<Bytes, Bytes>;
 
 /// The index of all events.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Index {
     env: Env,
     tables: Tables,
@@ -136,6 +135,13 @@ impl Index {
     }
 }
 
+impl Drop for Index {
+    fn drop(&mut self) {
+        // Else the library keeps it open for whoever opens it next.
+        self.env.clone().prepare_for_closing();
+    }
+}
+
 /// The index at one moment.
 pub struct View<'env> {
     txn: RoTxn<'env>,
@@ -149,15 +155,10 @@ impl std::fmt::Debug for View<'_> {
 }
 
 impl View<'_> {
-    /// Whether it has an event.
+    /// The number of an event.
     ///
     /// # Errors
     /// When LMDB cannot be read; this holds for all of these.
-    pub fn has(&self, id: &EventId) -> Result<bool, Error> {
-        Ok(self.number(id.as_bytes())?.is_some())
-    }
-
-    /// The number of an event.
     pub fn number(&self, id: &[u8; 32]) -> Result<Option<Number>, Error> {
         let short: ShortId = key::short(id);
         let number = self.tables.ids.get(&self.txn, &short)?;
@@ -170,17 +171,19 @@ impl View<'_> {
         bytes.map(read_record).transpose()
     }
 
-    /// Whose event it is, and of which kind.
-    pub fn origin(&self, id: &EventId) -> Result<Option<(PublicKey, Kind)>, Error> {
+    /// Where an event comes from.
+    pub fn origin(&self, id: &EventId) -> Result<Option<Origin>, Error> {
         let Some(number) = self.number(id.as_bytes())? else {
             return Ok(None);
         };
-        let record = self.record(number)?;
-        let origin = |record: Record<'_>| {
-            let author = PublicKey::from_byte_array(*record.author());
-            (author, Kind::from(record.kind()))
+        let origin = |record: Record<'_>| Origin {
+            number,
+            author: PublicKey::from_byte_array(*record.author()),
+            kind: Kind::from(record.kind()),
+            created_at: record.created_at(),
+            address: record.address(),
         };
-        Ok(record.map(origin))
+        Ok(self.record(number)?.map(origin))
     }
 
     /// The current version under an address.
@@ -313,10 +316,9 @@ impl<'env> Batch<'env> {
         let Some(record) = self.record(number)? else {
             return Ok(None);
         };
-        let kind = record.kind();
-        let kept = kinds::is_evidence(kind) || kind == Kind::EventDeletion.as_u16();
         let own = record.author() == deletion.pubkey.as_bytes();
-        Ok((own && !kept).then_some(number))
+        let deletable = own && !is_kept(Kind::from(record.kind()));
+        Ok(deletable.then_some(number))
     }
 
     fn delete_address(&mut self, address: &Digest16, until: Timestamp) -> Result<(), Error> {

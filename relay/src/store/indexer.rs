@@ -1,17 +1,16 @@
 //! The thread that brings the index up to what the log has, in batches.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use nostr::Timestamp;
 use tokio::sync::{oneshot, watch};
 
-use super::Error;
 use super::frame::Entry;
-use super::index::Index;
 use super::key::Number;
+use super::{Error, Shared};
 
 /// Operations in one transaction.
 const BATCH: usize = 4_096;
@@ -91,16 +90,16 @@ impl Progress {
 }
 
 /// Keeps the index up with the log until nobody can ask for anything any more, and everything is in it.
-pub fn run(index: &Index, progress: &Arc<Progress>, tasks: &Receiver<Task>) {
+pub fn run(shared: &Shared, tasks: &Receiver<Task>) {
     let mut gathered = Gathered::default();
     while gathered.gather(tasks) {
-        gathered.apply(index, progress);
+        gathered.apply(shared);
         for (now, told) in gathered.purges.drain(..) {
-            let _ = told.send(index.purge(now));
+            let _ = told.send(shared.index.purge(now));
         }
     }
     // The log still has what does not go in now.
-    gathered.apply(index, progress);
+    gathered.apply(shared);
 }
 
 /// What one transaction will take in.
@@ -156,13 +155,15 @@ impl Gathered {
         }
     }
 
-    fn apply(&mut self, index: &Index, progress: &Progress) {
+    fn apply(&mut self, shared: &Shared) {
         let Some(last) = self.entries.last().map(|entry| entry.number) else {
             return;
         };
-        match index.apply(&self.entries) {
+        let progress = &shared.progress;
+        match shared.index.apply(&self.entries) {
             Ok(()) => {
                 self.entries.clear();
+                shared.pending_mut().forget(last);
                 progress.moved(last, None);
             }
             Err(error) => {

@@ -119,11 +119,6 @@ impl<'a> Record<'a> {
         Some(key::address(self.kind(), self.author(), &identifier))
     }
 
-    /// The event's JSON.
-    pub fn json(&self) -> &'a [u8] {
-        self.json
-    }
-
     /// Whether it has expired at `now` (NIP-40).
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expiration().is_some_and(|at| at < now)

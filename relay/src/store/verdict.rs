@@ -1,11 +1,11 @@
 //! What an event would do to those that are stored, and whether it may.
 
 use infernet_protocol::kinds;
-use nostr::{Event, EventId, Kind, PublicKey, Timestamp};
+use nostr::{Event, EventId, Kind, Timestamp};
 
 use super::index::View;
 use super::key::{self, Digest16};
-use super::pending::{Pending, Version};
+use super::pending::{Origin, Pending, Version, is_kept};
 use super::{Error, Saved};
 use crate::admission::Refusal;
 
@@ -24,11 +24,7 @@ impl Known<'_> {
     /// # Errors
     /// When the index cannot be read.
     pub fn judge(&self, event: &Event) -> Result<Saved, Error> {
-        if self.has(&event.id)? {
-            return Ok(Saved::Duplicate);
-        }
-        let kept = kinds::is_evidence(event.kind.as_u16());
-        if !kept && self.is_deleted(&key::deletion(&event.id, &event.pubkey))? {
+        if !is_kept(event.kind) && self.is_deleted(&key::deletion(&event.id, &event.pubkey))? {
             return Ok(Saved::Deleted);
         }
         if let Some(address) = key::address_of(event) {
@@ -40,6 +36,9 @@ impl Known<'_> {
             if self.deleted_until(&address)? >= Some(event.created_at) {
                 return Ok(Saved::Deleted);
             }
+        }
+        if self.has(&event.id)? {
+            return Ok(Saved::Duplicate);
         }
         match self.judge_deletion(event)? {
             Some(refusal) => Ok(Saved::Refused(refusal)),
@@ -53,14 +52,14 @@ impl Known<'_> {
             return Ok(None);
         }
         for id in event.tags.event_ids() {
-            let Some((author, kind)) = self.origin(id)? else {
+            let Some(target) = self.origin(id)? else {
                 continue;
             };
-            if author != event.pubkey {
+            if target.author != event.pubkey {
                 return Ok(Some(Refusal::DeletesForeign(id.to_hex())));
             }
-            if kinds::is_evidence(kind.as_u16()) {
-                return Ok(Some(Refusal::DeletesEvidence(*id, kind)));
+            if kinds::is_evidence(target.kind.as_u16()) {
+                return Ok(Some(Refusal::DeletesEvidence(*id, target.kind)));
             }
         }
         let mut named = event.tags.coordinates();
@@ -68,18 +67,26 @@ impl Known<'_> {
         Ok(foreign.map(|foreign| Refusal::DeletesForeign(foreign.to_string())))
     }
 
-    fn has(&self, id: &EventId) -> Result<bool, Error> {
-        let pending = self.pending.iter();
-        Ok(pending.clone().any(|pending| pending.event(id).is_some()) || self.view.has(id)?)
+    /// Whether an event is stored.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn has(&self, id: &EventId) -> Result<bool, Error> {
+        Ok(self.origin(id)?.is_some())
     }
 
-    /// Whose event it is, and of which kind.
-    fn origin(&self, id: &EventId) -> Result<Option<(PublicKey, Kind)>, Error> {
-        let mut pending = self.pending.iter();
-        match pending.find_map(|pending| pending.event(id)) {
-            Some(event) => Ok(Some((event.pubkey, event.kind))),
-            None => self.view.origin(id),
-        }
+    /// Where a stored event comes from.
+    fn origin(&self, id: &EventId) -> Result<Option<Origin>, Error> {
+        let mut latest = self.pending.iter().rev();
+        let origin = match latest.find_map(|pending| pending.event(id)) {
+            Some(origin) => Some(*origin),
+            None => self.view.origin(id)?,
+        };
+        let stands = |origin: &Origin| {
+            let mut pending = self.pending.iter();
+            !pending.any(|pending| pending.drops(id, origin))
+        };
+        Ok(origin.filter(stands))
     }
 
     fn version(&self, address: &Digest16) -> Result<Option<Version>, Error> {

@@ -20,8 +20,8 @@ use super::pending::Pending;
 use super::verdict::Known;
 use super::{Error, Saved, Shared};
 
-/// Orders in one batch.
-const BATCH: usize = 1_024;
+/// Orders in one batch. What is pending cannot change while they are judged, a millisecond or so.
+const BATCH: usize = 256;
 
 /// Bytes in one batch.
 const BATCH_BYTES: usize = 8 << 20;
@@ -82,7 +82,6 @@ impl Writer {
     pub fn run(mut self, orders: &Receiver<Order>) {
         self.shared.progress.wake(thread::current());
         while let Ok(first) = orders.recv() {
-            self.forget();
             let outcome = match self.room() {
                 Ok(()) => self.batch(first, orders),
                 Err(error) => refuse(first, &self.shared.queued, error),
@@ -93,23 +92,16 @@ impl Writer {
         }
     }
 
-    /// Forgets what the index has by now, in memory and on the disk.
-    fn forget(&mut self) {
-        let applied = self.shared.progress.applied();
-        self.shared.pending_mut().forget(applied);
-        if let Err(error) = self.log.retire(applied) {
-            tracing::warn!(%error, "a part of the log that is not needed any more cannot be removed");
-        }
-    }
-
-    /// Waits until the index has caught up enough.
+    /// Waits until the index has caught up enough, and drops what of the log it has.
     fn room(&mut self) -> Result<(), Error> {
         while self.shared.pending().len() >= MOST_PENDING {
             if let Some(error) = self.shared.progress.stuck() {
                 return Err(error);
             }
             thread::park_timeout(LOOK);
-            self.forget();
+        }
+        if let Err(error) = self.log.retire(self.shared.progress.applied()) {
+            tracing::warn!(%error, "a part of the log that is not needed any more cannot be removed");
         }
         Ok(())
     }
@@ -134,7 +126,7 @@ impl Writer {
     /// Decides what becomes of the first order and of those that wait behind it.
     fn collect(&mut self, first: Order, orders: &Receiver<Order>) -> Result<Batch, (Order, Error)> {
         let mut batch = Batch::default();
-        // Nobody else changes what is pending, so nothing falls between it and the view.
+        // Nobody changes what is pending as long as this is held, so nothing falls between it and the view.
         let pending = self.shared.pending();
         let view = match self.shared.index.view() {
             Ok(view) => view,
