@@ -313,7 +313,7 @@ impl Session {
                 filter,
                 message,
             } => self.hear_negotiation(&id, filter, &message),
-            Message::NegMessage { id, message } => self.asks.push(Ask::NegMessage {
+            Message::NegMsg { id, message } => self.asks.push(Ask::NegMessage {
                 id: id.into_owned(),
                 message: message.into_owned(),
             }),

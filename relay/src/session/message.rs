@@ -42,7 +42,7 @@ pub enum Message<'a> {
         message: Cow<'a, str>,
     },
     /// A reconciliation goes on.
-    NegMessage {
+    NegMsg {
         /// Its id.
         id: Cow<'a, str>,
         /// The next message, in hex.
@@ -123,7 +123,7 @@ impl<'a> Message<'a> {
                     message,
                 }
             }
-            "NEG-MSG" => Self::NegMessage {
+            "NEG-MSG" => Self::NegMsg {
                 id: id(next())?,
                 message: string(next(), "a message")?,
             },
@@ -142,7 +142,7 @@ impl<'a> Message<'a> {
             Self::Close(_) => "CLOSE",
             Self::Auth(_) => "AUTH",
             Self::NegOpen { .. } => "NEG-OPEN",
-            Self::NegMessage { .. } => "NEG-MSG",
+            Self::NegMsg { .. } => "NEG-MSG",
             Self::NegClose(_) => "NEG-CLOSE",
         }
     }

@@ -50,8 +50,7 @@ const OURS: &[(&str, &[&str])] = &[
 ];
 const BEHIND: &[(&str, &str)] = &[
     ("tch", "infernet-engine"),
-    ("nostr-relay-builder", "infernet-relay"),
-    ("nostr-lmdb", "infernet-relay"),
+    ("heed", "infernet-relay"),
     ("lightning-invoice", "infernet-payments"),
 ];
 /// What would bring a clock, randomness or I/O into the protocol.
