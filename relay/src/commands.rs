@@ -3,6 +3,7 @@
 mod operator;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
@@ -32,7 +33,11 @@ pub enum Command {
     /// this relay's, by the same configuration and folder. In strfry.conf:
     /// writePolicy { plugin = "infernet-relay policy --config /etc/infernet/relay.toml" }
     #[command(verbatim_doc_comment)]
-    Policy,
+    Policy {
+        /// Learn first whom these events ban and trust: a file of events, one a line, as `strfry scan` prints them
+        #[arg(long, value_name = "FILE")]
+        learn: Option<PathBuf>,
+    },
     /// Take nothing of a key any more, remove an event for good, or talk to an address no more
     Ban {
         #[command(flatten)]
@@ -195,7 +200,7 @@ impl Teller {
 pub async fn run(options: &Options, command: Command) -> anyhow::Result<()> {
     let change = match command {
         Command::Sync(arguments) => return sync(options, arguments).await,
-        Command::Policy => return policy(options),
+        Command::Policy { learn } => return policy(options, learn.as_deref()),
         Command::Lists => return operator::lists(options),
         Command::Status { as_json } => return operator::status(options, as_json).await,
         Command::Config => {
@@ -217,6 +222,6 @@ pub fn said(text: &str) {
 }
 
 /// Judges events for strfry, until it says no more.
-pub fn policy(options: &Options) -> anyhow::Result<()> {
-    tokio::task::block_in_place(|| Ok(policy::run(options)?))
+fn policy(options: &Options, learn: Option<&Path>) -> anyhow::Result<()> {
+    tokio::task::block_in_place(|| Ok(policy::run(options, learn)?))
 }

@@ -4,11 +4,11 @@
 //! Signatures and ids were checked by strfry, and what is stored there is not known here: a deletion (NIP-09) that
 //! names events by their ids could name evidence, so none is let through; by address one may delete.
 
-use std::fs;
-use std::io::{self, BufRead, Read as _, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -177,15 +177,22 @@ fn unanswerable(line: &[u8], fault: &Fault) -> Option<Answer> {
     })
 }
 
-/// Judges what comes in on standard input, by these options and the lists in their folder, until there is no more.
+/// Judges what comes in on standard input, by these options and the lists in their folder, until there is no more. What
+/// the operator follows and trusts is learned before from the events in the file `learn`, one a line.
 ///
 /// # Errors
-/// Lists that cannot be read, or nobody who reads the answers.
-pub fn run(options: &Options) -> Result<(), Error> {
+/// Lists or events that cannot be read, or nobody who reads the answers.
+pub fn run(options: &Options, learn: Option<&Path>) -> Result<(), Error> {
     let lists = Arc::new(Lists::configured(options.lists.clone()));
     let mut watched = Watched::new(&options.data, lists.clone());
     watched.look()?;
     let admission = Admission::new(options, lists);
+    if let Some(path) = learn {
+        learn_from(&admission, path).map_err(|source| Error::Learn {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
     let look = || {
         if let Err(error) = watched.look() {
             tracing::warn!(%error, "the lists stay as they were");
@@ -207,9 +214,44 @@ pub enum Error {
     /// The lists cannot be read.
     #[error(transparent)]
     Lists(#[from] LogError),
+    /// There is nothing to learn from.
+    #[error("cannot learn from {}: {source}", path.display())]
+    Learn {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// Nobody asks or hears any more.
     #[error("strfry cannot be talked to: {0}")]
     Io(#[from] io::Error),
+}
+
+/// Learns whom the events in a file ban and trust. `strfry scan` prints the newest first; of two
+/// lists by one author the newer counts.
+fn learn_from(admission: &Admission, path: &Path) -> io::Result<()> {
+    let origin = Origin {
+        address: None,
+        authenticated: &[],
+        source: Source::Import,
+    };
+    let mut in_order = Vec::new();
+    for (line, number) in BufReader::new(File::open(path)?).lines().zip(1..) {
+        let event: Event = serde_json::from_str(&line?)?;
+        if event.verify().is_err() {
+            let said = format!("line {number}: id or signature is wrong");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, said));
+        }
+        match event.kind {
+            Kind::MuteList | Kind::EventDeletion => in_order.push(event),
+            _ => admission.admitted(&event, &origin),
+        }
+    }
+    in_order.sort_by_key(|event| event.created_at);
+    for event in &in_order {
+        admission.admitted(event, &origin);
+    }
+    Ok(())
 }
 
 /// Lists that somebody else keeps, in a file.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
 use infernet_protocol::kinds;
-use nostr::{Event, EventId, Kind, PublicKey};
+use nostr::{Event, EventId, Kind, PublicKey, Timestamp};
 
 use super::refusal::Refusal;
 
@@ -19,6 +19,8 @@ const REFUSED: [u16; 2] = [kinds::ANNOUNCEMENT, kinds::BID];
 #[derive(Debug)]
 struct List {
     event: EventId,
+    /// When it was made, or deleted: an older one, which somebody may send again, does not come back.
+    since: Timestamp,
     banned: HashSet<PublicKey>,
 }
 
@@ -49,21 +51,24 @@ impl Bans {
             return;
         }
         let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
+        let known = lists.get_mut(&event.pubkey);
         if event.kind == Kind::MuteList {
-            let banned = event.tags.public_keys().copied().collect();
-            let event_id = event.id;
-            lists.insert(
-                event.pubkey,
-                List {
-                    event: event_id,
-                    banned,
-                },
-            );
-        } else if event.kind == Kind::EventDeletion {
-            let list = lists.get(&event.pubkey).map(|list| list.event);
-            if list.is_some_and(|list| deletes(event, &list)) {
-                lists.remove(&event.pubkey);
+            if known.is_some_and(|known| known.since > event.created_at) {
+                return;
             }
+            let list = List {
+                event: event.id,
+                since: event.created_at,
+                banned: event.tags.public_keys().copied().collect(),
+            };
+            lists.insert(event.pubkey, list);
+        } else if let Some(known) = known
+            && event.kind == Kind::EventDeletion
+            && event.created_at >= known.since
+            && deletes(event, &known.event)
+        {
+            known.since = event.created_at;
+            known.banned.clear();
         }
     }
 

@@ -38,6 +38,11 @@ const MAX_STRAYS: usize = 10_000;
 /// How often in a connection we say who we are, since a relay may ask for more work each time.
 const MAX_IDENTIFIED: u32 = 5;
 
+/// How often in a connection we wait because the relay wants fewer requests, and how long.
+const MAX_PAUSES: u32 = 100;
+const PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// Why the other relay cannot be reconciled with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -94,6 +99,7 @@ pub struct Peer {
     keys: Keys,
     challenge: Option<String>,
     identified: u32,
+    pauses: u32,
     asked: u64,
     knows_reconciliation: bool,
 }
@@ -119,6 +125,7 @@ impl Peer {
                     keys: keys.clone(),
                     challenge: None,
                     identified: 0,
+                    pauses: 0,
                     asked: 0,
                     knows_reconciliation: false,
                 });
@@ -310,10 +317,15 @@ impl Peer {
         }
     }
 
-    /// Does what a refusal asks for, if that is to say who we are.
+    /// Does what a refusal asks for, if that is to say who we are, or to wait.
     async fn satisfy(&mut self, said: String) -> Result<(), Error> {
         match Demand::in_words(&said) {
             Demand::Standing(bits) => self.identify(bits, said).await,
+            Demand::Patience(pause) if self.pauses < MAX_PAUSES => {
+                self.pauses += 1;
+                sleep(pause.unwrap_or(PAUSE).min(LONGEST_PAUSE)).await;
+                Ok(())
+            }
             _ => Err(self.refused(said)),
         }
     }

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use nostr::{Event, JsonUtil as _, Keys, Tag};
 use serde_json::{Value, json};
 
-use crate::events::{attestation, from_now, offer, plain, profile};
+use crate::events::{attestation, bid, from_now, offer, plain, profile};
 
 /// The program, and its ends.
 struct Policy {
@@ -220,4 +220,54 @@ fn lists_are_read_again_when_they_change() {
         );
     }
     policy.end();
+}
+
+#[test]
+fn whom_to_ban_is_learned_from_what_strfry_has_and_from_what_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (judge, cheat, other) = (Keys::generate(), Keys::generate(), Keys::generate());
+    let list = |banned: &[&Keys], seconds| {
+        let tags = banned.iter().map(|keys| Tag::public_key(keys.public_key()));
+        plain(&judge, 10_000, "", tags, from_now(seconds))
+    };
+    let (old, new) = (list(&[&other], -20), list(&[&cheat], -10));
+    let learned = folder.path().join("learned.jsonl");
+    let lines = format!("{}\n{}\n", new.as_json(), old.as_json());
+    std::fs::write(&learned, lines).unwrap();
+    let follow = judge.public_key().to_hex();
+    let more = [
+        "--follow-bans",
+        &follow,
+        "--learn",
+        learned.to_str().unwrap(),
+    ];
+    let mut policy = Policy::start(folder.path(), &more);
+    let is_banned = |policy: &mut Policy, keys| policy.ask(&bid(keys), json!({})).0 == "reject";
+    assert!(is_banned(&mut policy, &cheat));
+    assert!(!is_banned(&mut policy, &other));
+    // Strfry asks before it looks whether it has a newer one.
+    assert_eq!(policy.ask(&old, json!({})).0, "accept");
+    assert!(
+        is_banned(&mut policy, &cheat),
+        "an old list does not come back"
+    );
+    assert_eq!(policy.ask(&list(&[], -5), json!({})).0, "accept");
+    assert!(!is_banned(&mut policy, &cheat));
+    policy.end();
+
+    std::fs::write(
+        &learned,
+        new.as_json()
+            .replace("\"content\":\"\"", "\"content\":\"x\""),
+    )
+    .unwrap();
+    let refused = Command::new(env!("CARGO_BIN_EXE_infernet-relay"))
+        .args(["policy", "--data", folder.path().to_str().unwrap()])
+        .args(more)
+        .env_clear()
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("learned.jsonl: line 1"), "{said}");
 }
