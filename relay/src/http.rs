@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -14,6 +15,7 @@ use axum::routing::{any, get};
 use hyper_util::rt::TokioIo;
 use nostr::EventId;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +34,9 @@ use crate::store::Store;
 
 /// The media type that asks for the NIP-11 document.
 const NOSTR_JSON: &str = "application/nostr+json";
+
+/// How long a request of the operator's may take to come: anybody may begin one.
+const ASKED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The one version of the websocket protocol (RFC 6455).
 const WEBSOCKET_VERSION: &str = "13";
@@ -106,6 +111,7 @@ async fn root(
     let headers = request.headers();
     let client = address::client(connection.peer.ip(), headers, &site.options.proxies);
     if site.lists.blocked_address(client) {
+        site.metrics.connection_refused("blocked");
         return (StatusCode::FORBIDDEN, "your address is blocked here\n").into_response();
     }
     if names(headers, header::UPGRADE, "websocket") {
@@ -143,8 +149,10 @@ async fn manage(site: &Site, request: Request) -> Response {
         return (StatusCode::METHOD_NOT_ALLOWED, "send it by POST\n").into_response();
     }
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, management::MAX_BYTES).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "this is too long\n").into_response();
+    let body = match timeout(ASKED_WITHIN, to_bytes(body, management::MAX_BYTES)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return (StatusCode::PAYLOAD_TOO_LARGE, "this is too long\n").into_response(),
+        Err(_) => return (StatusCode::REQUEST_TIMEOUT, "this takes too long\n").into_response(),
     };
     let (status, said) = site.management.answer(&head.headers, &body).await;
     let kind = [(header::CONTENT_TYPE, management::MEDIA_TYPE)];
@@ -201,11 +209,15 @@ fn upgrade(site: Arc<Site>, connection: Connection, mut request: Request) -> Res
         place: Some(place),
     } = connection
     else {
+        site.metrics.connection_refused("full");
         return full();
     };
     let admitted = match site.sessions.admit(peer.ip()) {
         Ok(admitted) => admitted,
-        Err(refusal) => return unwelcome(&refusal),
+        Err(refusal) => {
+            site.metrics.connection_refused(refusal.prefix());
+            return unwelcome(&refusal);
+        }
     };
     let host = host(headers).to_owned();
     let upgraded = hyper::upgrade::on(&mut request);

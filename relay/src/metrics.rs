@@ -38,6 +38,7 @@ pub struct Metrics {
     delivered: Counter,
     slow_readers: Counter,
     requests_refused: Counts,
+    connections_refused: Counts,
     connections: Level,
     subscriptions: Level,
     saves: Histogram,
@@ -70,6 +71,11 @@ impl Default for Metrics {
                 with,
                 "requests_refused",
                 "Subscriptions, counts and reconciliations refused, by the reason's first word",
+            ),
+            connections_refused: named(
+                with,
+                "connections_refused",
+                "Websockets refused, by the reason's first word",
             ),
             notices: named(with, "notices", "Messages that could not be understood"),
             stored: named(with, "events_stored", "Events that reached the disk"),
@@ -129,6 +135,13 @@ impl Metrics {
     pub fn request_refused(&self, prefix: &'static str) {
         self.requests_refused
             .get_or_create(&[("reason", prefix)])
+            .inc();
+    }
+
+    /// A websocket was refused with a reason such as `full` or `rate-limited`.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused
+            .get_or_create(&[("reason", reason)])
             .inc();
     }
 

@@ -175,17 +175,17 @@ fn watch(metrics: &Metrics, store: &Arc<Store>, admission: &Arc<Admission>) {
     let held = store.clone();
     metrics.watch(
         "store_backlog_events",
-        "Events in the log that are not in the index yet",
+        "Events in the log that are not in the index yet.",
         move || held.backlog() as f64,
     );
     let held = store.clone();
-    metrics.watch("disk_bytes", "Bytes of the store on the disk", move || {
+    metrics.watch("disk_bytes", "Bytes of the store on the disk.", move || {
         held.disk_bytes() as f64
     });
     let held = admission.clone();
     metrics.watch(
         "work_asked_bits",
-        "Bits of proof of work asked of unknown keys (NIP-13)",
+        "Bits of proof of work asked of unknown keys (NIP-13).",
         move || f64::from(held.work_asked()),
     );
 }

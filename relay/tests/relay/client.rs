@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -30,7 +32,19 @@ pub struct Client<S = MaybeTlsStream<TcpStream>> {
 
 impl Client {
     pub async fn connect(url: &str) -> Self {
-        let (socket, _) = soon(connect_async(url)).await.unwrap();
+        Self::ask(url.into_client_request().unwrap()).await
+    }
+
+    /// Connects as a proxy on this machine would for somebody at `address`.
+    pub async fn connect_for(url: &str, address: &str) -> Self {
+        let mut request = url.into_client_request().unwrap();
+        let headers = request.headers_mut();
+        headers.insert("x-forwarded-for", address.parse().unwrap());
+        Self::ask(request).await
+    }
+
+    async fn ask(request: Request) -> Self {
+        let (socket, _) = soon(connect_async(request)).await.unwrap();
         let mut client = Client::over(socket);
         let greeting = client.hear().await;
         assert_eq!(greeting[0], "AUTH", "{greeting}");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::Relay;
-use crate::client::soon;
+use crate::client::{Client, soon};
 use crate::events::{attestation, from_now, plain, profile};
 use crate::http::client;
 
@@ -233,8 +233,21 @@ async fn an_address_that_is_blocked_is_not_talked_to() {
     })
     .await;
     let operator = Operator::of(&relay, &admin);
+    let url = relay.handle.url();
+    let mut open = Client::connect_for(&url, "198.51.100.7").await;
+    let mut other = Client::connect_for(&url, "198.51.100.8").await;
     operator
         .does("blockip", json!(["198.51.100.7", "flood"]))
+        .await;
+    let (heard, _) = open.hear_out().await;
+    assert!(
+        heard
+            .iter()
+            .any(|said| said.to_string().contains("blocked")),
+        "{heard:?}"
+    );
+    other
+        .keep(&profile(&Keys::generate(), "neighbour", 0))
         .await;
     let from = async |address: &str| {
         let request = client()
