@@ -8,7 +8,9 @@ use std::io::Write;
 use nostr_lmdb::NostrLMDB;
 use nostr_relay_builder::LocalRelay;
 use nostr_relay_builder::builder::{RateLimit, RelayBuilder};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 #[tokio::main]
 async fn main() {
@@ -25,13 +27,37 @@ async fn main() {
     println!("listening on ws://{}", listener.local_addr().unwrap());
     std::io::stdout().flush().unwrap();
     loop {
-        let Ok((stream, address)) = listener.accept().await else {
+        let Ok((mut stream, address)) = listener.accept().await else {
             continue;
         };
         let relay = relay.clone();
         tokio::spawn(async move {
+            // Its own loop would let small messages wait in the kernel.
             let _ = stream.set_nodelay(true);
-            let _ = relay.take_connection(stream, address).await;
+            if upgrade(&mut stream).await.is_some() {
+                let _ = relay.take_connection(stream, address).await;
+            }
         });
     }
+}
+
+/// Answers the websocket's handshake, which the library leaves to whoever hands it a connection.
+async fn upgrade(stream: &mut TcpStream) -> Option<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        (stream.read_buf(&mut request).await.ok()? > 0).then_some(())?;
+    }
+    let request = String::from_utf8(request).ok()?;
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        let is_key = name.eq_ignore_ascii_case("sec-websocket-key");
+        is_key.then(|| value.trim().to_owned())
+    };
+    let key = request.lines().find_map(header)?;
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        derive_accept_key(key.as_bytes())
+    );
+    stream.write_all(answer.as_bytes()).await.ok()
 }

@@ -8,7 +8,7 @@ use infernet_tests::load::{Cpu, Listener, Population, Ready, Sendings, Times, st
 use nostr::Timestamp;
 use tempfile::TempDir;
 
-use super::peers::{Peer, Running};
+use super::peers::{AUTHORS, Peer, Running};
 
 const SENDERS: usize = 4;
 const LASTS_SECS: u64 = 5;
@@ -61,7 +61,12 @@ pub async fn run(peers: &[Peer]) {
 }
 
 async fn measure(peer: Peer, audience: Audience, rate: u64) {
-    let people = Population::new(100, audience.subscribers, Timestamp::now(), 1_000 / rate);
+    let people = Population::new(
+        AUTHORS,
+        audience.subscribers,
+        Timestamp::now(),
+        1_000 / rate,
+    );
     let events = Arc::new(people.ready(0..rate * LASTS_SECS));
     let folder = TempDir::new().unwrap();
     let relay = peer.start(folder.path()).await;

@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use infernet_tests::load::{Connection, Cpu};
+use infernet_tests::load::{Connection, Cpu, Population};
 use infernet_tests::{Process, binary};
+use nostr::Timestamp;
+
+/// How many write.
+pub const AUTHORS: u64 = 2_000;
 
 const READY: Duration = Duration::from_secs(60);
 
@@ -15,7 +19,7 @@ const READY: Duration = Duration::from_secs(60);
 pub enum Peer {
     /// Ours with no limits, and every kind taken, as the others.
     Ours,
-    /// Ours as it comes, but for the kinds.
+    /// Ours as it comes, but for the kinds and the number of connections, to authors of its allow list.
     OursDefault,
     /// nostr-rs-relay, by scripts/peers/nostr_rs_relay.
     NostrRs,
@@ -40,7 +44,7 @@ impl Peer {
         std::fs::create_dir_all(folder).unwrap();
         let (process, url) = match self {
             Self::Ours => ours(folder, UNLIMITED),
-            Self::OursDefault => ours(folder, ""),
+            Self::OursDefault => ours(folder, &known()),
             Self::NostrRs => nostr_rs(folder).await,
             Self::Builder => listening(Command::new(builder()).arg(folder.join("data"))),
         };
@@ -71,11 +75,27 @@ impl Running {
 
 /// What has our relay hold back nothing.
 const UNLIMITED: &str = "\
+[work]
+max_bits = 0
 [limits]
 connections = 15000
 messages_per_second = 1000000
 burst = 1000000
+bytes_per_second = 1073741824
+[limits.key]
+events = { per_second = 0, burst = 0 }
+bytes = { per_second = 0, burst = 0 }
+[limits.all]
+events = { per_second = 0, burst = 0 }
+bytes = { per_second = 0, burst = 0 }
 ";
+
+/// Our relay as it comes, which knows the authors: unknown keys would be asked to work.
+fn known() -> String {
+    let people = Population::new(AUTHORS, 1, Timestamp::now(), 1);
+    let authors: Vec<String> = (0..AUTHORS).map(|n| people.author(n).to_hex()).collect();
+    format!("[limits]\nconnections = 15000\n[lists]\nallow = {authors:?}\n")
+}
 
 fn ours(folder: &Path, settings: &str) -> (Process, String) {
     let config = folder.join("relay.toml");

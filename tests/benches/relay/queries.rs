@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use infernet_tests::load::{Connection, Population, Times, pipeline};
 use nostr::Timestamp;
 
-use super::peers::Peer;
+use super::peers::{AUTHORS, Peer};
 
 const EVENTS: u64 = 1_000_000;
 /// Signed and sent at a time.
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const BEGIN: &str = "begin";
 
 fn people(begin: Timestamp) -> Population {
-    Population::new(2_000, 5_000, begin, MILLIS_EACH)
+    Population::new(AUTHORS, 5_000, begin, MILLIS_EACH)
 }
 
 fn folder(peer: Peer) -> PathBuf {

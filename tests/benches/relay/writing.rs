@@ -7,7 +7,7 @@ use infernet_tests::load::{Connection, Cpu, Outcome, Population, Ready, pipeline
 use nostr::Timestamp;
 use tempfile::TempDir;
 
-use super::peers::{Peer, Running};
+use super::peers::{AUTHORS, Peer, Running};
 
 const CLIENTS: usize = 20;
 const WAITING: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ const PIPELINING: Duration = Duration::from_secs(12);
 const EVENTS: u64 = 400_000;
 
 pub async fn run(peers: &[Peer]) {
-    let people = Population::new(2_000, 5_000, Timestamp::now() - 3_600u64, 5);
+    let people = Population::new(AUTHORS, 5_000, Timestamp::now() - 3_600u64, 5);
     let events = Arc::new(people.ready(0..EVENTS));
     let bytes: usize = events.iter().map(|event| event.message.len()).sum();
     println!(
