@@ -188,7 +188,7 @@ fn bounded(until: Timestamp, now: Timestamp) -> Timestamp {
 /// Checks an award whose signature was checked. Costs three signatures, a
 /// decryption and a tokenization, so it runs beside the loop.
 pub fn examine(shop: &Shop, event: Event, fetched: Fetched, now: Millis) -> Verdict {
-    let Ok(conversation) = Conversation::between(shop.keys().secret_key(), &event.pubkey) else {
+    let Ok(conversation) = shop.conversations.with(&event.pubkey) else {
         return Verdict::Ignore("its author's key is none");
     };
     let mut address = Address {
@@ -212,7 +212,7 @@ pub fn examine(shop: &Shop, event: Event, fetched: Fetched, now: Millis) -> Verd
         return Verdict::Ignore("it is for another provider");
     }
     address.job = award.job_id();
-    match admit(shop, &award, &fetched, now) {
+    match admit(shop, (&award, &address.conversation), &fetched, now) {
         Ok(fit) => Verdict::Admit(Box::new(Admitted {
             award,
             work: fit.input.work,
@@ -246,7 +246,12 @@ struct Fit {
     input_tokens: u32,
 }
 
-fn admit(shop: &Shop, award: &Signed<Award>, fetched: &Fetched, now: Millis) -> Result<Fit, Hitch> {
+fn admit(
+    shop: &Shop,
+    (award, pair): (&Signed<Award>, &Conversation),
+    fetched: &Fetched,
+    now: Millis,
+) -> Result<Fit, Hitch> {
     let item = shop
         .catalogue
         .item(&award.model, award.task)
@@ -262,7 +267,7 @@ fn admit(shop: &Shop, award: &Signed<Award>, fetched: &Fetched, now: Millis) -> 
     if !missing.is_empty() {
         return Err(Hitch::Missing(missing));
     }
-    let input = open(shop, award, fetched)?;
+    let input = open(award, pair, fetched)?;
     let mut cases = vec![];
     let input_tokens = match &input.work {
         Work::TextGeneration(generate) => check_generate(shop, award, item, generate)?,
@@ -347,12 +352,10 @@ fn expiry<B: Body>(word: &Event, of: impl Fn(&B) -> Timestamp) -> Option<Timesta
 }
 
 /// Opens the input, and checks that it is the one the award commits to.
-fn open(shop: &Shop, award: &Signed<Award>, fetched: &Fetched) -> Result<Input, No> {
+fn open(award: &Signed<Award>, pair: &Conversation, fetched: &Fetched) -> Result<Input, No> {
     let input = |error: &dyn std::fmt::Display| no(Decline::Input, format!("the input: {error}"));
     let buyer = award.author();
-    let bytes = fetched
-        .open(&award.input, shop.keys().secret_key(), &buyer)
-        .map_err(|e| input(&e))?;
+    let bytes = fetched.open(&award.input, pair).map_err(|e| input(&e))?;
     let opened = Input::from_bytes(&bytes).map_err(|e| input(&e))?;
     let about = award.basis.word().id;
     let hash = salted_hash(Domain::Input, &opened.salt, &about, &buyer, &bytes);

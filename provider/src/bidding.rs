@@ -8,13 +8,14 @@ use nostr::{EventId, Timestamp};
 
 use crate::admission::MAX_SKEW_S;
 use crate::catalogue::{Catalogue, Item, Ways};
-use crate::limits::{Bucket, Remembered};
+use crate::limits::{Doors, Remembered};
 use crate::output;
 use crate::promise::Promises;
 use crate::shop::Shop;
 
-/// Bids a second, sustained: each costs a signature here and a write at every
-/// relay, and offers cost their authors next to nothing.
+/// Bids a second, sustained, to those who have paid here, and as many to others: each
+/// costs a signature here and a write at every relay, and offers cost their authors
+/// next to nothing.
 const BIDS_PER_S: u64 = 20;
 
 /// Bids that may come at once before that rate applies.
@@ -66,6 +67,8 @@ pub struct Moment {
     pub wait_ms: u64,
     /// Whether it was published a moment ago, whatever its buyer's clock says.
     pub is_live: bool,
+    /// Whether its buyer has ever paid here.
+    pub is_customer: bool,
 }
 
 impl Moment {
@@ -81,7 +84,7 @@ impl Moment {
 #[derive(Debug)]
 pub struct Bidder {
     answered: Remembered<EventId>,
-    bucket: Bucket,
+    doors: Doors,
 }
 
 impl Bidder {
@@ -89,7 +92,7 @@ impl Bidder {
     pub fn new(now: Millis) -> Self {
         Self {
             answered: Remembered::new(MAX_ANSWERED),
-            bucket: Bucket::new(BIDS_PER_S, BURST, now),
+            doors: Doors::new(BIDS_PER_S, BURST, now),
         }
     }
 
@@ -131,7 +134,7 @@ impl Bidder {
         if now.plus(promise.first_token_ms).0 >= offer.deadline.as_secs().saturating_mul(1_000) {
             return Err(Pass::Late);
         }
-        if !self.bucket.take(now) {
+        if !self.doors.take(moment.is_customer, 1, now) {
             return Err(Pass::Rate);
         }
         self.answered.insert(offer.id());
@@ -239,6 +242,7 @@ mod tests {
         now: NOW,
         wait_ms: 0,
         is_live: false,
+        is_customer: false,
     };
     const MODEL: ModelId = ModelId::from_bytes([7; 32]);
     const NO_TILL: Ways = Ways {

@@ -63,7 +63,7 @@ pub async fn seal(shop: &Shop, admitted: &Admitted, product: Product, proofs: Ve
         Ok(goods) => goods,
         Err(error) => Goods {
             error: Some(error.to_string()),
-            ..unfailing(Plain::of(shop, admitted, empty, vec![]).seal_inside(shop, admitted))
+            ..unfailing(Plain::of(shop, admitted, empty, vec![]).seal_inside(admitted))
         },
     }
 }
@@ -100,19 +100,17 @@ impl Plain {
     /// Into a blob if it is large; into the result if it fits there and no server takes it.
     async fn seal(&self, shop: &Shop, admitted: &Admitted) -> Result<Goods, Undelivered> {
         if self.bytes.len() <= MAX_SEALED_BYTES || !shop.blobs.can_put() {
-            return Ok(self.seal_inside(shop, admitted)?);
+            return Ok(self.seal_inside(admitted)?);
         }
         match self.seal_outside(shop, admitted).await {
-            Err(_) if self.bytes.len() <= MAX_PAYLOAD_BYTES => {
-                Ok(self.seal_inside(shop, admitted)?)
-            }
+            Err(_) if self.bytes.len() <= MAX_PAYLOAD_BYTES => Ok(self.seal_inside(admitted)?),
             sealed => sealed,
         }
     }
 
-    fn seal_inside(&self, shop: &Shop, admitted: &Admitted) -> Result<Goods, seal::Error> {
-        let (secret, reader) = (shop.keys().secret_key(), admitted.award.author());
-        let sealed = Sealed::close(&self.bytes, secret, &reader, &mut OsRng)?;
+    fn seal_inside(&self, admitted: &Admitted) -> Result<Goods, seal::Error> {
+        let pair = &admitted.address.conversation;
+        let sealed = Sealed::close_between(&self.bytes, pair, &mut OsRng)?;
         Ok(self.goods(sealed))
     }
 

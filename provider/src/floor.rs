@@ -15,6 +15,7 @@ mod wishes;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use infernet_node::clock;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
+use awards::Written;
 pub use ear::{Ear, Heard};
 
 use crate::admission::Verdict;
@@ -44,8 +46,9 @@ use crate::steady::{Steady, wall};
 use crate::store::Answered;
 use crate::visibility;
 
-/// Awards that are checked at the same time; each takes a core for some
-/// milliseconds. The rest waits on the link.
+/// Awards that are checked at the same time, at most; each takes a core for some
+/// milliseconds, and more than there are cores make all of them late. The rest waits
+/// on the link.
 const MAX_ADMISSIONS: usize = 8;
 
 /// Awards looked at in a second, sustained and at once: of those who have paid
@@ -125,6 +128,9 @@ pub struct Floor {
     lingering: VecDeque<EventId>,
     checking: HashSet<EventId>,
     admissions: JoinSet<(EventId, Verdict)>,
+    max_admissions: usize,
+    /// Awards that are taken on, while they are written down.
+    writings: JoinSet<Written>,
     /// Awards whose payloads are fetched, before they are looked at again.
     fetches: JoinSet<Arrived>,
     awards: Doors,
@@ -157,6 +163,7 @@ enum Happening {
     Offer(Option<Heard>),
     Own(Option<Heard>),
     Checked(Result<(EventId, Verdict), JoinError>),
+    Written(Result<Box<Written>, JoinError>),
     Arrived(Result<Arrived, JoinError>),
     Report(Report),
     TimeToAnnounce,
@@ -194,6 +201,10 @@ impl Floor {
             lingering: VecDeque::new(),
             checking: HashSet::new(),
             admissions: JoinSet::new(),
+            max_admissions: available_parallelism()
+                .map_or(2, usize::from)
+                .min(MAX_ADMISSIONS),
+            writings: JoinSet::new(),
             fetches: JoinSet::new(),
             awards: Doors::new(AWARDS_PER_S, AWARDS_BURST, at),
             refunds: Doors::new(wishes::REFUNDS_PER_S, wishes::REFUNDS_BURST, at),
@@ -230,12 +241,13 @@ impl Floor {
 
     async fn next(&mut self) -> Happening {
         let announce_in = self.schedule.due().map(|due| due.since(self.clock.now()));
-        let may_check = self.admissions.len() < MAX_ADMISSIONS;
+        let may_check = self.admissions.len() < self.max_admissions;
         tokio::select! {
             () = self.shutdown.hard(), if !self.is_aborting => Happening::StopNow,
             () = self.shutdown.soft(), if !self.is_closing => Happening::StopSoon,
             Some(report) = self.reports.recv() => Happening::Report(report),
             Some(checked) = self.admissions.join_next() => Happening::Checked(checked),
+            Some(written) = self.writings.join_next() => Happening::Written(written.map(Box::new)),
             Some(arrived) = self.fetches.join_next() => Happening::Arrived(arrived),
             heard = self.ears.own.next(), if may_check => Happening::Own(heard),
             heard = self.ears.offers.next(), if !self.is_closing => Happening::Offer(heard),
@@ -259,6 +271,9 @@ impl Floor {
             Happening::Own(Some(heard)) => self.addressed(heard).await,
             Happening::Offer(None) | Happening::Own(None) => self.shutdown.stop_now(),
             Happening::Checked(checked) => self.checked(checked).await,
+            Happening::Written(Ok(written)) => self.written(*written).await,
+            // Its place in the queue is lost until the next start.
+            Happening::Written(Err(error)) => tracing::error!(%error, "writing an award down failed"),
             Happening::Arrived(arrived) => self.arrived(arrived).await,
             Happening::Report(report) => self.reported(report).await,
             Happening::TimeToAnnounce => self.announce().await,
@@ -299,6 +314,7 @@ impl Floor {
             now: wall(),
             wait_ms: self.wait_ms(),
             is_live,
+            is_customer: self.is_customer(&offer.author()),
         };
         match self.bidder.consider(&offer, &self.shop, moment) {
             Ok(bid) => {

@@ -72,6 +72,7 @@ use infernet_node::link::{self, Link};
 use infernet_node::shutdown::Shutdown;
 use infernet_protocol::event::{Announcement, Load, Refusal, Signed, Status as Announced};
 use infernet_protocol::kinds;
+use infernet_protocol::seal::Conversations;
 use nostr::{Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -208,6 +209,7 @@ pub async fn run(
             options.relays.clone(),
             options.keys.clone(),
         ))?,
+        conversations: Conversations::new(options.keys.secret_key().clone()),
         blobs: Blobs::new(options.blob_servers(), options.keys.clone()),
         store,
         till,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use infernet_protocol::batch::Blob;
 use infernet_protocol::job::provider::ALIVE_EVERY_MS;
 use infernet_protocol::payload::News;
-use infernet_protocol::seal::{Digest, Error, Sealed};
-use nostr::{Event, PublicKey, SecretKey};
+use infernet_protocol::seal::{Conversation, Digest, Error, Sealed};
+use nostr::Event;
 use tokio::time::{Instant, interval, timeout};
 
 use crate::shop::{Address, Shop};
@@ -56,19 +56,14 @@ impl Fetched {
         missing.cloned().collect()
     }
 
-    /// Opens a payload of `other`'s, wherever it is.
+    /// Opens a payload of the other's whom we share this key with, wherever it is.
     ///
     /// # Errors
     /// As [`Sealed::open`].
-    pub fn open(
-        &self,
-        sealed: &Sealed,
-        own: &SecretKey,
-        other: &PublicKey,
-    ) -> Result<Vec<u8>, Error> {
+    pub fn open(&self, sealed: &Sealed, pair: &Conversation) -> Result<Vec<u8>, Error> {
         match self.of(sealed) {
-            Some(bytes) => sealed.open_fetched(bytes, own, other),
-            None => sealed.open(own, other),
+            Some(bytes) => sealed.open_fetched_between(bytes, pair),
+            None => sealed.open_between(pair),
         }
     }
 

@@ -15,7 +15,7 @@ use infernet_protocol::event::{Body, Private};
 use infernet_protocol::kinds;
 use infernet_protocol::money::Price;
 use infernet_protocol::payload::{News, Payload, Progress};
-use infernet_protocol::seal::{self, Conversation};
+use infernet_protocol::seal::{self, Conversation, Conversations};
 use infernet_protocol::tab::SignedTotals;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Keys, PublicKey, Timestamp, UnsignedEvent};
@@ -42,6 +42,8 @@ pub struct Shop {
     pub promises: Promises,
     /// The relays.
     pub link: Link,
+    /// The keys shared with buyers.
+    pub conversations: Conversations,
     /// Where payloads go that no event carries.
     pub blobs: Blobs,
     /// What outlives the process.

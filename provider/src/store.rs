@@ -4,6 +4,7 @@
 //! (`payments`), a file of its own.
 
 mod payouts;
+mod scribe;
 mod tickets;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 
 pub use payouts::Stated;
+use scribe::{Entry, Scribe};
 pub use tickets::{Kept, Outcome, Ticket};
 
 /// How long an event waits for a relay that takes it: a week covers a provider
@@ -88,6 +90,9 @@ pub struct Unfinished {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: SqlitePool,
+    /// For what is looked up when an award comes, beside what is being written.
+    reads: SqlitePool,
+    scribe: Scribe,
 }
 
 impl Store {
@@ -102,31 +107,26 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
         // One connection: writers would wait for each other in any case.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options)
-            .await?;
+        let single = || SqlitePoolOptions::new().max_connections(1);
+        let pool = single().connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Self { pool })
+        let reads = single().connect_with(options.read_only(true)).await?;
+        let scribe = Scribe::start(pool.clone());
+        Ok(Self {
+            pool,
+            reads,
+            scribe,
+        })
     }
 
     /// Writes down that an award is taken on, with its ticket if it is paid by a
-    /// tab; false if it had been answered before.
+    /// tab; false if it had been answered before, or a later attempt of its job was
+    /// taken on.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
-    pub async fn accept(
-        &self,
-        answered: &Answered,
-        ticket: Option<&Ticket>,
-    ) -> Result<bool, Error> {
-        let mut transaction = self.pool.begin().await?;
-        let is_new = enter(&mut transaction, answered, "accepted").await?;
-        if let Some(ticket) = ticket {
-            tickets::open(&mut transaction, ticket).await?;
-        }
-        transaction.commit().await?;
-        Ok(is_new)
+    pub async fn accept(&self, answered: Answered, ticket: Option<Ticket>) -> Result<bool, Error> {
+        self.scribe.write(Entry::Accept(answered, ticket)).await
     }
 
     /// Writes down awards that are not served, together: they may be many, and
@@ -137,7 +137,7 @@ impl Store {
     pub async fn refuse(&self, refused: &[Answered]) -> Result<(), Error> {
         let mut transaction = self.pool.begin().await?;
         for answered in refused {
-            enter(&mut transaction, answered, "declined").await?;
+            decline(&mut transaction, answered).await?;
         }
         Ok(transaction.commit().await?)
     }
@@ -152,7 +152,7 @@ impl Store {
              UNION ALL SELECT 1 FROM tickets WHERE award = ?1 AND due_msat IS NOT NULL",
         )
         .bind(award.as_bytes().as_slice())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.reads)
         .await?;
         Ok(row.is_some())
     }
@@ -168,7 +168,7 @@ impl Store {
         )
         .bind(buyer.as_bytes().as_slice())
         .bind(job.as_bytes().as_slice())
-        .fetch_one(&self.pool)
+        .fetch_one(&self.reads)
         .await?;
         u32::try_from(row.try_get::<i64, _>("newest")?).map_err(|_| Error::Damaged("a number"))
     }
@@ -197,7 +197,8 @@ impl Store {
         result: &Event,
         outcome: &Outcome,
     ) -> Result<bool, Error> {
-        self.end_with(award, "ended", result, Some(outcome)).await
+        let entry = Entry::Deliver(*award, Box::new(result.clone()), *outcome);
+        self.scribe.write(entry).await
     }
 
     /// An attempt that a restart has interrupted ends with this cancel.
@@ -205,47 +206,22 @@ impl Store {
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn abandon(&self, award: &EventId, cancel: &Event) -> Result<bool, Error> {
-        self.end_with(award, "abandoned", cancel, None).await
-    }
-
-    /// Ends an attempt and puts the event that says so into the outbox, both or
-    /// neither.
-    async fn end_with(
-        &self,
-        award: &EventId,
-        state: &'static str,
-        event: &Event,
-        outcome: Option<&Outcome>,
-    ) -> Result<bool, Error> {
         let mut transaction = self.pool.begin().await?;
-        let ended =
-            sqlx::query("UPDATE attempts SET state = ? WHERE award = ? AND state = 'accepted'")
-                .bind(state)
-                .bind(award.as_bytes().as_slice())
-                .execute(&mut *transaction)
-                .await?;
-        if ended.rows_affected() == 0 {
-            return Ok(false);
-        }
-        post(&mut transaction, award, event).await?;
-        if let Some(outcome) = outcome {
-            tickets::decide(&mut transaction, award, outcome).await?;
+        let is_first = end(&mut transaction, award, "abandoned").await?;
+        if is_first {
+            post(&mut transaction, award, cancel).await?;
         }
         transaction.commit().await?;
-        Ok(true)
+        Ok(is_first)
     }
 
-    /// A relay has this event.
+    /// A relay has this event. Written soon, together with what else comes.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn acknowledge(&self, event: &EventId, now: Timestamp) -> Result<(), Error> {
-        sqlx::query("UPDATE outbox SET acknowledged_s = ? WHERE event = ?")
-            .bind(seconds(now))
-            .bind(event.as_bytes().as_slice())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+        let entry = Entry::Acknowledge(*event, now);
+        self.scribe.write(entry).await.map(drop)
     }
 
     /// Events that no relay has acknowledged, the oldest first.
@@ -327,30 +303,43 @@ impl Store {
 
     /// Closes the store, after what is being written.
     pub async fn close(&self) {
+        self.reads.close().await;
         self.pool.close().await;
     }
 }
 
-/// Remembers an award; false if it was remembered before.
-async fn enter(
+/// Remembers an award that is not served.
+async fn decline(
     transaction: &mut Transaction<'static, Sqlite>,
     answered: &Answered,
-    state: &'static str,
-) -> Result<bool, Error> {
-    let done = sqlx::query(
+) -> Result<(), Error> {
+    sqlx::query(
         "INSERT INTO attempts (award, job, buyer, number, state, arrived_s, forget_s)
-         VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+         VALUES (?, ?, ?, ?, 'declined', ?, ?) ON CONFLICT DO NOTHING",
     )
     .bind(answered.award.as_bytes().as_slice())
     .bind(answered.job.as_bytes().as_slice())
     .bind(answered.buyer.as_bytes().as_slice())
     .bind(i64::from(answered.number))
-    .bind(state)
     .bind(seconds(answered.arrived))
     .bind(seconds(answered.forget))
     .execute(&mut **transaction)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(())
+}
+
+/// Ends an attempt; false if it had ended before.
+async fn end(
+    transaction: &mut Transaction<'static, Sqlite>,
+    award: &EventId,
+    state: &'static str,
+) -> Result<bool, Error> {
+    let ended = sqlx::query("UPDATE attempts SET state = ? WHERE award = ? AND state = 'accepted'")
+        .bind(state)
+        .bind(award.as_bytes().as_slice())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(ended.rows_affected() == 1)
 }
 
 /// Puts an event into the outbox.
@@ -405,7 +394,7 @@ mod tests {
     /// An attempt as the floor writes it.
     async fn accepted(store: &Store, award: EventId, number: u32) -> PublicKey {
         let answered = answered(award, number);
-        assert!(store.accept(&answered, None).await.unwrap());
+        assert!(store.accept(answered, None).await.unwrap());
         answered.buyer
     }
 
@@ -419,11 +408,32 @@ mod tests {
         store.refuse(&refused).await.unwrap();
         for one in &refused {
             assert!(store.knows(&one.award).await.unwrap());
-            assert!(!store.accept(one, None).await.unwrap());
+            assert!(!store.accept(*one, None).await.unwrap());
             let newest = store.newest_attempt(&one.buyer, &one.job).await;
             assert_eq!(newest.unwrap(), 0, "it supersedes nothing");
         }
         assert!(store.unfinished().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_not_taken_on_behind_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("provider.sqlite")).await;
+        let store = store.unwrap();
+        let (job, buyer) = (EventId::all_zeros(), Keys::generate().public_key);
+        let attempt = |number: u8| Answered {
+            job,
+            buyer,
+            ..answered(EventId::from_byte_array([number; 32]), number.into())
+        };
+        store.refuse(&[attempt(3)]).await.unwrap();
+        // All at once: they are written together.
+        let accept = |number| store.accept(attempt(number), None);
+        let (second, first) = tokio::join!(accept(2), accept(1));
+        assert!(second.unwrap(), "the third was refused");
+        assert!(!first.unwrap());
+        assert!(store.accept(attempt(4), None).await.unwrap());
+        assert_eq!(store.newest_attempt(&buyer, &job).await.unwrap(), 4);
     }
 
     #[tokio::test]

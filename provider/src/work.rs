@@ -204,7 +204,10 @@ impl Paced {
     }
 
     async fn next(&mut self) -> News {
-        sleep_until(self.due).await;
+        // A timer counts whole milliseconds: what is due is not held up for the next one.
+        if self.due > Instant::now() {
+            sleep_until(self.due).await;
+        }
         let step = loop {
             match timeout_at(self.stuck_at, self.generation.next()).await {
                 Ok(Some(step)) => break step,

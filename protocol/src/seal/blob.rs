@@ -148,7 +148,19 @@ impl Sealed {
         own: &SecretKey,
         other: &PublicKey,
     ) -> Result<Vec<u8>, Error> {
-        self.open_fetched_with(fetched, &self.unwrap_key(own, other)?)
+        self.open_fetched_between(fetched, &Conversation::between(own, other)?)
+    }
+
+    /// [`Sealed::open_fetched`] between two whose key was derived before.
+    ///
+    /// # Errors
+    /// As [`Sealed::open_fetched`].
+    pub fn open_fetched_between(
+        &self,
+        fetched: Vec<u8>,
+        pair: &Conversation,
+    ) -> Result<Vec<u8>, Error> {
+        self.open_fetched_with(fetched, &self.unwrap_key_between(pair)?)
     }
 
     /// Decrypts a payload whose blob was fetched, with its own key.

@@ -32,6 +32,17 @@ const BYTES_OF_ONE: usize = 4_096;
 /// Where an attempt hears its orders.
 type Orders = mpsc::UnboundedReceiver<Order>;
 
+/// An award that has a place in the queue, once the store has answered.
+#[derive(Debug)]
+pub(super) struct Written {
+    admitted: Admitted,
+    pay: Pay,
+    orders: Orders,
+    ahead: u32,
+    /// Whether it is taken on.
+    done: Result<bool, crate::store::Error>,
+}
+
 impl Floor {
     /// An award came. A replay, and one that nobody waits for any more, ends here.
     pub(super) async fn awarded(&mut self, Heard { event, is_live }: Heard) {
@@ -184,7 +195,7 @@ impl Floor {
         let award = &admitted.award;
         let price = award.price.output_msat;
         match self.queue.enter(award.id(), award.author(), price) {
-            Ok(ahead) => self.accept(admitted, pay, None, ahead).await,
+            Ok(ahead) => self.accept(admitted, pay, None, ahead),
             Err(full) => self.is_full(admitted, full).await,
         }
     }
@@ -261,7 +272,7 @@ impl Floor {
         match entered {
             Ok(ahead) => {
                 let (pay, orders) = (Pay::Tab(guest.seat), Some(guest.orders));
-                self.accept(guest.admitted, pay, orders, ahead).await;
+                self.accept(guest.admitted, pay, orders, ahead);
             }
             Err(full) => {
                 let detail = full.to_string();
@@ -289,36 +300,16 @@ impl Floor {
         delivery::leave(&self.shop, *award);
     }
 
-    /// Takes an award on: written down first, then told. One that has waited for money
+    /// Takes an award on that has a place in the queue: it is written down first, beside
+    /// the loop, and then told. Its orders wait for it; one that has waited for money
     /// hears its `orders` already.
-    async fn accept(&mut self, admitted: Admitted, pay: Pay, orders: Option<Orders>, ahead: u32) {
+    fn accept(&mut self, admitted: Admitted, pay: Pay, orders: Option<Orders>, ahead: u32) {
         let id = admitted.award.id();
         let is_paid = !matches!(pay, Pay::Nothing);
         let ticket = is_paid.then(|| admitted.ticket(clock::now()));
         let at = clock::now();
         let forget = admission::remember_accepted(&admitted.award, at);
         let answered = Answered::now(&admitted.award, at, forget);
-        match self.shop.store.accept(&answered, ticket.as_ref()).await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.queue.leave(&id);
-                self.attempts.remove(&id);
-                return;
-            }
-            Err(error) => {
-                self.queue.leave(&id);
-                self.unseat(&id);
-                return self.cannot_write(admitted, &error).await;
-            }
-        }
-        self.supersede(&admitted.award);
-        let award = &admitted.award;
-        tracing::info!(
-            job = %award.job_id(), award = %id, attempt = award.attempt, peer = %award.author(),
-            model = admitted.item.model.name, task = %award.task,
-            input_tokens = admitted.input_tokens, ahead, "accepted"
-        );
-        self.tally.accepted += 1;
         let orders = match orders {
             Some(orders) => {
                 if let Some(entry) = self.attempts.get_mut(&id) {
@@ -328,6 +319,47 @@ impl Floor {
             }
             None => self.enlist(&admitted, Phase::Waiting),
         };
+        let store = self.shop.store.clone();
+        self.writings.spawn(async move {
+            Written {
+                done: store.accept(answered, ticket).await,
+                admitted,
+                pay,
+                orders,
+                ahead,
+            }
+        });
+    }
+
+    /// An award that is taken on is written down, or not.
+    pub(super) async fn written(&mut self, written: Written) {
+        let Written {
+            admitted,
+            pay,
+            orders,
+            ahead,
+            done,
+        } = written;
+        let id = admitted.award.id();
+        if !matches!(done, Ok(true)) {
+            self.queue.leave(&id);
+            self.unseat(&id);
+            match done {
+                Ok(_) => {
+                    tracing::info!(award = %id, "ignores an award that was answered or superseded")
+                }
+                Err(error) => self.cannot_write(admitted, &error).await,
+            }
+            return self.begin();
+        }
+        self.supersede(&admitted.award);
+        let award = &admitted.award;
+        tracing::info!(
+            job = %award.job_id(), award = %id, attempt = award.attempt, peer = %award.author(),
+            model = admitted.item.model.name, task = %award.task,
+            input_tokens = admitted.input_tokens, ahead, "accepted"
+        );
+        self.tally.accepted += 1;
         let (shop, reporter) = (self.shop.clone(), self.reporter.clone());
         tokio::spawn(attempt::drive(shop, admitted, pay, ahead, orders, reporter));
         self.begin();

@@ -93,8 +93,7 @@ impl Floor {
         if self.shop.till.is_none() || !self.may_wish(&buyer) {
             return tracing::debug!(job = %envelope.job, "a wish for nothing that runs here");
         }
-        let secret = self.shop.keys().secret_key();
-        let Ok(conversation) = Conversation::between(secret, &buyer) else {
+        let Ok(conversation) = self.shop.conversations.with(&buyer) else {
             return;
         };
         let opened = seal::overhear(&conversation, &envelope.content);
