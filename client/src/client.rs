@@ -10,7 +10,7 @@ use infernet_node::link::{self, Delivery, Link, Subscription};
 use infernet_protocol::bounds::{MAX_BLOB_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES};
 use infernet_protocol::event::{Announcement, Attestation, Body, Receipt, Signed};
 use infernet_protocol::kinds;
-use infernet_protocol::seal::Digest;
+use infernet_protocol::seal::{Conversations, Digest};
 use nostr::{Event, EventId, Filter, Keys, Kind, PublicKey};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub tasks: TaskTracker,
     /// Ends every job.
     pub closing: CancellationToken,
+    /// The keys shared with providers.
+    pub conversations: Conversations,
     /// Where our blobs go.
     pub blobs: Blobs,
     /// What is paid with, if anything.
@@ -119,11 +121,13 @@ impl Client {
         let now = clock::now();
         let inbox = link.subscribe(vec![routing::filter(options.keys.public_key(), now)])?;
         let news = link.subscribe(market.filters(now))?;
+        let conversations = Conversations::new(options.keys.secret_key().clone());
         let shared = Arc::new(Shared {
             options,
             link,
             routes: Routes::default(),
             tasks: TaskTracker::new(),
+            conversations,
             closing: CancellationToken::new(),
             blobs,
             purse,

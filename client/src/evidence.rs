@@ -2,7 +2,7 @@
 
 use infernet_protocol::event::{Award, JobResult, Signed};
 use infernet_protocol::payload::{Check, PayloadKey};
-use infernet_protocol::seal;
+use infernet_protocol::seal::{self, Conversation};
 use nostr::Keys;
 
 /// The two events of an attempt and the keys of what is sealed in them. Whoever has it can read the work, and nothing
@@ -29,9 +29,21 @@ impl Evidence {
         result: Signed<JobResult>,
         buyer: &Keys,
     ) -> Result<Self, seal::Error> {
-        let (own, provider) = (buyer.secret_key(), award.provider);
-        let input_key = award.input.unwrap_key(own, &provider)?;
-        let output_key = result.output.unwrap_key(own, &provider)?;
+        let pair = Conversation::between(buyer.secret_key(), &award.provider)?;
+        Self::between(award, result, &pair)
+    }
+
+    /// The same where the key that buyer and provider share was derived before.
+    ///
+    /// # Errors
+    /// As [`Evidence::of`].
+    pub(crate) fn between(
+        award: Signed<Award>,
+        result: Signed<JobResult>,
+        pair: &Conversation,
+    ) -> Result<Self, seal::Error> {
+        let input_key = award.input.unwrap_key_between(pair)?;
+        let output_key = result.output.unwrap_key_between(pair)?;
         Ok(Self {
             award,
             result,

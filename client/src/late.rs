@@ -79,24 +79,24 @@ impl Client {
         award: Signed<Award>,
         result: Signed<JobResult>,
     ) -> Result<Brought, Error> {
-        let keys = self.shared().keys();
-        let (own, provider) = (keys.secret_key(), &award.provider);
+        let unreadable = || Error::Uncheckable("the award's input cannot be read".into());
+        let pair = self.shared().conversations.with(&award.provider);
+        let pair = pair.map_err(|_| unreadable())?;
         let input = match self.in_blob(&award.input).await? {
-            Some(bytes) => award.input.open_fetched(bytes, own, provider),
-            None => award.input.open(own, provider),
+            Some(bytes) => award.input.open_fetched_between(bytes, &pair),
+            None => award.input.open_between(&pair),
         };
         let input = input.ok().and_then(|bytes| Input::from_bytes(&bytes).ok());
-        let unreadable = || Error::Uncheckable("the award's input cannot be read".into());
         let work = input.ok_or_else(unreadable)?.work;
         let fetched = self.in_blob(&result.output).await?;
-        let product = match check(&result, fetched, &award, &work, keys) {
+        let product = match check(&result, fetched, &award, &work, &pair) {
             Checked::Good(product) => product,
             Checked::Bad(flaw) => return Ok(Brought::Bad(flaw)),
             Checked::Foreign => return Ok(Brought::Bad("it is of another award")),
         };
         let (name, model_name) = names(&award);
         let promise = promised(&award.basis, &award.model);
-        let evidence = Evidence::of(award, result, keys).map_err(|_| unreadable())?;
+        let evidence = Evidence::between(award, result, &pair).map_err(|_| unreadable())?;
         Ok(Brought::Work(Box::new(Found {
             evidence,
             work,

@@ -6,9 +6,10 @@ mod bans;
 mod choice;
 mod means;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use infernet_protocol::event::{Announcement, Attestation, Body, Signed, Status};
+use infernet_protocol::event::{Announcement, Attestation, Body, Experience, Signed, Status};
 use infernet_protocol::kinds;
 use infernet_protocol::reputation::{self, Standing};
 use nostr::{Event, EventId, Filter, Kind, PublicKey, Timestamp};
@@ -52,6 +53,8 @@ pub(crate) struct Market {
     attestations: HashMap<PublicKey, Vec<Signed<Attestation>>>,
     known: HashSet<EventId>,
     bans: Bans,
+    /// How providers stood within this second. Each job asks more than once, and each that is done adds a word.
+    standings: RefCell<HashMap<PublicKey, (Timestamp, Standing)>>,
 }
 
 impl Market {
@@ -63,6 +66,7 @@ impl Market {
             attestations: HashMap::new(),
             known: HashSet::new(),
             bans: Bans::default(),
+            standings: RefCell::default(),
         }
     }
 
@@ -126,6 +130,9 @@ impl Market {
             return;
         };
         if self.known.insert(attestation.id()) {
+            if attestation.experience != Experience::Completed {
+                self.standings.borrow_mut().remove(&attestation.provider);
+            }
             let about = self.attestations.entry(attestation.provider).or_default();
             about.push(attestation);
         }
@@ -144,9 +151,18 @@ impl Market {
             .filter(|a| !self.bans(&a.author()))
     }
 
-    /// How a provider stands.
+    /// How a provider stands; what was attested within this second may not count yet, unless it speaks against it.
     pub fn standing(&self, provider: &PublicKey, now: Timestamp) -> Standing {
-        self.standing_with(provider, &[], now)
+        let mut standings = self.standings.borrow_mut();
+        if let Some((at, standing)) = standings.get(provider)
+            && *at == now
+        {
+            return *standing;
+        }
+        let standing = self.standing_with(provider, &[], now);
+        standings.retain(|_, (at, _)| *at == now);
+        standings.insert(*provider, (now, standing));
+        standing
     }
 
     /// How a provider stands, with attestations that are not kept here counted in.
@@ -175,7 +191,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use infernet_protocol::event::{
-        AnnouncedModel, Capacity, DeviceKind, Experience, Hardware, Load, Promise, V1,
+        AnnouncedModel, Capacity, DeviceKind, Hardware, Load, Promise, V1,
     };
     use infernet_protocol::inference::{Dtype, ModelId, Task};
     use infernet_protocol::money::{Msat, PaymentTerms, Price};

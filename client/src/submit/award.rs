@@ -11,7 +11,7 @@ use infernet_protocol::job::buyer::Account;
 use infernet_protocol::money::Msat;
 use infernet_protocol::payload::{Input, Payload, Work};
 use infernet_protocol::seal::blob::Outsized;
-use infernet_protocol::seal::{self, Domain, Salt, Sealed, salted_hash};
+use infernet_protocol::seal::{self, Conversation, Domain, Salt, Sealed, salted_hash};
 use nostr::secp256k1::rand::RngCore;
 use nostr::secp256k1::rand::rngs::OsRng;
 use nostr::{Event, EventId, Keys, PublicKey, RelayUrl, Timestamp};
@@ -64,9 +64,8 @@ pub(super) struct Plain {
 
 impl Plain {
     /// Seals it into the award itself.
-    pub fn seal(&self, keys: &Keys, provider: &PublicKey) -> Result<Sealed, Error> {
-        let sealed = Sealed::close(&self.bytes, keys.secret_key(), provider, &mut OsRng);
-        Ok(sealed?)
+    pub fn seal(&self, pair: &Conversation) -> Result<Sealed, Error> {
+        Ok(Sealed::close_between(&self.bytes, pair, &mut OsRng)?)
     }
 
     /// Seals it into a blob, which is to be put on a server first.

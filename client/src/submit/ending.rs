@@ -47,7 +47,7 @@ impl Driver {
         let current = self.current.as_ref().ok_or(Error::Closed)?;
         let delivered = current.delivered.as_ref().ok_or(Error::Closed)?;
         let (award, result_event) = (current.award.clone(), delivered.result.clone());
-        let evidence = Evidence::of(award, result_event, self.shared().keys())
+        let evidence = Evidence::between(award, result_event, &current.conversation)
             .map_err(|error| Error::Invalid(error.to_string()))?;
         let brought = Brought::of(&delivered.product);
         let now = self.real();

@@ -66,8 +66,8 @@ impl Driver {
         fetched: Option<Vec<u8>>,
     ) -> Option<Input> {
         let current = self.current.as_ref()?;
-        let keys = self.client.shared().keys();
-        let checked = results::check(result, fetched, &current.award, &self.request.work, keys);
+        let pair = &current.conversation;
+        let checked = results::check(result, fetched, &current.award, &self.request.work, pair);
         let award = current.award.id();
         match checked {
             Checked::Foreign => None,

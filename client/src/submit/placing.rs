@@ -10,8 +10,8 @@ use infernet_protocol::inference::TokenId;
 use infernet_protocol::job::buyer::Input;
 use infernet_protocol::kinds;
 use infernet_protocol::money::PaymentKind;
+use infernet_protocol::seal::Sealed;
 use infernet_protocol::seal::blob::Outsized;
-use infernet_protocol::seal::{Conversation, Sealed};
 use nostr::{Event, EventId, Timestamp};
 use tokio::time::Instant;
 
@@ -88,9 +88,14 @@ impl Driver {
         if placement.plain.bytes.len() > MAX_SEALED_BYTES && self.shared().blobs.can_put() {
             return self.put_input(placement);
         }
-        let keys = self.shared().keys();
-        let sealed = placement.plain.seal(keys, &placement.word.provider);
+        let sealed = self.seal(&placement);
         Some(self.place_sealed(placement, sealed))
+    }
+
+    fn seal(&self, placement: &Placement) -> Result<Sealed, award::Error> {
+        let provider = &placement.word.provider;
+        let pair = self.shared().conversations.with(provider)?;
+        placement.plain.seal(&pair)
     }
 
     /// Puts the input where the provider can fetch it, and comes back.
@@ -125,10 +130,7 @@ impl Driver {
     ) -> Input {
         let sealed = match put {
             Ok(blob) => Ok(outsized.lies_in(blob)),
-            Err(_) if placement.plain.bytes.len() <= MAX_PAYLOAD_BYTES => {
-                let keys = self.shared().keys();
-                placement.plain.seal(keys, &placement.word.provider)
-            }
+            Err(_) if placement.plain.bytes.len() <= MAX_PAYLOAD_BYTES => self.seal(&placement),
             Err(error) => Err(error.into()),
         };
         self.place_sealed(placement, sealed)
@@ -192,8 +194,7 @@ impl Driver {
         behind: usize,
         bill: Option<Bill>,
     ) -> Input {
-        let own = self.shared().keys().secret_key();
-        let Ok(conversation) = Conversation::between(own, &word.provider) else {
+        let Ok(conversation) = self.shared().conversations.with(&word.provider) else {
             return Input::AwardFailed;
         };
         let (id, job) = (award.id(), award.job_id());

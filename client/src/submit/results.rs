@@ -32,12 +32,12 @@ pub(crate) fn check(
     fetched: Option<Vec<u8>>,
     award: &Signed<Award>,
     work: &Work,
-    keys: &Keys,
+    pair: &Conversation,
 ) -> Checked {
     if !is_of(result, award) {
         return Checked::Foreign;
     }
-    match product(result, fetched, award, work, keys) {
+    match product(result, fetched, award, work, pair) {
         Ok(product) => Checked::Good(product),
         Err(flaw) => Checked::Bad(flaw),
     }
@@ -48,7 +48,7 @@ fn product(
     fetched: Option<Vec<u8>>,
     award: &Signed<Award>,
     work: &Work,
-    keys: &Keys,
+    pair: &Conversation,
 ) -> Result<Product, &'static str> {
     let same_job = result.job == award.job_id() && result.attempt == award.attempt;
     if !same_job || result.buyer != award.author() {
@@ -73,10 +73,9 @@ fn product(
     if result.due_msat > award.budget_msat {
         return Err("it asks for more than the budget");
     }
-    let (own, provider) = (keys.secret_key(), &award.provider);
     let opened = match fetched {
-        Some(bytes) => result.output.open_fetched(bytes, own, provider),
-        None => result.output.open(own, provider),
+        Some(bytes) => result.output.open_fetched_between(bytes, pair),
+        None => result.output.open_between(pair),
     };
     let bytes = opened.map_err(|_| "the output cannot be opened")?;
     let output = Output::from_bytes(&bytes).map_err(|_| "the output is malformed")?;
@@ -232,7 +231,8 @@ pub(crate) fn owed(
     work: &Work,
     keys: &Keys,
 ) -> Option<Msat> {
-    let Checked::Good(product) = check(result, fetched, award, work, keys) else {
+    let pair = Conversation::between(keys.secret_key(), &award.provider).ok()?;
+    let Checked::Good(product) = check(result, fetched, award, work, &pair) else {
         return None;
     };
     let usage = &result.usage;
@@ -302,7 +302,9 @@ mod tests {
     fn verdict(story: &Story, signer: &Keys) -> Checked {
         let unsigned = story.result.to_unsigned(signer.public_key(), story.at(2));
         let result = Signed::verify(unsigned.sign_with_keys(signer).unwrap()).unwrap();
-        check(&result, None, &story.signed_award(), &chat(), &story.buyer)
+        let pair = Conversation::between(story.buyer.secret_key(), &story.provider.public_key());
+        let award = story.signed_award();
+        check(&result, None, &award, &chat(), &pair.unwrap())
     }
 
     #[test]

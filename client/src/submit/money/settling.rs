@@ -183,9 +183,9 @@ impl Driver {
             return None;
         };
         let current = self.current.as_ref()?;
-        let keys = self.client.shared().keys();
+        let pair = &current.conversation;
         // An output in a blob is not waited for: what was acknowledged counts.
-        let checked = check(&result, None, &current.award, &self.request.work, keys);
+        let checked = check(&result, None, &current.award, &self.request.work, pair);
         let Checked::Good(product) = checked else {
             return None;
         };
