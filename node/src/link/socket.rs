@@ -15,6 +15,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// lax relay that stores one huge event must not be able to cut us off each time it serves it.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// How much is read at once. The library's own size would have it take fresh memory from the system for almost every
+/// message.
+const READ_BYTES: usize = 16 << 10;
+
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Connects to `url`; the error is in words.
@@ -22,6 +26,7 @@ pub(super) async fn open(url: &RelayUrl) -> Result<Socket, String> {
     // rustls asks for one provider for the whole process; somebody else's choice is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
     let without_nagle = true;
