@@ -1,6 +1,8 @@
 //! What the benchmarks of money share: a buyer with a wallet, the middle of many measurements, and a verdict.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+pub mod usage;
+
 use infernet_client::{Client, Options, Request, Step, Summary, purse};
 use infernet_payments::nip47::{self, Rail};
 use infernet_protocol::money::{Msat, Price};
