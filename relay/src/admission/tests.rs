@@ -526,3 +526,32 @@ fn the_store_s_refusals_begin_with_a_word_too() {
         );
     }
 }
+
+/// What a refusal under load costs, beside the signature that is not checked. Of optimised code: run it by
+/// `cargo test --release -p infernet-relay --lib -- --ignored --nocapture a_glance`.
+#[test]
+#[ignore = "measures time"]
+fn a_glance_takes_a_few_microseconds() {
+    const EVENTS: u32 = 100_000;
+    let relay = always(16);
+    let events: Vec<Event> = (0..100).map(|_| profile(&Keys::generate())).collect();
+    let time = |judge: &dyn Fn(&Event)| {
+        let began = std::time::Instant::now();
+        (0..EVENTS).for_each(|number| judge(&events[number as usize % events.len()]));
+        began.elapsed() / EVENTS
+    };
+    let glance = time(&|event| {
+        assert!(
+            relay
+                .admission
+                .glance(event, &peer(Source::Client))
+                .is_err()
+        );
+    });
+    let id = time(&|event| assert!(event.verify_id()));
+    let began = std::time::Instant::now();
+    (0..1_000).for_each(|number| assert!(events[number % events.len()].verify_signature()));
+    let signature = began.elapsed() / 1_000;
+    eprintln!("a glance takes {glance:?}, the id {id:?}, a signature {signature:?}");
+    assert!(glance * 5 < signature);
+}
