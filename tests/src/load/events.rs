@@ -124,20 +124,31 @@ impl Population {
         signed.expect("a key signs what it wrote")
     }
 
-    /// These events, signed on all cores.
+    /// These events, signed.
     pub fn ready(&self, numbers: Range<u64>) -> Vec<Ready> {
-        let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
-        let each = (numbers.end - numbers.start).div_ceil(threads).max(1);
-        let parts = numbers.clone().step_by(each as usize);
-        let parts = parts.map(|start| start..(start + each).min(numbers.end));
-        thread::scope(|scope| {
-            let make = |part: Range<u64>| part.map(|n| Ready::new(&self.event(n))).collect();
-            let made: Vec<_> = parts.map(|part| scope.spawn(move || make(part))).collect();
-            let made = made.into_iter().map(thread::ScopedJoinHandle::join);
-            made.flat_map(|part: Result<Vec<Ready>, _>| part.unwrap_or_default())
-                .collect()
+        on_all_cores(numbers, |part| {
+            part.map(|n| Ready::new(&self.event(n))).collect()
         })
     }
+}
+
+/// What `make` makes of these numbers, in parts, on all cores.
+pub(super) fn on_all_cores(
+    numbers: Range<u64>,
+    make: impl Fn(Range<u64>) -> Vec<Ready> + Sync,
+) -> Vec<Ready> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let each = (numbers.end - numbers.start)
+        .div_ceil(threads as u64)
+        .max(1);
+    let parts = numbers.clone().step_by(each as usize);
+    let parts = parts.map(|start| start..(start + each).min(numbers.end));
+    thread::scope(|scope| {
+        let make = &make;
+        let made: Vec<_> = parts.map(|part| scope.spawn(move || make(part))).collect();
+        let made = made.into_iter().map(thread::ScopedJoinHandle::join);
+        made.flat_map(Result::unwrap_or_default).collect()
+    })
 }
 
 /// Independent of the reader, who comes in turn.
