@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use infernet_tests::{Market, Process, Relay, skip};
-use nostr::Keys;
+use nostr::{Keys, ToBech32 as _};
+use tempfile::TempDir;
 
 /// Held while something is installed.
 static INSTALLING: Mutex<()> = Mutex::new(());
@@ -108,15 +109,21 @@ fn another_blossom_client_puts_gets_lists_and_deletes() {
     assert!(status.success(), "{}", client.stderr());
 }
 
-/// Runs a script of others' libraries against a relay that takes every kind, whose operator is `admin`.
-fn uses_the_relay(test: &str, script: &str, admin: &Keys, arguments: &[&str]) {
-    let Some(place) = nostr_tools(test) else {
-        return;
-    };
+/// A relay that takes every kind, whose operator is `admin`, in a folder of its own.
+fn general_relay(admin: &Keys) -> (Relay, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let settings = format!("general = true\nadmins = [\"{}\"]\n", admin.public_key());
     std::fs::write(folder.path().join("relay.toml"), settings).unwrap();
     let relay = Relay::start(folder.path().to_owned(), "127.0.0.1:0").unwrap();
+    (relay, folder)
+}
+
+/// Runs a script of others' libraries against a relay whose operator is `admin`.
+fn uses_the_relay(test: &str, script: &str, admin: &Keys, arguments: &[&str]) {
+    let Some(place) = nostr_tools(test) else {
+        return;
+    };
+    let (relay, _folder) = general_relay(admin);
     let mut node = Command::new("node");
     node.arg(script)
         .arg(&relay.url)
@@ -139,4 +146,25 @@ fn nostr_tools_uses_the_relay_and_manages_it() {
 fn an_application_on_ndk_uses_the_relay() {
     let test = "an_application_on_ndk_uses_the_relay";
     uses_the_relay(test, "ndk.mjs", &Keys::generate(), &[]);
+}
+
+#[test]
+fn relay_tester_finds_no_fault() {
+    let test = "relay_tester_finds_no_fault";
+    let program = std::env::var_os("RELAY_TESTER").unwrap_or_else(|| "relay-tester".into());
+    let (relay, _folder) = general_relay(&Keys::generate());
+    let mut tester = Command::new(program);
+    tester.arg(&relay.url);
+    for _ in 0..2 {
+        let secret = Keys::generate().secret_key().to_bech32().unwrap();
+        tester.arg(secret);
+    }
+    let Ok(mut tester) = Process::start("relay-tester", &mut tester) else {
+        let where_from = "install github.com/mikedilger/relay-tester, or set RELAY_TESTER to it";
+        return skip(test, where_from);
+    };
+    // It waits for a second or two again and again.
+    tester.ended(Duration::from_secs(300)).unwrap();
+    let said = tester.stderr();
+    assert!(said.contains("FAIL: 0,"), "{said}");
 }
