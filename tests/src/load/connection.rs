@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use futures::{FutureExt, SinkExt, StreamExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
@@ -24,13 +24,27 @@ impl Connection {
     /// # Errors
     /// If the relay cannot be reached, or speaks no websocket.
     pub async fn open(url: &str) -> Result<Self> {
-        let host = url.trim_start_matches("ws://").trim_end_matches('/');
-        let stream = TcpStream::connect(host).await.context("no connection")?;
+        let stream = TcpStream::connect(host(url)).await;
+        Self::over(stream.context("no connection")?, url).await
+    }
+
+    /// The same for one for which the system keeps little: who does not read falls behind at once.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn open_narrow(url: &str) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(BUFFER_BYTES as u32)?;
+        let stream = socket.connect(host(url).parse()?).await;
+        Self::over(stream.context("no connection")?, url).await
+    }
+
+    async fn over(stream: TcpStream, url: &str) -> Result<Self> {
         stream.set_nodelay(true)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(BUFFER_BYTES);
-        let url = format!("ws://{host}/");
+        let url = format!("ws://{}/", host(url));
         let (socket, _) = client_async_with_config(url, stream, Some(config)).await?;
         Ok(Self { socket })
     }
@@ -107,6 +121,10 @@ impl Connection {
     pub async fn close(&mut self, id: &str) -> Result<()> {
         self.send(format!(r#"["CLOSE","{id}"]"#)).await
     }
+}
+
+fn host(url: &str) -> &str {
+    url.trim_start_matches("ws://").trim_end_matches('/')
 }
 
 /// The relay has ended the connection.
