@@ -28,7 +28,7 @@ impl Known<'_> {
             return Ok(Saved::Deleted);
         }
         if let Some(address) = key::address_of(event) {
-            if let Some(stored) = self.version(&address)?
+            if let Some(stored) = self.version(&address, event)?
                 && is_newer(&stored, event)
             {
                 return Ok(Saved::Superseded(stored.id));
@@ -89,12 +89,25 @@ impl Known<'_> {
         Ok(origin.filter(stands))
     }
 
-    fn version(&self, address: &Digest16) -> Result<Option<Version>, Error> {
+    /// The version that stands under an event's address.
+    fn version(&self, address: &Digest16, event: &Event) -> Result<Option<Version>, Error> {
         let mut latest = self.pending.iter().rev();
-        match latest.find_map(|pending| pending.version(address)) {
-            Some(version) => Ok(Some(version)),
-            None => self.view.version(address),
-        }
+        let version = match latest.find_map(|pending| pending.version(address)) {
+            Some(version) => Some(version),
+            None => self.view.version(address)?,
+        };
+        let stands = |version: &Version| {
+            let origin = Origin {
+                number: version.number,
+                author: event.pubkey,
+                kind: event.kind,
+                created_at: version.created_at,
+                address: Some(*address),
+            };
+            let mut pending = self.pending.iter();
+            !pending.any(|pending| pending.drops(&version.id, &origin))
+        };
+        Ok(version.filter(stands))
     }
 
     fn is_deleted(&self, deletion: &Digest16) -> Result<bool, Error> {
