@@ -46,6 +46,8 @@ pub(super) struct Line {
     /// Events, in order.
     pub(super) events: mpsc::Sender<Outgoing>,
     waiting: HashMap<EventId, Vec<oneshot::Sender<Answer>>>,
+    /// The words of a relay that takes nothing for a moment.
+    slowed: Option<Refusal>,
 }
 
 /// A relay's answer to an event (`OK`).
@@ -72,6 +74,7 @@ impl Line {
             requests,
             events,
             waiting: HashMap::new(),
+            slowed: None,
         }
     }
 
@@ -221,6 +224,22 @@ impl Desk {
     /// A relay that is connected wants nothing of us that it has not got.
     pub(super) fn content(&self, relay: usize) {
         self.report(relay, |status| status.trouble = None);
+    }
+
+    /// A relay takes nothing for a moment, or all again.
+    pub(super) fn slowed(&self, relay: usize, words: Option<Refusal>) {
+        if let Some(line) = &mut self.state().lines[relay] {
+            line.slowed = words;
+        }
+    }
+
+    /// What the relays said that take nothing for a moment.
+    pub(super) fn slow(&self) -> Vec<Trouble> {
+        let state = self.state();
+        let lines = state.lines.iter().enumerate();
+        let slow = lines.filter_map(|(relay, line)| Some((relay, line.as_ref()?.slowed.clone()?)));
+        slow.map(|(relay, words)| self.trouble(relay, words))
+            .collect()
     }
 
     /// What the relays want that are connected.

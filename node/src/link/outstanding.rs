@@ -1,5 +1,5 @@
 //! The events that one connection has carried to a relay and that it has not answered yet, and those that it has
-//! refused for the moment: they are sent again once it knows enough of us.
+//! refused for the moment: they are sent again once it knows enough of us, or when it says.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,12 +8,14 @@ use nostr::EventId;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::demand::Demand;
+
 /// The most events that are kept until they are answered, and their bytes. A relay that answers nothing to ephemeral
 /// events is no burden: the oldest are forgotten.
 const MAX_KEPT: usize = 512;
 const MAX_KEPT_BYTES: usize = 8 << 20;
 
-/// How often an event is sent again on one connection.
+/// How often an event is sent again on one connection because the relay knows more of us.
 const MAX_AGAIN: u8 = 3;
 
 /// An event on its way to a relay.
@@ -82,10 +84,11 @@ impl Outstanding {
     /// often enough.
     pub(super) fn refused(&self, Answered(mut kept): Answered, words: String) -> bool {
         let mut state = self.state();
-        if kept.again >= MAX_AGAIN || state.refused.len() >= MAX_KEPT {
+        // Who is too fast is late, not wrong: it comes through in the end.
+        kept.again += u8::from(is_for_standing(&words));
+        if kept.again > MAX_AGAIN || state.refused.len() >= MAX_KEPT {
             return false;
         }
-        kept.again += 1;
         state.refused.push_back((kept, words));
         drop(state);
         self.is_held.send_replace(true);
@@ -109,17 +112,23 @@ impl Outstanding {
         self.is_held.send_if_modified(std::mem::take);
     }
 
-    /// What was refused is refused for good, and with these words.
+    /// What was refused for want of standing is refused for good, and with these words.
     pub(super) fn give_up(&self) -> Vec<(EventId, String)> {
-        let refused = std::mem::take(&mut self.state().refused).into_iter();
-        refused
-            .map(|(kept, words)| (kept.event.id, words))
-            .collect()
+        let mut state = self.state();
+        let refused = std::mem::take(&mut state.refused).into_iter();
+        let (lost, kept): (VecDeque<_>, _) = refused.partition(|(_, words)| is_for_standing(words));
+        state.refused = kept;
+        let lost = lost.into_iter();
+        lost.map(|(kept, words)| (kept.event.id, words)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_for_standing(words: &str) -> bool {
+    matches!(Demand::in_words(words), Demand::Standing(_))
 }
 
 impl State {
@@ -160,7 +169,7 @@ mod tests {
         for number in [1, 3] {
             assert!(!*held.borrow() || number == 3);
             let answered = outstanding.answered(&event(number, 10).id).unwrap();
-            assert!(outstanding.refused(answered, String::new()));
+            assert!(outstanding.refused(answered, "pow: 9 bits".into()));
         }
         assert!(*held.borrow());
         assert_eq!(
@@ -180,12 +189,32 @@ mod tests {
         outstanding.written(event.clone());
         for _ in 0..MAX_AGAIN {
             let answered = outstanding.answered(&event.id).unwrap();
-            assert!(outstanding.refused(answered, String::new()));
+            assert!(outstanding.refused(answered, "pow: 9 bits".into()));
             assert_eq!(outstanding.resume().len(), 1);
         }
         let answered = outstanding.answered(&event.id).unwrap();
-        assert!(!outstanding.refused(answered, String::new()));
+        assert!(!outstanding.refused(answered, "pow: 9 bits".into()));
         assert_eq!(outstanding.give_up(), []);
+    }
+
+    #[test]
+    fn who_is_too_fast_comes_through_in_the_end() {
+        let outstanding = Outstanding::new();
+        let (fast, poor) = (event(1, 10), event(2, 10));
+        outstanding.written(fast.clone());
+        let slow_down = "rate-limited: again in 1 s";
+        for _ in 0..3 * MAX_AGAIN {
+            let answered = outstanding.answered(&fast.id).unwrap();
+            assert!(outstanding.refused(answered, slow_down.into()));
+            assert_eq!(outstanding.resume().len(), 1);
+        }
+        outstanding.written(poor.clone());
+        for (event, words) in [(&fast, slow_down), (&poor, "pow: 9 bits")] {
+            let answered = outstanding.answered(&event.id).unwrap();
+            assert!(outstanding.refused(answered, words.into()));
+        }
+        assert_eq!(outstanding.give_up(), [(poor.id, "pow: 9 bits".into())]);
+        assert_eq!(outstanding.resume(), [fast.frame]);
     }
 
     #[test]

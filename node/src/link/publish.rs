@@ -154,9 +154,10 @@ impl<'a> Answers<'a> {
         }
     }
 
-    /// Why no relay has answered: those that are connected may want something first.
+    /// Why no relay has answered: those that are connected may want something first, or find us too fast.
     fn unanswered(&self) -> Error {
-        let wanted = self.desk.wanted();
+        let mut wanted = self.desk.wanted();
+        wanted.extend(self.desk.slow());
         match wanted.is_empty() {
             true => self.desk.unreachable(),
             false => Error::Refused(wanted),

@@ -33,6 +33,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How long an answer may be worked on: a relay takes none that is ten minutes old.
 const WORKING: Duration = Duration::from_secs(300);
 
+/// The longest pause that a relay may ask for in which all is held back; for a longer one, only what it refused waits.
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
+
 /// What `["EVENT","<subscription>",…]` adds to an event, with room.
 const ENVELOPE_BYTES: usize = 256;
 
@@ -49,7 +52,9 @@ pub(super) struct Reader<'a> {
     give_up_at: Option<Instant>,
     /// Subscriptions that wait for it, with the relay's words.
     waiting: BTreeMap<SubscriptionId, String>,
-    /// When to ask again for what the relay has refused for the moment.
+    /// When a relay that finds us too fast may be sent events again.
+    slow_until: Option<Instant>,
+    /// When to ask again for subscriptions that the relay has refused for the moment.
     ask_again_at: Option<Instant>,
     /// Whether this relay's misbehaviour has been logged; once in a session is enough.
     has_complained: bool,
@@ -72,6 +77,7 @@ impl<'a> Reader<'a> {
             stops_making: None,
             give_up_at: None,
             waiting: BTreeMap::new(),
+            slow_until: None,
             ask_again_at: None,
             has_complained: false,
         }
@@ -80,7 +86,7 @@ impl<'a> Reader<'a> {
     /// Reads until the connection ends; answers why it did.
     pub(super) async fn run(&mut self, stream: &mut SplitStream<Socket>) -> String {
         loop {
-            let (again, give_up) = (self.ask_again_at, self.give_up_at);
+            let (again, give_up, slow) = (self.ask_again_at, self.give_up_at, self.slow_until);
             let at = |instant: Option<Instant>| sleep_until(instant.unwrap_or_else(Instant::now));
             let frame = tokio::select! {
                 frame = timeout(SILENCE, stream.next()) => frame,
@@ -92,6 +98,11 @@ impl<'a> Reader<'a> {
                 () = at(again), if again.is_some() => {
                     self.ask_again_at = None;
                     self.desk.ask_again(self.relay);
+                    continue;
+                }
+                () = at(slow), if slow.is_some() => {
+                    self.slow_until = None;
+                    self.resume();
                     continue;
                 }
                 () = at(give_up), if give_up.is_some() => {
@@ -173,6 +184,9 @@ impl<'a> Reader<'a> {
         }
         match Demand::in_words(words) {
             Demand::Standing(bits) => self.wanting(id, event, bits, words),
+            Demand::Patience(Some(pause)) if pause <= LONGEST_HOLD => {
+                self.too_fast(id, event, pause, words);
+            }
             Demand::Patience(_) | Demand::Nothing => self.refused(id, Refusal::of(words)),
         }
     }
@@ -184,6 +198,7 @@ impl<'a> Reader<'a> {
             Next::GiveUp(why) => {
                 self.refused(id, Refusal::final_of(words, &why));
                 if bits > 0 {
+                    self.complain(&format!("{}; it {why}", plainly(bits)));
                     self.desk.wants(self.relay, &plainly(bits), Some(&why));
                 }
             }
@@ -195,6 +210,18 @@ impl<'a> Reader<'a> {
                 self.wait_for(next, bits);
             }
         }
+    }
+
+    /// The relay takes no more for a moment. All that follows waits too: else the less important would be in the way of
+    /// the important for ever.
+    fn too_fast(&mut self, id: &EventId, event: Option<Answered>, pause: Duration, words: &str) {
+        if !event.is_some_and(|event| self.outstanding.refused(event, plain(words))) {
+            return self.refused(id, Refusal::of(words));
+        }
+        self.complain(&format!("finds us too fast: {}", plain(words)));
+        self.desk.slowed(self.relay, Some(Refusal::of(words)));
+        let until = Instant::now() + pause;
+        self.slow_until.get_or_insert(until);
     }
 
     fn refused(&mut self, id: &EventId, refusal: Refusal) {
@@ -309,7 +336,7 @@ impl<'a> Reader<'a> {
             self.complain(&format!("does not know us: {}", plain(words)));
         }
         match self.standing.is_enough() {
-            true if taken => self.resume(),
+            true if taken => self.welcomed(),
             _ if self.standing.is_under_way() => {}
             _ if !taken => self.give_up(&format!("does not know us: {words}")),
             // More was asked for meanwhile.
@@ -320,11 +347,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The relay knows enough of us: what waited is sent again.
-    fn resume(&mut self) {
-        for frame in self.outstanding.resume() {
-            self.desk.write_first(self.relay, frame);
-        }
+    /// The relay knows enough of us: what waited for that is sent again.
+    fn welcomed(&mut self) {
+        self.standing.settled();
         self.settled();
         let waiting = std::mem::take(&mut self.waiting);
         self.desk.ask_for(self.relay, waiting.keys());
@@ -334,6 +359,9 @@ impl<'a> Reader<'a> {
     /// What waited waits no longer, and this is why.
     fn give_up(&mut self, why: &str) {
         let why = plain(why);
+        let wanted = self.standing.wanted();
+        self.standing.given_up(&why, Instant::now());
+        self.stops_making = None;
         for (id, words) in self.outstanding.give_up() {
             self.refused(&id, Refusal::final_of(&words, &why));
         }
@@ -343,18 +371,26 @@ impl<'a> Reader<'a> {
                 inbox.refused(self.relay, words);
             }
         }
-        let wanted = self.standing.wanted();
-        self.standing.given_up(&why, Instant::now());
-        self.stops_making = None;
         self.settled();
         self.desk.wants(self.relay, &plainly(wanted), Some(&why));
     }
 
     fn settled(&mut self) {
-        self.outstanding.release();
-        self.standing.settled();
         self.give_up_at = None;
         self.desk.content(self.relay);
+        self.resume();
+    }
+
+    /// Sends again what was refused for the moment, and what was held back behind it, unless that has to wait still.
+    fn resume(&mut self) {
+        if self.standing.is_wanted() || self.slow_until.is_some() {
+            return;
+        }
+        self.desk.slowed(self.relay, None);
+        for frame in self.outstanding.resume() {
+            self.desk.write_first(self.relay, frame);
+        }
+        self.outstanding.release();
     }
 
     fn complain(&mut self, what: &str) {

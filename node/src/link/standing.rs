@@ -154,6 +154,11 @@ impl Standing {
         true
     }
 
+    /// Whether something waits for it.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
     /// Whether what waits would be taken now.
     pub(super) fn is_enough(&self) -> bool {
         self.shown >= self.wanted

@@ -349,6 +349,39 @@ async fn a_relay_that_asks_us_to_slow_down_is_tried_again_when_it_says() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_too_fast_is_slowed_and_keeps_nothing_else_out() {
+    const A_SECOND: usize = 40;
+    let window = Mutex::new((Instant::now(), 0));
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let (heard, sent) = (taken.clone(), 100);
+    let relay = fake::FakeRelay::start(move |message| {
+        let ClientMessage::Event(event) = message else {
+            return vec![];
+        };
+        let mut window = window.lock().unwrap();
+        if window.0.elapsed() >= Duration::from_secs(1) {
+            *window = (Instant::now(), 0);
+        }
+        window.1 += 1;
+        if window.1 > A_SECOND {
+            let words = "rate-limited: too many events; again in 1 s";
+            return vec![RelayMessage::ok(event.id, false, words).as_json()];
+        }
+        heard.lock().unwrap().push(event.content.clone());
+        vec![RelayMessage::ok(event.id, true, "").as_json()]
+    });
+    let link = link([relay.await.url]).await;
+    let pieces: Vec<String> = (0..sent).map(|n| n.to_string()).collect();
+    for piece in &pieces {
+        link.send(&event(EPHEMERAL, piece)).unwrap();
+    }
+    link.publish(&event(STORED, "result")).await.unwrap();
+    let taken = taken.lock().unwrap();
+    assert_eq!(taken[..sent], pieces, "in order, and nothing is lost");
+    assert_eq!(taken[sent..], ["result"]);
+}
+
+#[tokio::test]
 async fn nobody_waits_longer_than_it_wants_to_for_a_relay_that_is_busy() {
     let relay = impatient(usize::MAX, "rate-limited: try again in 60 s").await;
     let link = link([relay.url.clone()]).await;
