@@ -148,6 +148,35 @@ fn an_application_on_ndk_uses_the_relay() {
     uses_the_relay(test, "ndk.mjs", &Keys::generate(), &[]);
 }
 
+/// A Python with aionostr; `None` if this machine cannot have one.
+fn aionostr(test: &str) -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/python");
+    let mut install = Command::new(script);
+    let mut install = Process::start("scripts/python", install.arg("aionostr")).unwrap();
+    match install.ended(Duration::from_secs(240)) {
+        Ok(status) if status.success() => Some(PathBuf::from(install.stdout().trim())),
+        _ => {
+            let said = install.stderr();
+            let why = said.lines().last().unwrap_or("it did not end in time");
+            skip(test, &format!("pip could not install aionostr: {why}"));
+            None
+        }
+    }
+}
+
+#[test]
+fn aionostr_uses_the_relay() {
+    let Some(python) = aionostr("aionostr_uses_the_relay") else {
+        return;
+    };
+    let (relay, _folder) = general_relay(&Keys::generate());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("aionostr/relay.py");
+    let mut client = Command::new(python);
+    let mut client = Process::start("aionostr", client.arg(script).arg(&relay.url)).unwrap();
+    let status = client.ended(Duration::from_secs(90)).unwrap();
+    assert!(status.success(), "{}", client.stderr());
+}
+
 #[test]
 fn relay_tester_finds_no_fault() {
     let test = "relay_tester_finds_no_fault";
