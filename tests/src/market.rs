@@ -225,6 +225,16 @@ impl Relay {
         *self = Self::start(self.folder.clone(), address)?;
         Ok(())
     }
+
+    /// Kills it, and starts it again with other settings (TOML).
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn restart_with(&mut self, settings: &str) -> Result<()> {
+        self.kill()?;
+        std::fs::write(self.folder.join(SETTINGS), settings)?;
+        self.restart()
+    }
 }
 
 /// A running provider.

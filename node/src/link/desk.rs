@@ -216,7 +216,7 @@ impl Desk {
     pub(super) fn wants(&self, relay: usize, what: &str, not_done: Option<&str>) {
         let trouble = match not_done {
             None => format!("{what}; it is being done"),
-            Some(why) => format!("{what}; it {why}"),
+            Some(why) => format!("{what}; {why}"),
         };
         self.report(relay, |status| status.trouble = Some(trouble));
     }

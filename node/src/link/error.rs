@@ -102,7 +102,7 @@ impl Refusal {
     /// What a relay said that nothing can be done about, and why.
     pub(super) fn final_of(words: &str, why: &str) -> Self {
         Self {
-            words: format!("{}; it {why}", plain(words)),
+            words: format!("{}; {why}", plain(words)),
             is_final: true,
         }
     }

@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
                     continue;
                 }
                 () = at(give_up), if give_up.is_some() => {
-                    self.give_up("gave us no way to show it");
+                    self.give_up("it gave us no way to show it");
                     continue;
                 }
             };
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
             Next::GiveUp(why) => {
                 self.refused(id, Refusal::final_of(words, &why));
                 if bits > 0 {
-                    self.complain(&format!("{}; it {why}", plainly(bits)));
+                    self.complain(&format!("{}; {why}", plainly(bits)));
                     self.desk.wants(self.relay, &plainly(bits), Some(&why));
                 }
             }
@@ -322,7 +322,7 @@ impl<'a> Reader<'a> {
     /// An answer is made: the relay is told.
     fn made(&mut self, answer: Option<Event>, bits: u8) {
         let Some(answer) = answer else {
-            return self.give_up("cannot be answered");
+            return self.give_up("no answer can be made");
         };
         self.standing.answers(answer.id, bits);
         let judged_by = Instant::now() + self.desk.options.answer_timeout;
@@ -338,11 +338,11 @@ impl<'a> Reader<'a> {
         match self.standing.is_enough() {
             true if taken => self.welcomed(),
             _ if self.standing.is_under_way() => {}
-            _ if !taken => self.give_up(&format!("does not know us: {words}")),
+            _ if !taken => self.give_up(&format!("it does not know us: {words}")),
             // More was asked for meanwhile.
             _ => match self.standing.owed(self.memory, Instant::now()) {
                 Next::Answer(bits) => self.make(bits),
-                _ => self.give_up("asks for work too often"),
+                _ => self.give_up("that is too often"),
             },
         }
     }

@@ -95,7 +95,7 @@ impl Standing {
     /// The relay has refused something for want of `bits` of work, or with none, of an identity.
     pub(super) fn refused(&mut self, bits: u32, memory: &mut Memory, now: Instant) -> Next {
         let Some(bits) = u8::try_from(bits).ok().filter(|bits| *bits <= MAX_WORK) else {
-            return give_up("asks for more work than is done for a relay");
+            return give_up("that is more than is done for a relay");
         };
         if bits > 0 {
             memory.asked = Some((now, bits));
@@ -109,9 +109,9 @@ impl Standing {
             return give_up(why);
         }
         match self.shown {
-            Some(_) if bits == 0 => return give_up("knows who we are, and asks again"),
+            Some(_) if bits == 0 => return give_up("it knows who we are, and asks again"),
             Some(shown) if shown >= bits && !self.has_helped => {
-                return give_up("has been shown the work that it asks for, to no avail");
+                return give_up("it has been shown as much, to no avail");
             }
             _ => {}
         }
@@ -119,7 +119,7 @@ impl Standing {
         match (&self.challenge, self.making) {
             // What is being made is shown first: it may be enough by then.
             (None, _) | (_, Some(_)) => Next::Wait,
-            _ if !memory.spend(bits, now) => give_up("asks for work too often"),
+            _ if !memory.spend(bits, now) => give_up("that is too often"),
             _ => self.make(bits),
         }
     }
@@ -375,8 +375,8 @@ mod tests {
     async fn nothing_is_tried_for_a_while_with_a_relay_that_did_not_take_our_answer() {
         let mut talk = Talk::begun();
         assert_eq!(talk.refused(9), Next::Answer(9));
-        talk.standing.given_up("says nothing", talk.now);
-        assert_eq!(talk.refused(9), give_up("says nothing"));
+        talk.standing.given_up("it says nothing", talk.now);
+        assert_eq!(talk.refused(9), give_up("it says nothing"));
         talk.now += HOPELESS;
         assert_eq!(talk.refused(9), Next::Answer(9));
     }
