@@ -16,6 +16,7 @@ mod reading;
 mod session;
 mod standing;
 mod storage;
+mod strfry;
 mod sync;
 mod sync_program;
 
