@@ -1,50 +1,53 @@
 //! The store: what was acknowledged is on the disk, and filters find it.
 //!
-//! An event is written to a log and synced before anybody is told that it is saved ([`writer`]); a second thread
-//! brings the index up to the log in batches behind it ([`indexer`]). A read waits until the index has what was
+//! An event is written to a log and synced before anybody is told that it is saved (`store/writer.rs`); a second thread
+//! brings the index up to the log in batches behind it (`store/indexer.rs`). A read waits until the index has what was
 //! acknowledged before, which takes some milliseconds, so that it sees all of that. When the process is killed, the
 //! log is read again at the next start.
 //!
 //! What an event would do to stored ones (a newer version, a deletion) is decided by the log's writer alone, one
 //! after the other, so that nothing slips in between: evidence is never deleted.
 
+mod batch;
 mod database;
+mod error;
 mod frame;
 mod import;
 mod index;
 mod indexer;
 mod key;
+mod life;
 mod log;
 mod pending;
 mod query;
 mod record;
 mod sieve;
+mod tables;
 mod verdict;
 mod writer;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, RwLock};
 
 use ::bytes::Bytes;
 use infernet_node::clock;
 use nostr::{Event, EventId, Filter, JsonUtil, Kind, PublicKey, Timestamp};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use self::error::Error;
 use self::index::{Index, View};
 use self::indexer::{Progress, Task};
 use self::key::Number;
+use self::life::{Life, Shared};
 use self::log::Log;
 use self::pending::Pending;
 use self::verdict::Known;
-use self::writer::{Order, Queued, Writer};
+use self::writer::{Order, Queued};
 use crate::admission::Refusal;
-use crate::lock::{self, Lock};
+use crate::lock;
 
 /// The folder of the index, in that of the store.
 const INDEX: &str = "index";
@@ -61,52 +64,6 @@ const READS: usize = 8;
 /// How many combinations of author, kind and tag value one filter may ask for. The store looks each of them up, some
 /// microseconds each. A feed of a thousand authors fits well.
 const MAX_COMBINATIONS: usize = 20_000;
-
-/// Why the store cannot do what it was asked for.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
-    /// The folder cannot be had.
-    #[error(transparent)]
-    Folder(Arc<lock::Error>),
-    /// The log cannot be read or written.
-    #[error("{0}")]
-    Io(Arc<io::Error>),
-    /// The index cannot be read or written.
-    #[error("its index: {0}")]
-    Index(Arc<heed::Error>),
-    /// The index holds something that is none of what belongs there.
-    #[error("its index is damaged")]
-    Damaged,
-    /// The store of an older version cannot be taken over.
-    #[error(
-        "the older store in it cannot be read: {0}. Move its data.mdb away to begin without it"
-    )]
-    Import(String),
-    /// More is asked for than was allowed.
-    #[error("more events than were asked for")]
-    TooMany,
-    /// A search (NIP-50) was asked for.
-    #[error("this store does not search")]
-    Search,
-    /// More comes in than the disk takes.
-    #[error("too much at once: try again")]
-    Busy,
-    /// The store has ended.
-    #[error("the store is closed")]
-    Closed,
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Self::Io(Arc::new(error))
-    }
-}
-
-impl From<heed::Error> for Error {
-    fn from(error: heed::Error) -> Self {
-        Self::Index(Arc::new(error))
-    }
-}
 
 /// What became of an event that was to be saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,44 +114,12 @@ pub struct Count {
     pub exact: bool,
 }
 
-/// What all parts of the store know.
-#[derive(Debug)]
-struct Shared {
-    index: Index,
-    pending: RwLock<Pending>,
-    /// The last number that was written to the log and synced.
-    logged: AtomicU64,
-    progress: Progress,
-    queued: Queued,
-    /// Goes last: until then nobody else may have the folder.
-    _lock: Lock,
-}
-
-impl Shared {
-    fn pending(&self) -> RwLockReadGuard<'_, Pending> {
-        // It is changed in steps that each leave it whole.
-        self.pending.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pending_mut(&self) -> RwLockWriteGuard<'_, Pending> {
-        self.pending.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The events of this relay.
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Shared>,
     reads: Arc<Semaphore>,
     life: Life,
-}
-
-/// The store's threads, which end when nobody can ask them for anything any more.
-#[derive(Debug)]
-struct Life {
-    orders: Option<Sender<Order>>,
-    tasks: Option<Sender<Task>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Store {
@@ -371,56 +296,16 @@ impl Store {
     }
 }
 
-impl Life {
-    fn begin(shared: &Arc<Shared>, log: Log) -> Result<Self, Error> {
-        let (orders, ordered) = mpsc::channel();
-        let (tasks, given) = mpsc::channel();
-        let writer = Writer {
-            shared: shared.clone(),
-            log,
-            tasks: tasks.clone(),
-        };
-        let indexer = shared.clone();
-        let threads = vec![
-            named("store-log", move || writer.run(&ordered))?,
-            named("store-index", move || {
-                indexer::run(&indexer, &given);
-            })?,
-        ];
-        Ok(Self {
-            orders: Some(orders),
-            tasks: Some(tasks),
-            threads,
-        })
-    }
-
-    fn order(&self, order: Order) -> Result<(), Error> {
-        let orders = self.orders.as_ref().ok_or(Error::Closed)?;
-        orders.send(order).map_err(|_| Error::Closed)
-    }
-
-    fn task(&self, task: Task) -> Result<(), Error> {
-        let tasks = self.tasks.as_ref().ok_or(Error::Closed)?;
-        tasks.send(task).map_err(|_| Error::Closed)
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.orders = None;
-        self.tasks = None;
-        // First the log's writer, which has the other's last sender.
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the store failed");
-            }
-        }
-    }
-}
-
-fn named(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
-    let thread = thread::Builder::new().name(name.to_owned());
-    Ok(thread.spawn(run)?)
+/// Whether a filter asks for more combinations than the store should look up at once.
+pub fn is_too_broad(filter: &Filter) -> bool {
+    let authors = filter.authors.as_ref().map(BTreeSet::len);
+    let kinds = filter.kinds.as_ref().map(BTreeSet::len);
+    let tags = filter
+        .generic_tags
+        .values()
+        .map(|values| Some(values.len()));
+    let factors = [authors, kinds].into_iter().chain(tags).flatten();
+    factors.fold(1, |product: usize, one| product.saturating_mul(one.max(1))) > MAX_COMBINATIONS
 }
 
 /// Brings the index up to the log that the last process left, and answers the last number used.
@@ -438,16 +323,4 @@ fn replay(folder: &Path, index: &Index) -> Result<Number, Error> {
         log::remove(&segment, &contents)?;
     }
     Ok(last)
-}
-
-/// Whether a filter asks for more combinations than the store should look up at once.
-pub fn is_too_broad(filter: &Filter) -> bool {
-    let authors = filter.authors.as_ref().map(BTreeSet::len);
-    let kinds = filter.kinds.as_ref().map(BTreeSet::len);
-    let tags = filter
-        .generic_tags
-        .values()
-        .map(|values| Some(values.len()));
-    let factors = [authors, kinds].into_iter().chain(tags).flatten();
-    factors.fold(1, |product: usize, one| product.saturating_mul(one.max(1))) > MAX_COMBINATIONS
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use nostr::Timestamp;
 use tokio::sync::{oneshot, watch};
 
+use super::Error;
 use super::frame::Entry;
 use super::key::Number;
-use super::{Error, Shared};
+use super::life::Shared;
 
 /// Operations in one transaction.
 const BATCH: usize = 4_096;

@@ -127,7 +127,7 @@ fn by_id<'v, 'a>(
         found.extend(record.filter(|record| sieve.passes(record)));
     }
     found.sort_by_key(|record| (Reverse(record.created_at()), record.id()));
-    Ok(found.iter().all(|record| take(record)))
+    Ok(found.iter().all(take))
 }
 
 /// The ways to find what a filter asks for, those that mostly find the fewest first.

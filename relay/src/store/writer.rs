@@ -15,10 +15,11 @@ use tokio::sync::oneshot;
 use super::frame::{Entry, Operation};
 use super::index::View;
 use super::indexer::Task;
+use super::life::Shared;
 use super::log::Log;
 use super::pending::Pending;
 use super::verdict::Known;
-use super::{Error, Saved, Shared};
+use super::{Error, Saved};
 
 /// Orders in one batch. What is pending cannot change while they are judged, a millisecond or so.
 const BATCH: usize = 256;
