@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod delivery;
+mod flood;
 mod peers;
 mod queries;
 mod writing;
@@ -18,6 +19,7 @@ const USAGE: &str = "usage: relay PART [RELAY...]
   delivery   from sending to delivery, with 1, 100 and 5,000 subscribers
   fill       write a million events into .cache/relay-bench, for queries
   queries    time to EOSE by shape of filter over that million
+  load       junk from fresh keys while jobs run (ours alone)
   all        each of these
 
 RELAY: ours, ours-default, nostr-rs-relay, relay-builder (all of them if none is named)";
@@ -39,11 +41,13 @@ async fn main() {
         Some("delivery") => delivery::run(&peers).await,
         Some("fill") => queries::fill(&peers).await,
         Some("queries") => queries::run(&peers).await,
+        Some("load") => flood::run().await,
         Some("all") => {
             writing::run(&peers).await;
             delivery::run(&peers).await;
             queries::fill(&peers).await;
             queries::run(&peers).await;
+            flood::run().await;
         }
         // `cargo test --benches` says nothing.
         _ => println!("{USAGE}"),

@@ -1,15 +1,13 @@
-//! A flood of valid events by fresh keys, while buyers whom nobody knows either want their jobs done.
+//! Junk by fresh keys, while jobs run.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use infernet_tests::Market;
-use infernet_tests::load::{Sendings, junk, steady};
+use infernet_tests::load::{Flood, junk};
 
-const PER_SECOND: f64 = 1_500.0;
-const LASTS_SECS: u64 = 12;
-const CONNECTIONS: usize = 10;
+const PER_SECOND: u32 = 1_500;
+const LASTS_SECS: u32 = 12;
 /// What a job may take, mining and a busy machine counted in.
 const JOB_WITHIN: Duration = Duration::from_secs(60);
 
@@ -23,59 +21,24 @@ bytes = { per_second = 16384, burst = 1048576 }
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_end_while_strangers_flood_the_relay() {
     let market = Arc::new(Market::open_with(LITTLE_IS_FREE).unwrap());
-    let provider = market
-        .scripted_provider("alpha", &["--slots", "4"])
-        .unwrap();
-    let junk = Arc::new(junk(PER_SECOND as u64 * LASTS_SECS));
-    let sendings = Arc::new(Sendings::new(&junk));
-    let flooding = Arc::new(AtomicBool::new(true));
-    let jobs: Vec<_> = (0..2).map(|n| buy(&market, n, &flooding)).collect();
-
-    let url = market.relay.url.clone();
-    let outcome = steady(&url, &junk, CONNECTIONS, PER_SECOND, &sendings).await;
-    flooding.store(false, Ordering::Release);
-    let mut ended = 0;
-    for buyer in jobs {
-        ended += buyer.await.unwrap();
-    }
-    assert!(ended >= 4, "{ended} jobs");
-    // Most of it was refused, for want of work, and before it could reach the provider.
+    let _provider = market.scripted_provider("alpha", &["--slots", "4"]);
+    let junk = Arc::new(junk((PER_SECOND * LASTS_SECS).into()));
+    let flood = Flood {
+        junk: junk.clone(),
+        per_second: PER_SECOND.into(),
+        connections: 10,
+        buyers: 2,
+    };
+    let flooded = flood.run(&market).await.unwrap();
+    assert!(flooded.jobs.count() >= 4, "{} jobs", flooded.jobs.count());
+    assert!(flooded.jobs.at(1_000) < JOB_WITHIN, "{}", flooded.jobs);
+    // Most of it was refused, for want of work, and never reached the provider.
+    let outcome = &flooded.outcome;
     let (taken, asked) = (outcome.accepted.len(), outcome.refused.get("pow"));
+    assert!(taken < junk.len() / 4, "{taken} were taken");
+    let (refused, broken) = (&outcome.refused, &outcome.broken);
     assert!(
-        taken < junk.len() / 4,
-        "{taken} of {} were taken",
-        junk.len()
+        asked.is_some_and(|asked| *asked > junk.len() / 2),
+        "{refused:?} {broken:?}"
     );
-    assert!(
-        *asked.unwrap_or(&0) > junk.len() / 2,
-        "{:?} {:?}",
-        outcome.refused,
-        outcome.broken
-    );
-    drop(provider);
-}
-
-/// Buys one job after the other while the flood lasts, each with a new key; answers how many ended.
-fn buy(
-    market: &Arc<Market>,
-    nth: usize,
-    flooding: &Arc<AtomicBool>,
-) -> tokio::task::JoinHandle<usize> {
-    let (market, flooding) = (market.clone(), flooding.clone());
-    tokio::task::spawn_blocking(move || {
-        let mut jobs = 0;
-        while flooding.load(Ordering::Acquire) {
-            let buyer = market.client(&format!("buyer-{nth}-{jobs}"));
-            let began = Instant::now();
-            let done = buyer.json(&["submit", "--json", "hello"]).unwrap();
-            assert!(done["job"].is_string(), "{done}");
-            assert!(
-                began.elapsed() < JOB_WITHIN,
-                "it took {:?}",
-                began.elapsed()
-            );
-            jobs += 1;
-        }
-        jobs
-    })
 }
