@@ -6,7 +6,8 @@
 //! A connection comes in at `server`, is answered by `http`, and as a websocket passes `guard` (sizes, pace) on its
 //! way to `session`, which asks `admission` whether an event may stay and `store` to keep it.
 //!
-//! `blobs` is a Blossom server on the same port, for payloads that no event carries.
+//! `blobs` is a Blossom server on the same port, for payloads that no event carries. `sync` makes this relay and another
+//! equal, [`policy`] lends the admission to a strfry, and over the socket of `owner` the program talks to its owner.
 //!
 //! **Invariant:** an event that was answered `OK true` is on the disk (ephemeral kinds excepted), and evidence
 //! (kinds 8602–8606) leaves it never.
