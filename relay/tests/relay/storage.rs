@@ -1,5 +1,6 @@
 //! What the relay keeps, and what goes.
 
+use infernet_relay::Access;
 use nostr::{Filter, Keys, Tag};
 use nostr_sdk::Client;
 
@@ -83,6 +84,27 @@ async fn nostr_sdk_publishes_fetches_and_hears() {
     let profile = profile(&keys, "me", 0);
     let sent = soon(client.send_event(&profile)).await.unwrap();
     assert_eq!((sent.success.len(), sent.failed.len()), (1, 0));
+    let mine = Filter::new().author(keys.public_key());
+    let fetched = client.fetch_events(mine, std::time::Duration::from_secs(10));
+    let fetched: Vec<_> = soon(fetched).await.unwrap().into_iter().collect();
+    assert_eq!(fetched, [profile]);
+    soon(client.shutdown()).await;
+}
+
+#[tokio::test]
+async fn nostr_sdk_identifies_itself_where_that_is_asked() {
+    let relay = Relay::start_with(|options| {
+        options.auth.read = Access::Identified;
+        options.auth.write = Access::Identified;
+    });
+    let relay = relay.await;
+    let keys = Keys::generate();
+    let client = Client::new(keys.clone());
+    client.add_relay(relay.handle.url()).await.unwrap();
+    soon(client.connect()).await;
+    let profile = profile(&keys, "me", 0);
+    let sent = soon(client.send_event(&profile)).await.unwrap();
+    assert_eq!((sent.success.len(), sent.failed.len()), (1, 0), "{sent:?}");
     let mine = Filter::new().author(keys.public_key());
     let fetched = client.fetch_events(mine, std::time::Duration::from_secs(10));
     let fetched: Vec<_> = soon(fetched).await.unwrap().into_iter().collect();
