@@ -14,7 +14,7 @@ mod ours;
 mod peer;
 mod progress;
 mod regular;
-mod side;
+pub(crate) mod side;
 mod unwanted;
 mod windows;
 

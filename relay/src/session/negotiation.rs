@@ -342,3 +342,6 @@ pub fn sealed(items: Vec<(Timestamp, EventId)>) -> NegentropyStorageVector {
     let _ = storage.seal();
     storage
 }
+
+#[cfg(test)]
+mod tests;
