@@ -73,8 +73,11 @@ const MAX_NONSENSE: u32 = 50;
 /// Tags of one event. Each is looked up when the event is told to others, and stands in the store's index.
 pub const MAX_TAGS: usize = 2_000;
 
-/// Places that the subscriptions of one connection may have in the index of all.
-const MAX_BREADTH: usize = 20_000;
+/// Bytes that the filters of one connection's subscriptions may have as JSON, which bounds what they take in memory.
+const MAX_FILTER_BYTES: usize = 1 << 20;
+
+/// Questions of one connection that wait for their answer.
+const MAX_ASKS: usize = 64;
 
 /// What is read, and written, at a time. Each connection has both.
 const READ_BYTES: usize = 8 << 10;
@@ -171,9 +174,15 @@ struct Session {
     pace: Pace,
     pipeline: Pipeline<Outcome>,
     asks: Asks,
-    subscriptions: HashMap<String, Subscription>,
+    subscriptions: HashMap<String, Open>,
     max_subscriptions: usize,
     nonsense: u32,
+}
+
+/// A subscription of a client.
+struct Open {
+    subscription: Subscription,
+    filter_bytes: usize,
 }
 
 /// What became of an event that a client sent.
@@ -240,7 +249,7 @@ impl Session {
                 yield_now().await;
             }
             turn += 1;
-            let is_free = self.pipeline.has_room() && self.asks.len() < self.max_subscriptions;
+            let is_free = self.pipeline.has_room() && self.asks.len() < MAX_ASKS;
             tokio::select! {
                 biased;
                 () = &mut stopping => return End::Stopping,
@@ -435,12 +444,16 @@ impl Session {
             Ok(auth) => auth,
             Err(error) => return self.misunderstand(error),
         };
-        let answer = match self.viewer.identify(&auth) {
-            Ok(()) => say::ok(&auth.id, true, ""),
-            Err(error) => say::ok(&auth.id, false, &error.to_string()),
-        };
+        let identified = self.viewer.identify(&auth);
+        let why = identified
+            .as_ref()
+            .map_or_else(ToString::to_string, |()| String::new());
+        let answer = say::ok(&auth.id, identified.is_ok(), &why);
         self.pipeline.push_done(Outcome::Answered(answer));
-        Ok(())
+        match identified {
+            Ok(()) => Ok(()),
+            Err(_) => self.bear_nonsense(),
+        }
     }
 
     fn hear_request(&mut self, asked: &Asked<'_>) {
@@ -456,23 +469,28 @@ impl Session {
         if self.subscriptions.len() >= self.max_subscriptions {
             return Err(Fault::Subscriptions(self.max_subscriptions));
         }
+        let filter_bytes = asked.filters.iter().map(|json| json.get().len()).sum();
+        let others = self.subscriptions.values().map(|open| open.filter_bytes);
+        if filter_bytes + others.sum::<usize>() > MAX_FILTER_BYTES {
+            return Err(Fault::FilterBytes);
+        }
         let subscription = self.shared.hub.subscribe(
             filters.clone(),
             Envelope::new(&asked.id),
             self.outbox.clone(),
             self.sight.clone(),
         );
-        let others = self.subscriptions.values().map(Subscription::breadth);
-        if subscription.breadth() + others.sum::<usize>() > MAX_BREADTH {
-            return Err(Fault::Breadth);
-        }
         let id = asked.id.clone().into_owned();
         self.asks.push(Ask::Stored {
             id: id.clone(),
             answering: subscription.answering(),
             filters,
         });
-        self.subscriptions.insert(id, subscription);
+        let open = Open {
+            subscription,
+            filter_bytes,
+        };
+        self.subscriptions.insert(id, open);
         Ok(())
     }
 
@@ -537,7 +555,8 @@ impl Session {
 
     /// Drops the subscriptions whose stored events could not be read.
     fn drop_closed(&mut self) {
-        self.subscriptions.retain(|_, one| !one.is_closed());
+        let is_open = |open: &Open| !open.subscription.is_closed();
+        self.subscriptions.retain(|_, open| is_open(open));
     }
 
     /// Waits for all that is under way.

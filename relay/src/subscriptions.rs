@@ -189,11 +189,6 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    /// In how many places of the index it stands.
-    pub fn breadth(&self) -> usize {
-        self.keys.len()
-    }
-
     /// Whether it was given up since.
     pub fn is_closed(&self) -> bool {
         self.ear.envelope.is_closed()

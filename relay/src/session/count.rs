@@ -10,8 +10,9 @@ use crate::store::{self, Count, Store};
 
 const P: SingleLetterTag = SingleLetterTag::lowercase(Alphabet::P);
 
-/// Events that are counted by their ids, where several filters may match the same.
-const MAX_IDS: usize = 200_000;
+/// Events that are counted by their ids: those of several filters, which may match the same, and those of private
+/// kinds.
+const MAX_IDS: usize = 20_000;
 
 /// How many events match one of `filters` and may be seen.
 ///

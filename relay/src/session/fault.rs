@@ -3,7 +3,7 @@
 use nostr::EventId;
 
 use super::message::{MAX_FILTERS, MAX_SUBSCRIPTION_ID, Unreadable};
-use super::{MAX_BREADTH, MAX_TAGS, say};
+use super::{MAX_FILTER_BYTES, MAX_TAGS, say};
 use crate::admission::Refusal;
 use crate::metrics::Metrics;
 use crate::store;
@@ -50,11 +50,9 @@ pub enum Fault {
     /// The connection has too many subscriptions.
     #[error("rate-limited: {0} subscriptions at a time are the most; close one first")]
     Subscriptions(usize),
-    /// The connection's subscriptions name too much.
-    #[error(
-        "rate-limited: the subscriptions of one connection name {MAX_BREADTH} ids, authors and values at most"
-    )]
-    Breadth,
+    /// The filters of the connection's subscriptions are too long.
+    #[error("rate-limited: the filters of one connection have {MAX_FILTER_BYTES} bytes at most")]
+    FilterBytes,
 }
 
 impl Fault {
@@ -73,7 +71,7 @@ impl Fault {
             | Self::Filters
             | Self::TooBroad => "invalid",
             Self::Search => "unsupported",
-            Self::Subscriptions(_) | Self::Breadth => "rate-limited",
+            Self::Subscriptions(_) | Self::FilterBytes => "rate-limited",
         }
     }
 

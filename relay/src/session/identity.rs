@@ -8,6 +8,9 @@ const WITHIN_SECS: u64 = 600;
 /// Keys that one connection may be identified with: some clients hold several accounts.
 const MAX_KEYS: usize = 16;
 
+/// How often a client may show who it is: each time a signature is checked.
+const MAX_TRIES: u32 = 200;
+
 /// Why an event does not show who a client is. Clients read it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -23,6 +26,8 @@ pub enum Error {
     Signature,
     #[error("rate-limited: one connection has {MAX_KEYS} keys at most")]
     TooMany,
+    #[error("rate-limited: one connection is identified {MAX_TRIES} times at most; connect again")]
+    TooOften,
 }
 
 /// A host, and its port if that is not the usual one.
@@ -56,6 +61,7 @@ pub struct Identity {
     called: String,
     name: Option<Name>,
     keys: Vec<PublicKey>,
+    tries: u32,
 }
 
 impl Identity {
@@ -66,6 +72,7 @@ impl Identity {
             called: called.to_owned(),
             name: Name::parse(called),
             keys: Vec::new(),
+            tries: 0,
         }
     }
 
@@ -79,6 +86,10 @@ impl Identity {
     /// # Errors
     /// With what is wrong.
     pub fn identify(&mut self, event: &Event, now: Timestamp) -> Result<(), Error> {
+        self.tries += 1;
+        if self.tries > MAX_TRIES {
+            return Err(Error::TooOften);
+        }
         if event.kind != Kind::Authentication {
             return Err(Error::Kind(event.kind));
         }
@@ -217,6 +228,19 @@ mod tests {
         let refused = identity.identify(&forged, Timestamp::from_secs(NOW));
         assert_eq!(refused, Err(Error::Signature));
         assert_eq!(identity.keys(), []);
+    }
+
+    #[test]
+    fn nobody_has_signatures_checked_without_end() {
+        let keys = Keys::generate();
+        let mut identity = Identity::new("abc".to_owned(), "relay.example");
+        let claim = signed(&right(), &keys);
+        let now = Timestamp::from_secs(NOW);
+        for _ in 0..MAX_TRIES {
+            assert_eq!(identity.identify(&claim, now), Ok(()));
+        }
+        assert_eq!(identity.identify(&claim, now), Err(Error::TooOften));
+        assert_eq!(identity.keys(), [keys.public_key()]);
     }
 
     #[test]

@@ -54,3 +54,35 @@ impl Pace {
         std::future::poll_fn(|context| self.poll_ready(context)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_passes_at_once_and_the_rest_at_the_rate() {
+        let mut pace = Pace::new(10, 5);
+        let began = Instant::now();
+        for _ in 0..5 {
+            pace.ready().await;
+            pace.spend(1);
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        for _ in 0..100 {
+            pace.ready().await;
+            pace.spend(1);
+        }
+        let took = began.elapsed().as_secs_f64();
+        assert!((9.5..=10.5).contains(&took), "took {took} s");
+        // What was not used is there again, and no more than the burst.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let began = Instant::now();
+        for _ in 0..6 {
+            pace.ready().await;
+            pace.spend(1);
+        }
+        assert!(began.elapsed() <= Duration::from_millis(110));
+        pace.ready().await;
+        assert!(began.elapsed() >= Duration::from_millis(90));
+    }
+}

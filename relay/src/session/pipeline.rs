@@ -79,3 +79,50 @@ impl<T> Pipeline<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn they_are_done_in_the_order_in_which_they_came() {
+        let mut pipeline = Pipeline::new();
+        let (first, waiting_first) = oneshot::channel();
+        let (third, waiting_third) = oneshot::channel();
+        pipeline.push(async { waiting_first.await.unwrap() }, 10);
+        pipeline.push_done(2);
+        pipeline.push(async { waiting_third.await.unwrap() }, 10);
+        third.send(3).unwrap();
+        assert_eq!(
+            pipeline.next().now_or_never(),
+            None,
+            "the first comes first"
+        );
+        first.send(1).unwrap();
+        for number in 1..=3 {
+            assert_eq!(pipeline.next().await, number);
+        }
+        assert!(pipeline.is_empty());
+        assert_eq!(pipeline.next().now_or_never(), None);
+    }
+
+    #[test]
+    fn it_holds_a_bounded_number_and_a_bounded_size() {
+        let mut pipeline = Pipeline::new();
+        for _ in 0..MAX_EVENTS {
+            assert!(pipeline.has_room());
+            pipeline.push(std::future::ready(()), 1);
+        }
+        assert!(!pipeline.has_room());
+        pipeline.next().now_or_never().unwrap();
+        assert!(pipeline.has_room());
+        pipeline.push(std::future::ready(()), MAX_BYTES);
+        assert!(!pipeline.has_room());
+        while pipeline.next().now_or_never().is_some() {}
+        assert!(pipeline.has_room() && pipeline.bytes == 0);
+    }
+}

@@ -16,7 +16,7 @@ use super::outbox::{Envelope, Outbox, Parcel};
 use super::say;
 use super::viewer::Viewer;
 use crate::metrics::Metrics;
-use crate::store::{Store, Stored};
+use crate::store::{self, Store, Stored};
 use crate::subscriptions::Answering;
 
 /// Bytes of stored events that are kept in memory for one client. What is over it is looked up again, by its ids, when
@@ -135,6 +135,7 @@ impl Clerk {
                 let counted = count::count(&self.store, &self.viewer, filters).await;
                 self.outbox.answer(match counted {
                     Ok(count) => say::count(&id, count.events, count.exact),
+                    Err(store::Error::TooMany) => say::closed(&id, UNCOUNTABLE),
                     Err(error) => {
                         tracing::error!(%error, "the store cannot count");
                         say::closed(&id, UNREADABLE)
@@ -236,6 +237,10 @@ impl Clerk {
         self.viewer.may_see_json(event.kind, &event.json)
     }
 }
+
+/// What a client hears that counts too much at once.
+const UNCOUNTABLE: &str =
+    "invalid: too many events for one count: ask for each filter, or for less time";
 
 /// What a client hears when the store fails.
 const UNREADABLE: &str = "error: the store cannot be read; try again";

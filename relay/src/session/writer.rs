@@ -82,6 +82,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
     /// Writes what is left, tells the client why its session ends, and closes the connection.
     pub async fn part(mut self, stream: SplitStream<Socket<S>>, end: End) {
         let Some((notice, code)) = end.words() else {
+            // Where the client closed, the websocket has an answer to that ready.
+            let _ = timeout(end.patience(), self.sink.flush()).await;
             return;
         };
         let said = async {

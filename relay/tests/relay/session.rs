@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
@@ -87,6 +88,19 @@ async fn what_a_client_sent_before_it_went_is_kept_and_told() {
     for event in &events {
         assert_eq!(event_of(&reader.hear().await), *event);
     }
+}
+
+#[tokio::test]
+async fn who_closes_is_answered() {
+    let relay = Relay::start().await;
+    let mut client = relay.client().await;
+    let close = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    client.say_frame(Message::Close(Some(close))).await;
+    let (_, code) = client.hear_out().await;
+    assert_eq!(code, Some(CloseCode::Normal));
 }
 
 #[tokio::test]
