@@ -10,7 +10,14 @@ const NAME: &str = "relay.lock";
 /// Holds a folder until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a process that was just started still has a copy of it.
+        let _ = self.file.unlock();
+    }
 }
 
 /// Why a folder cannot be had.
@@ -46,7 +53,7 @@ pub fn take(folder: &Path) -> Result<Lock, Error> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ fn by_id<'v, 'a>(
     view: &'v View<'_>,
     sieve: &Sieve,
     ids: impl IntoIterator<Item = &'a [u8; 32]>,
-    mut take: impl FnMut(&Record<'v>) -> bool,
+    take: impl FnMut(&Record<'v>) -> bool,
 ) -> Result<bool, Error> {
     let mut found = Vec::new();
     for id in ids {
