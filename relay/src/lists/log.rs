@@ -10,7 +10,7 @@ use super::state::{Change, State};
 /// The file, in the relay's folder.
 pub const NAME: &str = "lists.jsonl";
 
-/// Bytes of the file: all lists full, with the longest reasons, many times over.
+/// Bytes of the file: all lists full, with the longest reasons, three times over.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Why the lists cannot be kept.
@@ -67,6 +67,10 @@ impl Log {
     /// When the disk fails; the file is as it was then.
     pub fn append(&mut self, change: &Change) -> Result<(), Error> {
         let line = line(change).map_err(|source| self.failed(source))?;
+        if self.bytes + line.len() as u64 > MAX_BYTES {
+            let full = "this file is full of changes: restart the relay, which sums them up";
+            return Err(self.failed(io::Error::other(full)));
+        }
         let written = self
             .file
             .write_all(&line)
@@ -112,6 +116,9 @@ pub fn read(folder: &Path) -> Result<State, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(state),
         file => file.map_err(failed)?,
     };
+    if file.metadata().map_err(failed)?.len() > MAX_BYTES {
+        return Err(failed(io::Error::from(io::ErrorKind::FileTooLarge)));
+    }
     let mut lines = BufReader::new(file.take(MAX_BYTES));
     let mut text = Vec::new();
     for line in 1.. {

@@ -262,6 +262,26 @@ async fn no_path_leads_out() {
 }
 
 #[tokio::test]
+async fn whom_the_operator_does_not_want_uploads_nothing() {
+    let (banned, other) = (Keys::generate(), Keys::generate());
+    let relay = Relay::start_with(|options| {
+        options.lists.ban = vec![banned.public_key()];
+        options.blob_limits.hourly_bytes = 20_000;
+        options.proxies = vec!["127.0.0.1".parse().unwrap()];
+    })
+    .await;
+    let from = |keys: &Keys, address: &str| {
+        let request = put(&relay, keys, BYTES).body(BYTES);
+        request.header("x-forwarded-for", address.to_owned())
+    };
+    assert_eq!(status(from(&banned, "192.0.2.1")).await, 403);
+    assert_eq!(status(from(&other, "192.0.2.1")).await, 201);
+    // A client's address counts, not its proxy's.
+    assert_eq!(status(from(&other, "192.0.2.1")).await, 429);
+    assert_eq!(status(from(&other, "192.0.2.2")).await, 200);
+}
+
+#[tokio::test]
 async fn a_relay_without_blobs_has_no_such_pages() {
     let relay = Relay::start_with(|options| options.blobs = false).await;
     let keys = Keys::generate();

@@ -266,6 +266,25 @@ async fn an_address_that_is_blocked_is_not_talked_to() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_may_manage_the_relay() {
+    let relay = Relay::start().await;
+    let asked = client().request(reqwest::Method::OPTIONS, relay.page("/"));
+    let response = soon(asked.send()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    let allowed = response.headers()["access-control-allow-headers"].to_str();
+    assert!(allowed.unwrap().contains("Authorization"));
+    let unsigned = client()
+        .post(relay.page("/"))
+        .header("content-type", "application/nostr+json+rpc")
+        .body("{}");
+    let response = soon(unsigned.send()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    let said: Value = response.json().await.unwrap();
+    assert_eq!(said, json!({ "error": "sign the request (NIP-98)" }));
+}
+
+#[tokio::test]
 async fn metrics_are_this_machines_own_unless_they_are_public() {
     let relay = Relay::start().await;
     let mut client = relay.client().await;
