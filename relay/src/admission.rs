@@ -39,7 +39,7 @@ use networks::Connections;
 pub use networks::Place;
 pub use refusal::Refusal;
 pub use rules::{COMPANIONS, MAX_AHEAD_SECS, MAX_IDENTIFIER_BYTES};
-use trust::Trust;
+use trust::{Trust, Word};
 
 /// Seconds after which work buys nothing any more, so that nobody saves it up.
 const WORK_LASTS_SECS: u64 = 3_600;
@@ -282,12 +282,11 @@ impl Admission {
     }
 
     fn rank(&self, key: &PublicKey) -> Rank {
-        if self.is_listed(key) {
-            return Rank::Listed;
-        }
         match self.trust.knows(key) {
-            true => Rank::Trusted,
-            false => Rank::Unknown,
+            _ if self.is_listed(key) => Rank::Listed,
+            Word::Chosen => Rank::Listed,
+            Word::Named => Rank::Trusted,
+            Word::Unknown => Rank::Unknown,
         }
     }
 

@@ -35,7 +35,7 @@ pub enum Rank {
     Unknown,
     /// Somebody whom the operator trusts names it as a partner.
     Trusted,
-    /// The operator itself lists it.
+    /// The operator itself chose it.
     Listed,
 }
 
@@ -241,7 +241,7 @@ impl Accounts {
             state.spend_standing(bill.payer, claim.stored());
             state.load.accepted_worked(claim.stored(), now);
         }
-        if bill.standing <= Standing::Earned {
+        if bill.standing < Standing::Listed {
             let (address, flow) = (self.counted(claim.address), self.stored_flow());
             state.take(address, claim.stored(), flow, now, |of| &mut of.stored);
         }
@@ -278,7 +278,7 @@ impl Accounts {
             let found = account.has(self.limits.key.into(), claim.bytes, now);
             found.map_err(|wait| too_fast("events by your key", wait))?;
         }
-        if bill.standing <= Standing::Earned {
+        if bill.standing < Standing::Listed {
             let (address, flow) = (self.counted(claim.address), self.stored_flow());
             let found = state.has_left(address, claim.stored(), flow, now, |of| &mut of.stored);
             found.map_err(|wait| too_fast("bytes from your address", wait))?;

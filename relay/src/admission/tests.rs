@@ -448,7 +448,7 @@ fn listed_keys_and_partners_of_trusted_aggregators_need_no_work() {
     assert_eq!(rank(&distrustful, &partner), Rank::Unknown);
 
     let trusting = relay(|options| options.trust = vec![aggregator]);
-    assert_eq!(rank(&trusting, &aggregator), Rank::Trusted);
+    assert_eq!(rank(&trusting, &aggregator), Rank::Listed);
     assert_eq!(rank(&trusting, &partner), Rank::Unknown);
     trusting.admission.admitted(&receipt, &client(&[]));
     assert_eq!(rank(&trusting, &partner), Rank::Trusted);

@@ -14,6 +14,17 @@ const MOST: usize = 1_000_000;
 /// The kinds by which they name others.
 pub const KINDS: [u16; 2] = [kinds::RECEIPT, kinds::SETTLEMENT];
 
+/// How a key is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Not at all.
+    Unknown,
+    /// Somebody chosen has done paid business with it.
+    Named,
+    /// The operator chose it.
+    Chosen,
+}
+
 /// Who is trusted, by whose word.
 #[derive(Debug, Default)]
 pub struct Trust {
@@ -35,13 +46,17 @@ impl Trust {
         self.authors.iter().copied()
     }
 
-    /// Whether somebody chosen is `key`, or names it.
-    pub fn knows(&self, key: &PublicKey) -> bool {
+    /// What is known of `key`.
+    pub fn knows(&self, key: &PublicKey) -> Word {
         if self.authors.is_empty() {
-            return false;
+            return Word::Unknown;
         }
         let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
-        self.authors.contains(key) || named.contains(key)
+        match named.contains(key) {
+            _ if self.authors.contains(key) => Word::Chosen,
+            true => Word::Named,
+            false => Word::Unknown,
+        }
     }
 
     /// Takes in an event whose signature is right.

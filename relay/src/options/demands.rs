@@ -43,7 +43,7 @@ pub struct AddressLimits {
     pub requests: Rate,
     /// Keys that may earn standing in an hour by work shown from there. 0 sets no bound.
     pub standings_per_hour: u64,
-    /// Bytes that may be stored in an hour for keys which nobody trusts. 0 sets no bound.
+    /// Bytes that may be stored in an hour for keys which the operator did not choose. 0 sets no bound.
     pub stored_per_hour: u64,
 }
 

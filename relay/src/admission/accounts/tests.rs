@@ -266,7 +266,7 @@ fn what_strangers_have_stored_is_bounded() {
 }
 
 #[test]
-fn what_an_address_has_stored_is_bounded_unless_somebody_trusts_it() {
+fn what_an_address_has_stored_is_bounded_unless_the_operator_lists_the_key() {
     let limits = Limits {
         address: AddressLimits {
             stored_per_hour: 1_000_000,
@@ -292,8 +292,9 @@ fn what_an_address_has_stored_is_bounded_unless_somebody_trusts_it() {
         Ok(()),
         "it passes by"
     );
-    let trusted = |_: &PublicKey| Rank::Trusted;
-    assert_eq!(accounts.charge(&from(true), trusted, at(1.0)), Ok(()));
+    let charge = |rank: fn(&PublicKey) -> Rank| accounts.charge(&from(true), rank, at(1.0));
+    assert!(charge(|_| Rank::Trusted).is_err());
+    assert_eq!(charge(|_| Rank::Listed), Ok(()));
 }
 
 #[test]
