@@ -26,6 +26,7 @@ mod demand;
 mod desk;
 mod error;
 mod inbox;
+mod message;
 mod outstanding;
 mod publish;
 mod reader;

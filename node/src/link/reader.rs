@@ -18,6 +18,7 @@ use super::demand::{Demand, plainly};
 use super::desk::{Answer, Desk};
 use super::error::{Refusal, plain};
 use super::inbox::Dropped;
+use super::message;
 use super::outstanding::{Answered, Outstanding};
 use super::socket::Socket;
 use super::standing::{Memory, Next, Standing};
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
         if text.len() > MAX_EVENT_BYTES + ENVELOPE_BYTES {
             return self.complain("sent something too long");
         }
-        match RelayMessage::from_json(text) {
+        match message::read(text) {
             Ok(RelayMessage::Event {
                 subscription_id,
                 event,
