@@ -126,7 +126,8 @@ impl Store {
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn accept(&self, answered: Answered, ticket: Option<Ticket>) -> Result<bool, Error> {
-        self.scribe.write(Entry::Accept(answered, ticket)).await
+        let entry = Entry::Accept(answered, ticket.map(Box::new));
+        self.scribe.write(entry).await
     }
 
     /// Writes down awards that are not served, together: they may be many, and

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Entry {
     /// An award is taken on, with its ticket if it is paid.
-    Accept(Answered, Option<Ticket>),
+    Accept(Answered, Option<Box<Ticket>>),
     /// An attempt has ended with this result.
     Deliver(EventId, Box<Event>, Outcome),
     /// A relay has this event. Without it the next start publishes it once more.
@@ -40,7 +40,9 @@ impl Entry {
     /// Writes it; false if it comes too late to mean anything.
     async fn write(&self, transaction: &mut Transaction<'static, Sqlite>) -> Result<bool, Error> {
         match self {
-            Self::Accept(answered, ticket) => accept(transaction, answered, ticket.as_ref()).await,
+            Self::Accept(answered, ticket) => {
+                accept(transaction, answered, ticket.as_deref()).await
+            }
             Self::Deliver(award, result, outcome) => {
                 deliver(transaction, award, result, outcome).await
             }
