@@ -26,7 +26,7 @@ pub enum Command {
     ///
     /// If this relay runs in the folder, it does the work; otherwise this command does. It can be stopped at any
     /// time and run again: it goes on where it was.
-    Sync(SyncArguments),
+    Sync(Box<SyncArguments>),
     /// Judge events for strfry, as its write policy plugin
     ///
     /// Lines of JSON come in on standard input and are answered on standard output. The rules, lists and limits are
@@ -199,7 +199,7 @@ impl Teller {
 /// Does what the other commands say.
 pub async fn run(options: &Options, command: Command) -> anyhow::Result<()> {
     let change = match command {
-        Command::Sync(arguments) => return sync(options, arguments).await,
+        Command::Sync(arguments) => return sync(options, *arguments).await,
         Command::Policy { learn } => return policy(options, learn.as_deref()),
         Command::Lists => return operator::lists(options),
         Command::Status { as_json } => return operator::status(options, as_json).await,
