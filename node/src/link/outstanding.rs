@@ -3,9 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nostr::EventId;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::demand::Demand;
@@ -17,6 +19,9 @@ const MAX_KEPT_BYTES: usize = 8 << 20;
 
 /// How often an event is sent again on one connection because the relay knows more of us.
 const MAX_AGAIN: u8 = 3;
+
+/// How long an event is tried for on one connection. Whoever still wants it published by then says so again.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// An event on its way to a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +44,15 @@ struct State {
     written: VecDeque<Kept>,
     /// With the relay's words.
     refused: VecDeque<(Kept, String)>,
+    /// Of those that are written.
     bytes: usize,
+    refused_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Kept {
     event: Outgoing,
+    since: Instant,
     again: u8,
 }
 
@@ -67,7 +75,11 @@ impl Outstanding {
 
     /// An event is about to be written.
     pub(super) fn written(&self, event: Outgoing) {
-        self.state().push(Kept { event, again: 0 });
+        self.state().push(Kept {
+            event,
+            since: Instant::now(),
+            again: 0,
+        });
     }
 
     /// The relay has answered to an event; none if it was not kept.
@@ -80,15 +92,18 @@ impl Outstanding {
         Some(Answered(kept))
     }
 
-    /// Keeps an event that the relay has refused for the moment, and holds back what follows; false if it was sent
-    /// often enough.
+    /// Keeps an event that the relay has refused for the moment, and holds back what follows; false if it was tried
+    /// long enough, or too many are kept.
     pub(super) fn refused(&self, Answered(mut kept): Answered, words: String) -> bool {
         let mut state = self.state();
         // Who is too fast is late, not wrong: it comes through in the end.
         kept.again += u8::from(is_for_standing(&words));
-        if kept.again > MAX_AGAIN || state.refused.len() >= MAX_KEPT {
+        let is_over = kept.again > MAX_AGAIN || kept.since.elapsed() >= MAX_AGE;
+        let bytes = state.refused_bytes + kept.event.frame.len();
+        if is_over || state.refused.len() >= MAX_KEPT || bytes > MAX_KEPT_BYTES {
             return false;
         }
+        state.refused_bytes = bytes;
         state.refused.push_back((kept, words));
         drop(state);
         self.is_held.send_replace(true);
@@ -98,6 +113,7 @@ impl Outstanding {
     /// What was refused is about to be sent again, in order, before all that was held back.
     pub(super) fn resume(&self) -> Vec<Utf8Bytes> {
         let mut state = self.state();
+        state.refused_bytes = 0;
         let again = std::mem::take(&mut state.refused).into_iter();
         let mut frames = Vec::with_capacity(again.len());
         for (kept, _) in again {
@@ -118,6 +134,8 @@ impl Outstanding {
         let refused = std::mem::take(&mut state.refused).into_iter();
         let (lost, kept): (VecDeque<_>, _) = refused.partition(|(_, words)| is_for_standing(words));
         state.refused = kept;
+        let bytes = |(kept, _): &(Kept, String)| kept.event.frame.len();
+        state.refused_bytes = state.refused.iter().map(bytes).sum();
         let lost = lost.into_iter();
         lost.map(|(kept, words)| (kept.event.id, words)).collect()
     }
@@ -215,6 +233,25 @@ mod tests {
         }
         assert_eq!(outstanding.give_up(), [(poor.id, "pow: 9 bits".into())]);
         assert_eq!(outstanding.resume(), [fast.frame]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_tried_for_ever_nor_kept_without_bound() {
+        let outstanding = Outstanding::new();
+        let slow_down = || "rate-limited: again in 1 s".to_owned();
+        let refused = |number, bytes| {
+            let event = event(number, bytes);
+            outstanding.written(event.clone());
+            let answered = outstanding.answered(&event.id).unwrap();
+            outstanding.refused(answered, slow_down())
+        };
+        assert!(refused(1, MAX_KEPT_BYTES / 2) && refused(2, MAX_KEPT_BYTES / 4));
+        assert!(!refused(3, MAX_KEPT_BYTES / 2), "too much");
+        assert_eq!(outstanding.resume().len(), 2);
+        assert!(refused(4, MAX_KEPT_BYTES / 2), "room again");
+        tokio::time::advance(MAX_AGE).await;
+        let old = outstanding.answered(&event(2, 0).id).unwrap();
+        assert!(!outstanding.refused(old, slow_down()), "too old");
     }
 
     #[test]

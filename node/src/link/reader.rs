@@ -55,6 +55,8 @@ pub(super) struct Reader<'a> {
     waiting: BTreeMap<SubscriptionId, String>,
     /// When a relay that finds us too fast may be sent events again.
     slow_until: Option<Instant>,
+    /// How often it has found so since it took an event.
+    slow_times: u32,
     /// When to ask again for subscriptions that the relay has refused for the moment.
     ask_again_at: Option<Instant>,
     /// Whether this relay's misbehaviour has been logged; once in a session is enough.
@@ -79,6 +81,7 @@ impl<'a> Reader<'a> {
             give_up_at: None,
             waiting: BTreeMap::new(),
             slow_until: None,
+            slow_times: 0,
             ask_again_at: None,
             has_complained: false,
         }
@@ -180,6 +183,7 @@ impl<'a> Reader<'a> {
         // A relay that has the event already has accepted it, whatever it calls that.
         if taken || MachineReadablePrefix::parse(words) == Some(MachineReadablePrefix::Duplicate) {
             self.standing.helped();
+            self.slow_times = 0;
             self.desk.answered(self.relay, id, || Answer::Accepted);
             return;
         }
@@ -221,8 +225,11 @@ impl<'a> Reader<'a> {
         }
         self.complain(&format!("finds us too fast: {}", plain(words)));
         self.desk.slowed(self.relay, Some(Refusal::of(words)));
-        let until = Instant::now() + pause;
-        self.slow_until.get_or_insert(until);
+        if self.slow_until.is_none() {
+            let pause = pause.saturating_mul(2_u32.saturating_pow(self.slow_times));
+            self.slow_until = Some(Instant::now() + pause.min(LONGEST_HOLD));
+            self.slow_times += 1;
+        }
     }
 
     fn refused(&mut self, id: &EventId, refusal: Refusal) {
