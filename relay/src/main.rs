@@ -63,6 +63,15 @@ struct Arguments {
     #[arg(long, global = true, value_name = "NPUB", env = "INFERNET_RELAY_FOLLOW_BANS", value_delimiter = ',', value_parser = PublicKey::parse, hide_env_values = true)]
     follow_bans: Vec<PublicKey>,
 
+    /// Serve the metrics there too, to whoever reaches it, as HOST:PORT
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "INFERNET_RELAY_METRICS",
+        hide_env_values = true
+    )]
+    metrics: Option<String>,
+
     /// A TOML file with settings; flags and the environment override it
     #[arg(
         long,
@@ -147,6 +156,9 @@ fn options(arguments: Arguments) -> anyhow::Result<Options> {
     let mut options: Options = config::load(arguments.config.as_deref(), &usual)?;
     if let Some(listen) = arguments.listen {
         options.listen = listen;
+    }
+    if arguments.metrics.is_some() {
+        options.metrics = arguments.metrics;
     }
     if let Some(data) = arguments.data {
         options.data = data;

@@ -61,10 +61,12 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    #[error("cannot listen on {address}: {source}{}", hint(source, flag))]
     Listen {
         /// The address.
         address: String,
+        /// What it was given by.
+        flag: &'static str,
         /// What the operating system says.
         source: io::Error,
     },
@@ -90,11 +92,15 @@ pub enum Error {
     Blobs(#[from] blobs::Error),
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(error: &io::Error, flag: &str) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => ". Stop what runs there, or choose another with --listen",
-        io::ErrorKind::InvalidInput => ". Write it as HOST:PORT, for example 127.0.0.1:7777",
-        _ => "",
+        io::ErrorKind::AddrInUse => {
+            format!(". Stop what runs there, or choose another with {flag}")
+        }
+        io::ErrorKind::InvalidInput => {
+            ". Write it as HOST:PORT, for example 127.0.0.1:7777".to_owned()
+        }
+        _ => String::new(),
     }
 }
 
@@ -102,6 +108,7 @@ fn hint(error: &io::Error) -> &'static str {
 #[derive(Debug, Clone)]
 pub struct Handle {
     address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
     life: TaskTracker,
 }
 
@@ -109,6 +116,11 @@ impl Handle {
     /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the metrics' own port, if they have one.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// The same as the URL that Nostr clients connect to.
@@ -144,12 +156,13 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
     let admission = Admission::new(&options, lists.clone());
     let recalled = admission.recall_bans(&store).await;
     recalled.map_err(|source| Error::Bans { source })?;
-    let (listener, address) = listen(&options.listen).await?;
+    let (listener, address) = listen(&options.listen, "--listen").await?;
     tracing::info!(%address, data = %options.data.display(), general = options.general, "relay started");
     let scraped = match &options.metrics {
-        Some(address) => Some(listen(address).await?.0),
+        Some(address) => Some(listen(address, "--metrics").await?),
         None => None,
     };
+    let (scraped, metrics_address) = scraped.unzip();
     let ports = Ports {
         listener,
         address,
@@ -167,7 +180,11 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
     };
     life.spawn(live(ports, kept, options, shutdown));
     life.close();
-    Ok(Handle { address, life })
+    Ok(Handle {
+        address,
+        metrics_address,
+        life,
+    })
 }
 
 /// Lets the metrics read what others hold.
@@ -190,9 +207,10 @@ fn watch(metrics: &Metrics, store: &Arc<Store>, admission: &Arc<Admission>) {
     );
 }
 
-async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), Error> {
+async fn listen(address: &str, flag: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
     let refused = |source| Error::Listen {
         address: address.to_owned(),
+        flag,
         source,
     };
     let listener = TcpListener::bind(address).await.map_err(refused)?;

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use infernet_node::shutdown::Shutdown;
+use infernet_relay::{Options, run};
 use nostr::{Event, EventBuilder, Filter, JsonUtil, Keys, Kind, PublicKey, Tag};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -72,7 +74,7 @@ impl Operator {
     }
 }
 
-fn admins(admins: &[PublicKey]) -> impl FnOnce(&mut infernet_relay::Options) {
+fn admins(admins: &[PublicKey]) -> impl FnOnce(&mut Options) {
     let admins = admins.to_vec();
     move |options| options.admins = admins
 }
@@ -307,6 +309,28 @@ async fn metrics_are_this_machines_own_unless_they_are_public() {
     let public = Relay::start_with(|options| options.public_metrics = true).await;
     let through = scrape(&public, Some("192.0.2.1")).await;
     assert_eq!(through.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn metrics_may_have_a_port_of_their_own() {
+    let relay = Relay::start_with(|options| options.metrics = Some("127.0.0.1:0".to_owned())).await;
+    let address = relay.handle.metrics_address().unwrap();
+    let get = async |path: &str| {
+        let request = client().get(format!("http://{address}{path}"));
+        soon(request.header("x-forwarded-for", "192.0.2.1").send())
+            .await
+            .unwrap()
+    };
+    let text = get("/metrics").await.text().await.unwrap();
+    assert!(text.contains("infernet_relay_connections 0"), "{text}");
+    assert_eq!(get("/").await.status(), StatusCode::NOT_FOUND);
+    let taken = Options {
+        listen: "127.0.0.1:0".to_owned(),
+        metrics: Some(address.to_string()),
+        ..Options::new(tempfile::tempdir().unwrap().path())
+    };
+    let refused = run(taken, Shutdown::new()).await.unwrap_err().to_string();
+    assert!(refused.contains("--metrics"), "{refused}");
 }
 
 async fn scrape(relay: &Relay, through_a_proxy_from: Option<&str>) -> reqwest::Response {
