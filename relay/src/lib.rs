@@ -3,8 +3,8 @@
 //! [`run`] takes [`Options`] and a [`Shutdown`](infernet_node::shutdown::Shutdown), and answers a cheap [`Handle`]
 //! as soon as the relay listens. What it promises its clients is written in `nips/relay.md`.
 //!
-//! A connection comes in at `server`, is answered by `http`, and as a websocket passes `guard` (sizes, pace) on its
-//! way to `session`, which asks `admission` whether an event may stay and `store` to keep it.
+//! A connection comes in at `server`, is answered by `http`, and as a websocket handed to `session`, which asks
+//! `admission` whether an event may stay, `store` to keep it, and `subscriptions` to tell others of it.
 //!
 //! `blobs` is a Blossom server on the same port, for payloads that no event carries. `sync` makes this relay and another
 //! equal, [`policy`] lends the admission to a strfry, and over the socket of `owner` the program talks to its owner.

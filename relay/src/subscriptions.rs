@@ -4,7 +4,7 @@
 //! what is connected. An event's JSON is written once and shared.
 //!
 //! A REQ hears first what is stored and then what comes: the subscription begins before the store is asked, and keeps
-//! what comes live until the stored events are out ([`Subscription::begin_live`]). An event that was answered as a
+//! what comes live until the stored events are out ([`Answering::begin_live`]). An event that was answered as a
 //! stored one and is only then told of live is known by its id: the hub knows which events are on their way
 //! ([`Hub::expect`]).
 

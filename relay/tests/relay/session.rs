@@ -72,6 +72,39 @@ async fn a_subscriber_hears_events_in_the_order_of_their_connection() {
 }
 
 #[tokio::test]
+async fn who_has_much_to_say_lets_others_have_their_turn() {
+    let relay = Relay::start().await;
+    let (loud, quiet) = (Keys::generate(), Keys::generate());
+    let mut reader = relay.client().await;
+    reader
+        .subscribe(&Filter::new().authors([loud.public_key(), quiet.public_key()]))
+        .await;
+    let many: Vec<Event> = (0..1_500).map(|number| progress(&loud, number)).collect();
+    let last = many[many.len() - 1].id;
+    let mut talking = relay.client().await;
+    let talk = tokio::spawn(async move {
+        for event in &many {
+            talking.say(said(event)).await;
+        }
+        for _ in &many {
+            assert_eq!(talking.hear().await[2], true);
+        }
+    });
+    // The relay, on one thread here, has begun with them.
+    reader.hear().await;
+    let one = attestation(&quiet);
+    relay.client().await.keep(&one).await;
+    loop {
+        let heard = event_of(&reader.hear().await).id;
+        assert_ne!(heard, last, "the other had to wait to the end");
+        if heard == one.id {
+            break;
+        }
+    }
+    soon(talk).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_a_client_sent_before_it_went_is_kept_and_told() {
     let relay = Relay::start().await;
     let keys = Keys::generate();
