@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
 use hyper_util::rt::TokioIo;
@@ -66,7 +66,7 @@ pub struct Site {
 /// One connection, as its requests know it.
 #[derive(Clone)]
 pub struct Connection {
-    /// Who is at the other end.
+    /// Who is at the other end; for the routes, behind the operator's proxies.
     pub peer: SocketAddr,
     /// Its place among the connections, held as long as it lasts; there is none left for it where this is empty.
     pub place: Option<Arc<OwnedSemaphorePermit>>,
@@ -79,8 +79,9 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/", any(root))
         .route("/health", get(health))
         .route("/metrics", get(local_metrics))
-        .with_state(site)
+        .with_state(site.clone())
         .merge(blobs)
+        .layer(from_fn_with_state(site, from_the_client))
         .layer(map_response(one_request))
 }
 
@@ -103,21 +104,34 @@ async fn one_request(mut response: Response) -> Response {
     response
 }
 
+/// Sees the client behind its proxies, of whom alone the rest hears, and sends off whom the operator blocks.
+async fn from_the_client(
+    State(site): State<Arc<Site>>,
+    Extension(connection): Extension<Connection>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = connection.peer;
+    let client = address::client(peer.ip(), request.headers(), &site.options.proxies);
+    if site.lists.blocked_address(client) {
+        site.metrics.connection_refused("blocked");
+        return (StatusCode::FORBIDDEN, "your address is blocked here\n").into_response();
+    }
+    let peer = SocketAddr::new(client, peer.port());
+    request
+        .extensions_mut()
+        .insert(Connection { peer, ..connection });
+    next.run(request).await
+}
+
 async fn root(
     State(site): State<Arc<Site>>,
     Extension(connection): Extension<Connection>,
     request: Request,
 ) -> Response {
     let headers = request.headers();
-    let client = address::client(connection.peer.ip(), headers, &site.options.proxies);
-    if site.lists.blocked_address(client) {
-        site.metrics.connection_refused("blocked");
-        return (StatusCode::FORBIDDEN, "your address is blocked here\n").into_response();
-    }
     if names(headers, header::UPGRADE, "websocket") {
-        // From here on, the client is who counts.
-        let peer = SocketAddr::new(client, connection.peer.port());
-        return upgrade(site, Connection { peer, ..connection }, request);
+        return upgrade(site, connection, request);
     }
     let mut response = if names(headers, header::CONTENT_TYPE, management::MEDIA_TYPE) {
         manage(&site, request).await

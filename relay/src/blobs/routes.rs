@@ -1,7 +1,6 @@
 //! The routes of blobs.
 
 use std::io::SeekFrom;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +29,6 @@ use super::range::wanted;
 use super::refusal::Refusal;
 use super::shelf::{Kept, Room, Shelf};
 use super::uploads::{Place, Uploads};
-use crate::address;
 use crate::http::{Connection, host};
 use crate::lists::Lists;
 use crate::options::Options;
@@ -60,7 +58,6 @@ pub struct Blobs {
     meter: Meter,
     uploads: Uploads,
     lists: Arc<Lists>,
-    proxies: Vec<IpAddr>,
     /// What clients call this server, if its operator says it.
     address: Option<String>,
 }
@@ -73,7 +70,6 @@ impl Blobs {
             meter: Meter::new(options.blob_limits.hourly_bytes),
             uploads: Uploads::default(),
             lists,
-            proxies: options.proxies.clone(),
             address: options.address.clone(),
         })
     }
@@ -236,10 +232,7 @@ fn admit<'a>(
     if connection.place.is_none() {
         return Err(Refusal::Busy);
     }
-    let address = address::client(connection.peer.ip(), headers, &blobs.proxies);
-    if blobs.lists.blocked_address(address) {
-        return Err(Refusal::Forbidden("your address is blocked here"));
-    }
+    let address = connection.peer.ip();
     if blobs.lists.banned_key(&authorization.author) {
         return Err(Refusal::Forbidden("your key is banned here"));
     }

@@ -253,7 +253,7 @@ async fn an_address_that_is_blocked_is_not_talked_to() {
         .await;
     let from = async |address: &str| {
         let request = client()
-            .get(relay.page("/"))
+            .get(relay.page("/health"))
             .header("x-forwarded-for", address);
         soon(request.send()).await.unwrap().status()
     };
