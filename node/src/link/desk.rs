@@ -218,7 +218,12 @@ impl Desk {
             None => format!("{what}; it is being done"),
             Some(why) => format!("{what}; {why}"),
         };
-        self.report(relay, |status| status.trouble = Some(trouble));
+        let is_new = self.report(relay, |status| status.trouble = Some(trouble.clone()));
+        match (is_new, not_done) {
+            (false, _) => {}
+            (true, None) => tracing::info!(relay = %self.url(relay), "the relay {trouble}"),
+            (true, Some(_)) => tracing::warn!(relay = %self.url(relay), "the relay {trouble}"),
+        }
     }
 
     /// A relay that is connected wants nothing of us that it has not got.
@@ -250,12 +255,13 @@ impl Desk {
         wanting.map(RelayStatus::explained).collect()
     }
 
-    fn report(&self, relay: usize, change: impl FnOnce(&mut RelayStatus)) {
+    /// Changes what is known of a relay; whether that is anything new.
+    fn report(&self, relay: usize, change: impl FnOnce(&mut RelayStatus)) -> bool {
         self.statuses.send_if_modified(|statuses| {
             let before = statuses[relay].clone();
             change(&mut statuses[relay]);
             statuses[relay] != before
-        });
+        })
     }
 
     /// Asks a relay once more for the subscriptions that it has refused.

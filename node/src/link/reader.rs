@@ -1,28 +1,31 @@
 //! The reading half of a connection: what the relay says, and what is done about it.
 
+mod demands;
+
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::SplitStream;
-use nostr::message::{ClientMessage, MachineReadablePrefix, RelayMessage};
+use nostr::message::{MachineReadablePrefix, RelayMessage};
 use nostr::{Event, EventId, JsonUtil, SubscriptionId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::DropGuard;
 
+use self::demands::LONGEST_HOLD;
 use super::MAX_EVENT_BYTES;
-use super::demand::{Demand, plainly};
+use super::demand::Demand;
 use super::desk::{Answer, Desk};
 use super::error::{Refusal, plain};
 use super::inbox::Dropped;
 use super::message;
-use super::outstanding::{Answered, Outstanding};
+use super::outstanding::Outstanding;
 use super::socket::Socket;
 use super::standing::{Memory, Next, Standing};
-use super::work::Question;
 use crate::clock;
 
 /// How long the relay may be silent; it is asked for a sign of life more often.
@@ -30,12 +33,6 @@ const SILENCE: Duration = Duration::from_secs(45);
 
 /// When to ask again for a subscription that a relay has refused for the moment.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-
-/// How long an answer may be worked on: a relay takes none that is ten minutes old.
-const WORKING: Duration = Duration::from_secs(300);
-
-/// The longest pause that a relay may ask for in which all is held back; for a longer one, only what it refused waits.
-const LONGEST_HOLD: Duration = Duration::from_secs(10);
 
 /// What `["EVENT","<subscription>",…]` adds to an event, with room.
 const ENVELOPE_BYTES: usize = 256;
@@ -90,8 +87,8 @@ impl<'a> Reader<'a> {
     /// Reads until the connection ends; answers why it did.
     pub(super) async fn run(&mut self, stream: &mut SplitStream<Socket>) -> String {
         loop {
-            let (again, give_up, slow) = (self.ask_again_at, self.give_up_at, self.slow_until);
-            let at = |instant: Option<Instant>| sleep_until(instant.unwrap_or_else(Instant::now));
+            let due = [self.ask_again_at, self.give_up_at, self.slow_until];
+            let due = due.into_iter().flatten().min();
             let frame = tokio::select! {
                 frame = timeout(SILENCE, stream.next()) => frame,
                 Some(made) = self.making.join_next() => {
@@ -99,18 +96,8 @@ impl<'a> Reader<'a> {
                     self.made(answer, bits);
                     continue;
                 }
-                () = at(again), if again.is_some() => {
-                    self.ask_again_at = None;
-                    self.desk.ask_again(self.relay);
-                    continue;
-                }
-                () = at(slow), if slow.is_some() => {
-                    self.slow_until = None;
-                    self.resume();
-                    continue;
-                }
-                () = at(give_up), if give_up.is_some() => {
-                    self.give_up("it gave us no way to show it");
+                () = until(due) => {
+                    self.tend(Instant::now());
                     continue;
                 }
             };
@@ -122,6 +109,20 @@ impl<'a> Reader<'a> {
                 Ok(None) => return "closed".to_owned(),
                 Err(_) => return format!("silent for {} s", SILENCE.as_secs()),
             }
+        }
+    }
+
+    /// Does what is due by `now`.
+    fn tend(&mut self, now: Instant) {
+        let is_due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if is_due(&mut self.ask_again_at) {
+            self.desk.ask_again(self.relay);
+        }
+        if is_due(&mut self.slow_until) {
+            self.resume();
+        }
+        if is_due(&mut self.give_up_at) {
+            self.give_up("it gave us no way to show it");
         }
     }
 
@@ -196,42 +197,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The relay would take the event if it knew more of us: it is sent again when it does.
-    fn wanting(&mut self, id: &EventId, event: Option<Answered>, bits: u32, words: &str) {
-        let now = Instant::now();
-        match self.standing.refused(bits, self.memory, now) {
-            Next::GiveUp(why) => {
-                self.refused(id, Refusal::final_of(words, &why));
-                if bits > 0 {
-                    self.complain(&format!("{}; {why}", plainly(bits)));
-                    self.desk.wants(self.relay, &plainly(bits), Some(&why));
-                }
-            }
-            next => {
-                let kept = event.is_some_and(|event| self.outstanding.refused(event, plain(words)));
-                if !kept {
-                    self.refused(id, Refusal::of(words));
-                }
-                self.wait_for(next, bits);
-            }
-        }
-    }
-
-    /// The relay takes no more for a moment. All that follows waits too: else the less important would be in the way of
-    /// the important for ever.
-    fn too_fast(&mut self, id: &EventId, event: Option<Answered>, pause: Duration, words: &str) {
-        if !event.is_some_and(|event| self.outstanding.refused(event, plain(words))) {
-            return self.refused(id, Refusal::of(words));
-        }
-        self.complain(&format!("finds us too fast: {}", plain(words)));
-        self.desk.slowed(self.relay, Some(Refusal::of(words)));
-        if self.slow_until.is_none() {
-            let pause = pause.saturating_mul(2_u32.saturating_pow(self.slow_times));
-            self.slow_until = Some(Instant::now() + pause.min(LONGEST_HOLD));
-            self.slow_times += 1;
-        }
-    }
-
     fn refused(&mut self, id: &EventId, refusal: Refusal) {
         let answer = || Answer::Refused(refusal.clone());
         if !self.desk.answered(self.relay, id, answer) {
@@ -268,139 +233,6 @@ impl<'a> Reader<'a> {
         self.ask_again_at.get_or_insert(Instant::now() + pause);
     }
 
-    /// The relay asks who we are (NIP-42).
-    fn challenged(&mut self, challenge: &str) {
-        match self.standing.challenged(challenge) {
-            Next::GiveUp(why) => self.complain(&why),
-            Next::Wait => {}
-            Next::Answer(bits) => {
-                self.stops_making = None;
-                self.making = JoinSet::new();
-                self.make(bits);
-                if let Next::Answer(bits) = self.standing.owed(self.memory, Instant::now()) {
-                    self.make(bits);
-                }
-            }
-        }
-    }
-
-    /// Does what is next for something that waits for `wanted` bits of work.
-    fn wait_for(&mut self, next: Next, wanted: u32) {
-        if let Next::Answer(bits) = next {
-            tracing::info!(relay = %self.url(), "the relay {}; doing it", plainly(wanted));
-            self.make(bits);
-        }
-        let patience = match self.standing.is_making() {
-            true => WORKING,
-            false => self.desk.options.answer_timeout,
-        };
-        self.give_up_at.get_or_insert(Instant::now() + patience);
-        self.desk.wants(self.relay, &plainly(wanted), None);
-    }
-
-    /// Answers the relay's challenge with so many bits of work; beside what else is done, if there is any.
-    fn make(&mut self, bits: u8) {
-        let Some(challenge) = self.standing.challenge() else {
-            return;
-        };
-        let question = Question {
-            challenge: challenge.to_owned(),
-            relay: self.url().clone(),
-            bits,
-        };
-        let keys = self.desk.options.keys.clone();
-        let stop = self.desk.stop.child_token();
-        if bits == 0 {
-            let answer = question.answer(&keys, clock::now(), &stop);
-            return self.made(answer, bits);
-        }
-        self.stops_making = Some(stop.clone().drop_guard());
-        let turns = self.desk.working.clone();
-        self.making.spawn(async move {
-            // One core at most works for relays, however many of them ask.
-            let Ok(_turn) = turns.acquire_owned().await else {
-                return (None, bits);
-            };
-            let working = move || question.answer(&keys, clock::now(), &stop);
-            let made = tokio::task::spawn_blocking(working).await;
-            (made.ok().flatten(), bits)
-        });
-    }
-
-    /// An answer is made: the relay is told.
-    fn made(&mut self, answer: Option<Event>, bits: u8) {
-        let Some(answer) = answer else {
-            return self.give_up("no answer can be made");
-        };
-        self.standing.answers(answer.id, bits);
-        let judged_by = Instant::now() + self.desk.options.answer_timeout;
-        self.give_up_at = self.give_up_at.map(|_| judged_by);
-        self.desk.request(self.relay, ClientMessage::auth(answer));
-    }
-
-    /// The relay has judged an answer of ours.
-    fn judged(&mut self, taken: bool, words: &str) {
-        if !taken {
-            self.complain(&format!("does not know us: {}", plain(words)));
-        }
-        match self.standing.is_enough() {
-            true if taken => self.welcomed(),
-            _ if self.standing.is_under_way() => {}
-            _ if !taken => self.give_up(&format!("it does not know us: {words}")),
-            // More was asked for meanwhile.
-            _ => match self.standing.owed(self.memory, Instant::now()) {
-                Next::Answer(bits) => self.make(bits),
-                _ => self.give_up("that is too often"),
-            },
-        }
-    }
-
-    /// The relay knows enough of us: what waited for that is sent again.
-    fn welcomed(&mut self) {
-        self.standing.settled();
-        self.settled();
-        let waiting = std::mem::take(&mut self.waiting);
-        self.desk.ask_for(self.relay, waiting.keys());
-        self.desk.ask_again(self.relay);
-    }
-
-    /// What waited waits no longer, and this is why.
-    fn give_up(&mut self, why: &str) {
-        let why = plain(why);
-        let wanted = self.standing.wanted();
-        self.standing.given_up(&why, Instant::now());
-        self.stops_making = None;
-        for (id, words) in self.outstanding.give_up() {
-            self.refused(&id, Refusal::final_of(&words, &why));
-        }
-        for (id, words) in std::mem::take(&mut self.waiting) {
-            self.complain(&format!("closed a subscription: {words} ({why})"));
-            if let Some(inbox) = self.desk.inbox(&id) {
-                inbox.refused(self.relay, words);
-            }
-        }
-        self.settled();
-        self.desk.wants(self.relay, &plainly(wanted), Some(&why));
-    }
-
-    fn settled(&mut self) {
-        self.give_up_at = None;
-        self.desk.content(self.relay);
-        self.resume();
-    }
-
-    /// Sends again what was refused for the moment, and what was held back behind it, unless that has to wait still.
-    fn resume(&mut self) {
-        if self.standing.is_wanted() || self.slow_until.is_some() {
-            return;
-        }
-        self.desk.slowed(self.relay, None);
-        for frame in self.outstanding.resume() {
-            self.desk.write_first(self.relay, frame);
-        }
-        self.outstanding.release();
-    }
-
     fn complain(&mut self, what: &str) {
         match std::mem::replace(&mut self.has_complained, true) {
             false => tracing::warn!(relay = %self.url(), "the relay {what}"),
@@ -410,5 +242,12 @@ impl<'a> Reader<'a> {
 
     fn url(&self) -> &'a nostr::RelayUrl {
         self.desk.url(self.relay)
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => pending().await,
     }
 }

@@ -101,6 +101,7 @@ impl Standing {
             memory.asked = Some((now, bits));
         }
         if self.under_way().is_some_and(|under_way| under_way >= bits) {
+            self.wanted = self.wanted.max(Some(bits));
             return Next::Wait;
         }
         if let Some((since, why)) = &self.hopeless
