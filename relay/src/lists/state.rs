@@ -72,7 +72,7 @@ pub enum Verdict {
 }
 
 /// Keys, each on one list.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct KeyList(HashMap<PublicKey, (Verdict, String)>);
 
 impl KeyList {
@@ -106,7 +106,7 @@ pub struct Face {
 }
 
 /// Everything that was decided, as it stands.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub keys: KeyList,
     pub events: HashMap<EventId, String>,
@@ -185,4 +185,56 @@ impl State {
 pub fn is_own(address: IpAddr) -> bool {
     let address = address.to_canonical();
     address.is_loopback() || address.is_unspecified()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One of few keys, events, kinds and addresses, so that changes meet.
+    fn change() -> impl Strategy<Value = Change> {
+        let text = prop_oneof![Just(String::new()), Just("why \"\n".to_owned())];
+        (0..13_u8, 0..3_u8, text).prop_map(|(what, which, text)| {
+            let key = PublicKey::from_byte_array([which; 32]);
+            let event = EventId::from_byte_array([which; 32]);
+            let kind = Kind::from(u16::from(which));
+            let address = IpAddr::from([192, 0, 2, which]);
+            match what {
+                0 => Change::BanKey(key, text),
+                1 => Change::UnbanKey(key),
+                2 => Change::AllowKey(key, text),
+                3 => Change::UnallowKey(key),
+                4 => Change::BanEvent(event, text),
+                5 => Change::AllowEvent(event),
+                6 => Change::AllowKind(kind),
+                7 => Change::DisallowKind(kind),
+                8 => Change::BlockAddress(address, text),
+                9 => Change::UnblockAddress(address),
+                10 => Change::Name(text),
+                11 => Change::Description(text),
+                _ => Change::Icon(text),
+            }
+        })
+    }
+
+    fn state(changes: impl IntoIterator<Item = Change>) -> State {
+        let mut state = State::default();
+        changes.into_iter().for_each(|change| state.apply(change));
+        state
+    }
+
+    proptest! {
+        #[test]
+        fn what_changes_come_to_is_written_and_read(changes in vec(change(), 0..40)) {
+            let after = state(changes);
+            let lines = after.changes().into_iter().map(|change| serde_json::to_vec(&change).unwrap());
+            let read = lines.map(|line| serde_json::from_slice(&line).unwrap());
+            prop_assert_eq!(state(read), after);
+        }
+    }
 }
