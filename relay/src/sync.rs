@@ -1,6 +1,6 @@
 //! Two relays made equal: what each has of a filter's events is compared by NIP-77, and only what is missing travels.
 //!
-//! [`equalise`] leads, as a client of the other relay. It goes through time in windows, newest first, each small enough
+//! `equalise` leads, as a client of the other relay. It goes through time in windows, newest first, each small enough
 //! to be held in memory here and to be answered there; whatever a message tells to be missing is fetched or given
 //! before the next message is sent, so that nothing is gathered up and a break loses nothing: what was fetched is
 //! on the disk, and the next time begins with what is missing then. A relay without NIP-77 is read page by page.
