@@ -120,13 +120,11 @@ const SHAPES: [(&str, Shape); 10] = [
 pub async fn run(peers: &[Peer]) {
     println!("| filter | relay | events | ms, median | ms, 99 % |");
     println!("|---|---|---|---|---|");
-    let filled = peers
-        .iter()
-        .filter(|peer| folder(**peer).join(BEGIN).exists());
+    let filled = |peer: &Peer| folder(*peer).join(BEGIN).exists();
     let mut open = Vec::new();
-    for peer in filled {
-        let begin = std::fs::read_to_string(folder(*peer).join(BEGIN)).unwrap();
-        let relay = peer.start(&folder(*peer)).await;
+    for peer in peers.iter().copied().filter(filled) {
+        let begin = std::fs::read_to_string(folder(peer).join(BEGIN)).unwrap();
+        let relay = peer.start(&folder(peer)).await;
         let connection = Connection::open(&relay.url).await.unwrap();
         open.push((
             peer,
@@ -142,7 +140,7 @@ pub async fn run(peers: &[Peer]) {
     }
 }
 
-async fn ask(peer: &Peer, what: &str, connection: &mut Connection, filter: impl Fn(u64) -> String) {
+async fn ask(peer: Peer, what: &str, connection: &mut Connection, filter: impl Fn(u64) -> String) {
     let (mut times, mut events) = (Vec::new(), 0);
     for nth in 0..REQUESTS {
         // All over the store.

@@ -22,7 +22,7 @@ pub fn junk(count: u64) -> Vec<Ready> {
 
 fn one(n: u64) -> Option<nostr::Event> {
     let keys = Keys::generate();
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         let profile = Metadata::new().name(format!("nobody {n}"));
         return EventBuilder::metadata(&profile).sign_with_keys(&keys).ok();
     }
