@@ -4,10 +4,11 @@
 //! (`pipeline`), questions about stored ones (`request`), answers not written yet (`outbox`). Nothing else holds it up:
 //! it does not wait for the disk, and while the client does not read, what it sent before is kept and told to others.
 //!
-//! The parts: `message` reads what clients say, `identity` who they are (NIP-42), `viewer` asks `admission` about them,
-//! `request` answers from the store, `negotiation` reconciles (NIP-77), `writer` writes, `transport` and `pace` bound
-//! how fast bytes and messages come.
+//! The parts: `message` reads what clients say, `publishing` judges events, `asking` judges questions and `request`
+//! answers them from the store, `negotiation` reconciles (NIP-77), `identity` knows who a client is (NIP-42), `viewer`
+//! asks `admission` about it, `writer` writes, `transport` and `pace` bound how fast bytes and messages come.
 
+mod asking;
 mod count;
 mod farewell;
 mod fault;
@@ -17,6 +18,7 @@ pub mod negotiation;
 pub mod outbox;
 mod pace;
 mod pipeline;
+mod publishing;
 mod request;
 mod say;
 mod transport;
@@ -28,15 +30,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::SplitStream;
-use nostr::{Event, EventId, Filter, JsonUtil, Kind};
-use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio::task::yield_now;
-use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -47,18 +45,20 @@ use crate::admission::{Admission, Place, Refusal};
 use crate::lists::Lists;
 use crate::metrics::Metrics;
 use crate::options::{Limits, MAX_MESSAGE_BYTES, Options};
-use crate::store::{self, Saved, Store};
-use crate::subscriptions::{Expected, Hub, Sight, Subscription};
+use crate::store::Store;
+use crate::subscriptions::{Hub, Sight};
 
+use asking::Open;
 use farewell::End;
-use fault::Fault;
 use identity::Identity;
 pub use message::MAX_SUBSCRIPTION_ID;
-use message::{Asked, Message};
+use message::{Message, Unreadable};
 use negotiation::Reconciliation;
-use outbox::{Bounds, Envelope, Outbox};
+use outbox::{Bounds, Outbox};
 use pace::Pace;
 use pipeline::Pipeline;
+pub use publishing::MAX_TAGS;
+use publishing::Outcome;
 use request::{Ask, Asks, Clerk};
 use transport::Transport;
 use viewer::Viewer;
@@ -69,12 +69,6 @@ const TURN: u32 = 8;
 
 /// Messages that could not be read, and events with a wrong id or signature, after which a session ends.
 const MAX_NONSENSE: u32 = 50;
-
-/// Tags of one event. Each is looked up when the event is told to others, and stands in the store's index.
-pub const MAX_TAGS: usize = 2_000;
-
-/// Bytes that the filters of one connection's subscriptions may have as JSON, which bounds what they take in memory.
-const MAX_FILTER_BYTES: usize = 1 << 20;
 
 /// Questions of one connection that wait for their answer.
 const MAX_ASKS: usize = 64;
@@ -179,22 +173,6 @@ struct Session {
     nonsense: u32,
 }
 
-/// A subscription of a client.
-struct Open {
-    subscription: Subscription,
-    filter_bytes: usize,
-}
-
-/// What became of an event that a client sent.
-enum Outcome {
-    /// There is nothing more to do than to say so.
-    Answered(String),
-    /// It is on the disk.
-    Stored(Arc<Event>, Bytes, Expected),
-    /// It is ephemeral.
-    Passing(Event, Bytes),
-}
-
 impl Session {
     fn new(sessions: &Sessions, peer: SocketAddr, host: &str) -> Self {
         let (shared, limits) = (sessions.shared.clone(), &sessions.limits);
@@ -290,6 +268,7 @@ impl Session {
         self.shared.metrics.received("other");
         self.shared.metrics.notice();
         self.bear_nonsense()?;
+        let why = Unreadable::new(why);
         let notice = format!("invalid: unreadable message: {why}");
         self.outbox.answer(say::notice(&notice));
         Ok(())
@@ -330,242 +309,6 @@ impl Session {
         }
         Ok(())
     }
-
-    async fn hear_event(&mut self, json: &RawValue) -> Result<(), End> {
-        let event = match Event::from_json(json.get()) {
-            Ok(event) => event,
-            Err(error) => {
-                let Some(id) = message::claimed_id(json) else {
-                    return self.misunderstand(error);
-                };
-                self.refuse(&id, &Fault::Unreadable(message::Unreadable::new(error)));
-                return Ok(());
-            }
-        };
-        let id = event.id;
-        let Err(fault) = self.judge_event(event).await else {
-            return Ok(());
-        };
-        self.refuse(&id, &fault);
-        match fault {
-            Fault::Id | Fault::Signature => self.bear_nonsense(),
-            _ => Ok(()),
-        }
-    }
-
-    /// Judges an event, the cheapest first, and sends it on its way.
-    async fn judge_event(&mut self, event: Event) -> Result<(), Fault> {
-        let is_passing = event.kind.is_ephemeral();
-        let is_known = match is_passing {
-            true => self.shared.hub.is_old_news(&event.id),
-            false => self.shared.store.has(&event.id)?,
-        };
-        if is_known {
-            return Err(Fault::Duplicate);
-        }
-        if event.kind == Kind::Authentication {
-            return Err(Fault::Misplaced);
-        }
-        if event.tags.len() > MAX_TAGS {
-            return Err(Fault::Tags(event.tags.len()));
-        }
-        if !event.verify_id() {
-            return Err(Fault::Id);
-        }
-        self.viewer.glance(&event)?;
-        if !event.verify_signature() {
-            self.viewer.forged();
-            return Err(Fault::Signature);
-        }
-        self.viewer.examine(&event)?;
-        let json = Bytes::from(event.as_json());
-        if is_passing {
-            self.pipeline.push_done(Outcome::Passing(event, json));
-            return Ok(());
-        }
-        self.shared.store.check(&event).await?;
-        self.save(Arc::new(event), json);
-        Ok(())
-    }
-
-    fn save(&mut self, event: Arc<Event>, json: Bytes) {
-        let bytes = json.len();
-        let expected = self.shared.hub.expect(event.id);
-        let saving = self.shared.store.save(event.clone(), json.clone());
-        let (metrics, began) = (self.shared.metrics.clone(), Instant::now());
-        let saved = async move {
-            let fault = match saving.await {
-                Ok(Saved::New) => {
-                    metrics.save_took(began.elapsed());
-                    metrics.stored(1);
-                    return Outcome::Stored(event, json, expected);
-                }
-                Ok(Saved::Duplicate) => Fault::Duplicate,
-                Ok(Saved::Superseded(by)) => Fault::Refused(Refusal::Superseded(by)),
-                Ok(Saved::Deleted) => Fault::Refused(Refusal::Deleted),
-                Ok(Saved::Refused(refusal)) => Fault::Refused(refusal),
-                Err(error) => Fault::Store(error),
-            };
-            Outcome::Answered(fault.answer(&event.id, &metrics))
-        };
-        self.pipeline.push(saved, bytes);
-    }
-
-    /// Answers an event, and tells others of it.
-    fn conclude(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Answered(text) => self.outbox.answer(text),
-            Outcome::Stored(event, json, _expected) => {
-                self.admitted(&event);
-                self.shared.hub.publish(&event, &json);
-            }
-            Outcome::Passing(event, json) => {
-                self.admitted(&event);
-                self.shared.hub.publish_once(&event, &json);
-            }
-        }
-    }
-
-    fn admitted(&self, event: &Event) {
-        self.viewer.admitted(event);
-        self.shared.metrics.admitted("client");
-        self.outbox.answer(say::ok(&event.id, true, ""));
-    }
-
-    fn refuse(&mut self, id: &EventId, fault: &Fault) {
-        tracing::debug!(peer = %self.peer, event = %id, %fault, "refused");
-        let answer = fault.answer(id, &self.shared.metrics);
-        // In its turn: clients may count on the order of answers.
-        self.pipeline.push_done(Outcome::Answered(answer));
-    }
-
-    fn hear_auth(&mut self, json: &RawValue) -> Result<(), End> {
-        let auth = match Event::from_json(json.get()) {
-            Ok(auth) => auth,
-            Err(error) => return self.misunderstand(error),
-        };
-        let identified = self.viewer.identify(&auth);
-        let why = identified
-            .as_ref()
-            .map_or_else(ToString::to_string, |()| String::new());
-        let answer = say::ok(&auth.id, identified.is_ok(), &why);
-        self.pipeline.push_done(Outcome::Answered(answer));
-        match identified {
-            Ok(()) => Ok(()),
-            Err(_) => self.bear_nonsense(),
-        }
-    }
-
-    fn hear_request(&mut self, asked: &Asked<'_>) {
-        // Whatever comes of this one, it takes the other's place.
-        self.subscriptions.remove(&*asked.id);
-        if let Err(fault) = self.subscribe(asked) {
-            self.close(&asked.id, &fault);
-        }
-    }
-
-    fn subscribe(&mut self, asked: &Asked<'_>) -> Result<(), Fault> {
-        let filters = self.filters(asked)?;
-        if self.subscriptions.len() >= self.max_subscriptions {
-            return Err(Fault::Subscriptions(self.max_subscriptions));
-        }
-        let filter_bytes = asked.filters.iter().map(|json| json.get().len()).sum();
-        let others = self.subscriptions.values().map(|open| open.filter_bytes);
-        if filter_bytes + others.sum::<usize>() > MAX_FILTER_BYTES {
-            return Err(Fault::FilterBytes);
-        }
-        let subscription = self.shared.hub.subscribe(
-            filters.clone(),
-            Envelope::new(&asked.id),
-            self.outbox.clone(),
-            self.sight.clone(),
-        );
-        let id = asked.id.clone().into_owned();
-        self.asks.push(Ask::Stored {
-            id: id.clone(),
-            answering: subscription.answering(),
-            filters,
-        });
-        let open = Open {
-            subscription,
-            filter_bytes,
-        };
-        self.subscriptions.insert(id, open);
-        Ok(())
-    }
-
-    fn hear_count(&mut self, asked: &Asked<'_>) {
-        match self.filters(asked) {
-            Ok(filters) => self.asks.push(Ask::Count {
-                id: asked.id.clone().into_owned(),
-                filters,
-            }),
-            Err(fault) => self.close(&asked.id, &fault),
-        }
-    }
-
-    fn hear_negotiation(&mut self, id: &str, filter: &RawValue, message: &str) {
-        let asked = Asked {
-            id: id.into(),
-            filters: vec![filter],
-            too_many: false,
-        };
-        match self.filters(&asked) {
-            Ok(mut filters) => self.asks.push(Ask::NegOpen {
-                id: id.to_owned(),
-                filter: filters.pop().unwrap_or_else(nothing),
-                message: message.to_owned(),
-            }),
-            Err(fault) => {
-                self.shared.metrics.request_refused(fault.prefix());
-                self.outbox.answer(say::neg_err(id, &fault.to_string()));
-            }
-        }
-    }
-
-    /// The filters of a request that may be asked. Those that match nothing are left out.
-    fn filters(&self, asked: &Asked<'_>) -> Result<Vec<Filter>, Fault> {
-        if asked.id.chars().count() > MAX_SUBSCRIPTION_ID {
-            return Err(Fault::LongId);
-        }
-        if asked.too_many {
-            return Err(Fault::Filters);
-        }
-        let mut filters = Vec::new();
-        for json in &asked.filters {
-            let filter = message::filter(json)?;
-            if filter.search.is_some() {
-                return Err(Fault::Search);
-            }
-            if store::is_too_broad(&filter) {
-                return Err(Fault::TooBroad);
-            }
-            if !message::matches_nothing(&filter) {
-                filters.push(filter);
-            }
-        }
-        self.viewer.may_ask(&filters)?;
-        Ok(filters)
-    }
-
-    fn close(&self, id: &str, fault: &Fault) {
-        self.shared.metrics.request_refused(fault.prefix());
-        self.outbox.answer(say::closed(id, &fault.to_string()));
-    }
-
-    /// Drops the subscriptions whose stored events could not be read.
-    fn drop_closed(&mut self) {
-        let is_open = |open: &Open| !open.subscription.is_closed();
-        self.subscriptions.retain(|_, open| is_open(open));
-    }
-
-    /// Waits for all that is under way.
-    async fn finish(&mut self) {
-        while !self.pipeline.is_empty() {
-            let outcome = self.pipeline.next().await;
-            self.conclude(outcome);
-        }
-    }
 }
 
 /// The next frame, when there is room for what it may bring.
@@ -590,9 +333,4 @@ fn end_of(error: &tungstenite::Error) -> End {
         tungstenite::Error::Protocol(_) => End::NoText,
         _ => End::Gone,
     }
-}
-
-/// A filter that matches nothing.
-fn nothing() -> Filter {
-    Filter::new().id(EventId::all_zeros())
 }

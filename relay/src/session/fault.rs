@@ -2,8 +2,10 @@
 
 use nostr::EventId;
 
+use super::asking::MAX_FILTER_BYTES;
 use super::message::{MAX_FILTERS, MAX_SUBSCRIPTION_ID, Unreadable};
-use super::{MAX_FILTER_BYTES, MAX_TAGS, say};
+use super::publishing::MAX_TAGS;
+use super::say;
 use crate::admission::Refusal;
 use crate::metrics::Metrics;
 use crate::store;

@@ -31,6 +31,7 @@ async fn answers_come_in_the_order_of_what_they_answer() {
     let mut client = relay.client().await;
     let mut forged = profile(&keys, "forged", 0);
     forged.sig = profile(&keys, "other", 0).sig;
+    let mut altered = attestation(&keys);
     let kept: Vec<Event> = (0..200).map(|_| attestation(&keys)).collect();
     let passing: Vec<Event> = (0..200).map(|number| progress(&keys, number)).collect();
     for (one, other) in kept.iter().zip(&passing) {
@@ -38,7 +39,9 @@ async fn answers_come_in_the_order_of_what_they_answer() {
             client.say(said(event)).await;
         }
     }
+    altered.id = kept[0].id;
     client.say(said(&forged)).await;
+    client.say(said(&altered)).await;
     for (number, (one, other)) in kept.iter().zip(&passing).enumerate() {
         assert_eq!(client.hear().await, ok(one));
         assert_eq!(client.hear().await, ok(other));
@@ -47,7 +50,11 @@ async fn answers_come_in_the_order_of_what_they_answer() {
         assert!(again[3].as_str().unwrap().starts_with("duplicate: "));
         assert_eq!(again[2], true);
     }
-    assert_eq!(client.hear().await[2], false);
+    for _ in [&forged, &altered] {
+        let refused = client.hear().await;
+        assert_eq!(refused[2], false);
+        assert!(refused[3].as_str().unwrap().starts_with("invalid: "));
+    }
 }
 
 #[tokio::test]
