@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use futures::future::join_all;
+use infernet_node::clock;
 use infernet_protocol::kinds;
 use nostr::{Event, EventId, Filter, JsonUtil as _, Kind, Timestamp};
 use tokio::task::spawn_blocking;
@@ -19,6 +20,9 @@ const ORIGIN: Origin<'static> = Origin {
     authenticated: &[],
     source: Source::Sync,
 };
+
+/// Subscribers hear at once of events that are no older. A million old ones would only drown them.
+const NEWS_SECS: u64 = 86_400;
 
 /// This relay, as far as it matters to another.
 #[derive(Debug, Clone)]
@@ -153,7 +157,8 @@ impl Ours {
                 self.admission.admitted(&event, &ORIGIN);
                 self.metrics.admitted("sync");
                 self.metrics.stored(1);
-                if let Some(hub) = &self.hub {
+                let is_news = event.created_at + NEWS_SECS > clock::now();
+                if let Some(hub) = self.hub.as_ref().filter(|_| is_news) {
                     hub.publish(&event, &json);
                 }
                 Ok(Taken::New)
