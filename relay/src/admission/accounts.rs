@@ -221,7 +221,7 @@ impl Accounts {
         let mut state = self.state();
         let bill = self.weigh(&mut state, claim, rank, now)?;
         if let Some(shown) = bill.buys {
-            self.buy(&mut state, claim.author, shown.id, claim.address, now);
+            self.buy(&mut state, claim.author, shown, claim.address, now);
         }
         match bill.standing {
             Standing::None if !state.load.is_off() => {
@@ -253,7 +253,7 @@ impl Accounts {
     pub fn identified(&self, key: PublicKey, shown: Shown, address: Option<IpAddr>, now: Duration) {
         let mut state = self.state();
         if state.is_enough(shown, now) && self.may_buy(&state, address, now).is_ok() {
-            self.buy(&mut state, key, shown.id, address, now);
+            self.buy(&mut state, key, shown, address, now);
         }
     }
 
@@ -338,15 +338,15 @@ impl Accounts {
         &self,
         state: &mut State,
         key: PublicKey,
-        work: EventId,
+        work: Shown,
         address: Option<IpAddr>,
         now: Duration,
     ) {
         let flow = Flow::hourly(self.limits.address.standings_per_hour);
         let address = self.counted(address);
         state.take(address, 1, flow, now, |of| &mut of.standings);
-        state.spent.insert(work, ());
-        state.load.bought(now);
+        state.spent.insert(work.id, ());
+        state.load.bought(work.bits, now);
         let earned = Earned {
             until: now + Duration::from_secs(self.work.standing_secs),
             events: self.work.standing_events,

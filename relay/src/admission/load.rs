@@ -1,9 +1,12 @@
 //! How much work (NIP-13) is asked of keys without standing.
 //!
 //! They have a small share together for which none is asked. Once it is used up, standing costs a number of bits, and
-//! each bit doubles the price. The price rises while more keys buy standing than `standings_per_second`, or while those
-//! who bought it have more stored than `stored_per_second`, or send more than half of the events that the relay takes
-//! in all, by one bit a second at most; it falls by one bit in half a minute. Only what was accepted counts: a flood of refused events changes nothing.
+//! each bit doubles the price. The price rises, by one bit a second at most, while more standing is bought than
+//! `standings_per_second`, each counted by what was paid for it against what it costs now: so it follows the work that
+//! is really done, and whoever wants it high must pay that price. It rises as well while those who bought standing have
+//! more stored than `stored_per_second`, or send more than half of the events that the relay takes in all, but by that
+//! only half of the way. It falls by one bit in half a minute. Only what was accepted counts: a flood of refused events
+//! changes nothing.
 
 use std::time::Duration;
 
@@ -15,6 +18,12 @@ const GRACE_SECS: usize = 30;
 
 /// Bits by which the price falls in a second.
 const FALL: f64 = 1.0 / 30.0;
+
+/// How much the latest second weighs in what counts: one busy second among quiet ones is no load.
+const LATEST: f64 = 0.3;
+
+/// Seconds after which nothing is left of what counted.
+const FORGOTTEN_SECS: u64 = 120;
 
 /// The demand on the share without work, and the price of standing.
 #[derive(Debug)]
@@ -28,6 +37,8 @@ pub struct Load {
     second: u64,
     /// What came in it.
     came: Counts,
+    /// What came in a second lately.
+    lately: Counts,
     /// What was asked in the latest seconds, each at its number modulo their number.
     asked: [u8; GRACE_SECS],
 }
@@ -35,9 +46,12 @@ pub struct Load {
 /// What those who worked did.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
-    standings: u64,
-    events: u64,
-    stored: u64,
+    /// Standing that was bought, each in hashes that it cost.
+    standings: f64,
+    /// Events that came.
+    events: f64,
+    /// Bytes that were stored.
+    stored: f64,
 }
 
 impl Load {
@@ -46,14 +60,15 @@ impl Load {
         let level = floor(&work);
         Self {
             most: Counts {
-                standings: work.standings_per_second,
-                events: events_per_second / 2,
-                stored: work.stored_per_second,
+                standings: work.standings_per_second as f64,
+                events: events_per_second as f64 / 2.0,
+                stored: work.stored_per_second as f64,
             },
             free: Account::default(),
             level: f64::from(level),
             second: 0,
             came: Counts::default(),
+            lately: Counts::default(),
             asked: [level; GRACE_SECS],
             work,
         }
@@ -94,14 +109,15 @@ impl Load {
     /// An event of a key that bought its standing was accepted, of which so many bytes are stored.
     pub fn accepted_worked(&mut self, stored: u64, now: Duration) {
         self.count_to(now);
-        self.came.events += 1;
-        self.came.stored += stored;
+        self.came.events += 1.0;
+        self.came.stored += stored as f64;
     }
 
-    /// A key bought standing.
-    pub fn bought(&mut self, now: Duration) {
-        self.count_to(now);
-        self.came.standings += 1;
+    /// A key bought standing by so many bits.
+    pub fn bought(&mut self, bits: u8, now: Duration) {
+        let price = self.price(now);
+        // Whoever pays more than is asked makes nothing dearer by it.
+        self.came.standings += f64::from(bits.min(price)).exp2();
     }
 
     fn share(&self) -> Flows {
@@ -110,43 +126,62 @@ impl Load {
 
     /// Closes the seconds that are over, and sets the price by what came in them.
     fn count_to(&mut self, now: Duration) {
-        let second = now.as_secs();
-        if second <= self.second {
-            return;
+        let over = now.as_secs().saturating_sub(self.second);
+        for _ in 0..over.min(FORGOTTEN_SECS) {
+            self.close_second();
         }
-        self.level += self.rise();
+        let idle = over.saturating_sub(FORGOTTEN_SECS);
+        self.set(self.level - idle as f64 * FALL);
+        self.second += idle;
+    }
+
+    fn close_second(&mut self) {
+        let weigh = |lately: f64, came: f64| lately + LATEST * (came - lately);
+        let (came, lately) = (self.came, self.lately);
+        self.lately = Counts {
+            standings: weigh(lately.standings, came.standings),
+            events: weigh(lately.events, came.events),
+            stored: weigh(lately.stored, came.stored),
+        };
         self.came = Counts::default();
-        // In the seconds between the two nothing came.
-        let idle = second - self.second - 1;
-        self.level -= idle as f64 * FALL;
+        self.set(self.level + self.rise());
+        self.second += 1;
+        self.asked[self.second as usize % GRACE_SECS] = self.level.round() as u8;
+    }
+
+    fn set(&mut self, level: f64) {
         let (least, most) = (floor(&self.work), self.work.max_bits);
-        self.level = self.level.clamp(f64::from(least), f64::from(most));
-        let asked = self.level.round() as u8;
-        for closed in self.second + 1 + idle.saturating_sub(GRACE_SECS as u64)..=second {
-            self.asked[closed as usize % GRACE_SECS] = asked;
-        }
-        self.second = second;
+        self.level = level.clamp(f64::from(least), f64::from(most));
     }
 
     /// By how many bits the price changes for the second that ends.
     fn rise(&self) -> f64 {
-        let (came, most) = (self.came, self.most);
-        let pressure = share(came.standings, most.standings)
-            .max(share(came.events, most.events))
-            .max(share(came.stored, most.stored));
-        match pressure {
-            above if above > 1.0 => above.log2().min(1.0),
-            below if below < 0.5 => -FALL,
-            _ => 0.0,
-        }
+        let half_way = f64::from(floor(&self.work) + self.work.max_bits) / 2.0;
+        let (came, most) = (self.lately, self.most);
+        let work = share(came.standings, most.standings * self.level.exp2());
+        let load = share(came.events, most.events).max(share(came.stored, most.stored));
+        let by_load = match load > 1.0 && self.level + load.log2() > half_way {
+            true => (half_way - self.level).max(0.0),
+            false => change(load),
+        };
+        change(work).max(by_load).min(1.0)
+    }
+}
+
+/// By how many bits a bound of which so much is used changes the price.
+fn change(used: f64) -> f64 {
+    match used {
+        above if above > 1.0 => above.log2(),
+        below if below < 0.5 => -FALL,
+        _ => 0.0,
     }
 }
 
 /// How much of a bound was used; nothing where there is none.
-fn share(came: u64, most: u64) -> f64 {
-    match most {
-        0 => 0.0,
-        most => came as f64 / most as f64,
+fn share(came: f64, most: f64) -> f64 {
+    match most > 0.0 {
+        true => came / most,
+        false => 0.0,
     }
 }
 
@@ -186,40 +221,61 @@ mod tests {
         assert_eq!(load.asked(500, at(2)), 16);
     }
 
+    /// Buys standing for so many keys in a second, at the price that is enough.
+    fn buy(load: &mut Load, second: u64, keys: u64) {
+        let bits = load.price(at(second));
+        (0..keys).for_each(|_| load.bought(bits, at(second)));
+    }
+
     #[test]
     fn many_who_buy_standing_raise_its_price_and_it_falls_slowly() {
         let mut load = load();
-        let buy = |load: &mut Load, second, keys| (0..keys).for_each(|_| load.bought(at(second)));
         for second in 0..60 {
             buy(&mut load, second, 5);
             assert_eq!(load.price(at(second)), 16, "as many as may");
         }
-        for second in 60..64 {
+        buy(&mut load, 70, 15);
+        assert_eq!(load.price(at(80)), 16, "one busy second");
+        for second in 80..84 {
             buy(&mut load, second, 1_000);
         }
-        assert_eq!(load.price(at(64)), 20, "one bit a second");
-        assert_eq!(load.enough(at(64)), 16, "what was asked while they worked");
-        for second in 64..100 {
+        assert_eq!(load.price(at(84)), 20, "one bit a second");
+        assert_eq!(load.enough(at(84)), 16, "what was asked while they worked");
+        for second in 84..110 {
             buy(&mut load, second, 1_000);
         }
-        assert_eq!(load.price(at(100)), 24, "never more");
-        assert_eq!(load.enough(at(100)), 24);
-        assert_eq!(load.price(at(131)), 23);
-        assert_eq!(load.price(at(400)), 16);
+        assert_eq!(load.price(at(110)), 24, "never more");
+        assert_eq!(load.price(at(170)), 23);
+        assert_eq!(load.price(at(10_000)), 16);
     }
 
     #[test]
-    fn a_flood_by_those_who_worked_raises_the_price_for_others() {
-        let mut load = load();
-        for second in 0..3 {
-            (0..15_000).for_each(|_| load.accepted_worked(0, at(second)));
+    fn the_price_follows_the_work_that_is_done() {
+        // So many hashes a second; five standings a second for them cost 2^19.6 each.
+        const HASHES: f64 = 4_000_000.0;
+        let (mut load, mut highest) = (load(), 0);
+        for second in 0..1_000 {
+            let bits = load.enough(at(second));
+            let keys = HASHES / f64::from(bits).exp2();
+            (0..keys as u64).for_each(|_| load.bought(bits, at(second)));
+            highest = highest.max(load.price(at(second)));
         }
-        // log2(1.5) in each of three seconds.
-        assert_eq!(load.price(at(3)), 18);
-        for second in 3..6 {
-            load.accepted_worked(4 << 20, at(second));
-        }
-        assert_eq!(load.price(at(6)), 21, "few, but large");
+        assert!((19..=21).contains(&highest), "{highest}");
+    }
+
+    #[test]
+    fn a_flood_by_those_who_worked_raises_the_price_half_of_the_way() {
+        let flood = |events: u32, stored: u64| {
+            let mut load = load();
+            for second in 0..100 {
+                (0..events).for_each(|_| load.accepted_worked(stored, at(second)));
+            }
+            load.price(at(100))
+        };
+        assert_eq!(flood(9_000, 0), 16);
+        assert_eq!(flood(15_000, 0), 20);
+        assert_eq!(flood(100, 1_000), 16);
+        assert_eq!(flood(100, 40_000), 20, "few, but large");
     }
 
     #[test]
