@@ -36,8 +36,8 @@ pub mod sync;
 
 pub use admission::MAX_AHEAD_SECS;
 pub use options::{
-    Access, AddressLimits, Auth, BlobLimits, Direction, EXAMPLE, Limits, MAX_MESSAGE_BYTES, Options, Peer, Rate,
-    ReconciliationLimits, Share, Work,
+    Access, AddressLimits, Auth, BlobLimits, Direction, EXAMPLE, Limits, MAX_MESSAGE_BYTES,
+    Options, Peer, Rate, ReconciliationLimits, Share, Work,
 };
 pub use owner::{Error as OwnerError, status};
 pub use server::{Error, Handle, run};
