@@ -1,15 +1,15 @@
 //! How operations change the index.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use heed::{PutFlags, RwTxn};
 use nostr::{Event, EventId, Kind, Timestamp};
 
 use super::Error;
-use super::key::{self, Digest16, Key, Number, ShortId};
+use super::key::{self, Digest16, Epoch, Key, Number, ShortId};
 use super::pending::{self, Version, is_kept};
 use super::record::{self, Record};
-use super::tables::Tables;
+use super::tables::{Span, Tables};
 
 /// Operations that become one transaction. What goes to `ids` and `keys` is gathered and sorted first, which spares
 /// most of the way through the trees.
@@ -20,6 +20,8 @@ pub struct Batch<'env> {
     keys: Vec<Key>,
     /// Addresses whose version is among those gathered.
     addresses: HashSet<Digest16>,
+    /// The earliest and the latest event that each epoch takes in.
+    spans: BTreeMap<Epoch, (Timestamp, Timestamp)>,
 }
 
 impl<'env> Batch<'env> {
@@ -31,6 +33,7 @@ impl<'env> Batch<'env> {
             ids: Vec::new(),
             keys: Vec::new(),
             addresses: HashSet::new(),
+            spans: BTreeMap::new(),
         }
     }
 
@@ -53,10 +56,22 @@ impl<'env> Batch<'env> {
         self.ids.push((key::short(event.id.as_bytes()), number));
         let record = Record::read(&bytes).ok_or(Error::Damaged)?;
         self.keys.extend(record.keys(number));
+        if let Some(at) = record.expiration() {
+            let key = key::expiration(at, number);
+            self.tables.expirations.put(&mut self.txn, &key, &[])?;
+        }
+        self.widen(number, event.created_at);
         if event.kind == Kind::EventDeletion {
             self.delete(event)?;
         }
         Ok(())
+    }
+
+    /// Notes that an epoch has an event of this moment.
+    fn widen(&mut self, number: Number, at: Timestamp) {
+        let epoch = key::epoch(number);
+        let span = self.spans.entry(epoch).or_insert((at, at));
+        *span = (at.min(span.0), at.max(span.1));
     }
 
     /// Puts a version in the place of the one before.
@@ -136,6 +151,10 @@ impl<'env> Batch<'env> {
         let keys: Vec<Key> = record.keys(number).collect();
         let id = key::short(record.id());
         let address = record.address();
+        if let Some(at) = record.expiration() {
+            let key = key::expiration(at, number);
+            self.tables.expirations.delete(&mut self.txn, &key)?;
+        }
         for key in keys {
             self.tables.keys.delete(&mut self.txn, key.bytes())?;
         }
@@ -172,6 +191,10 @@ impl<'env> Batch<'env> {
     /// Writes everything, and up to which number the log was applied by that. It is on the disk then.
     pub fn commit(mut self, applied: Option<Number>) -> Result<(), Error> {
         self.write()?;
+        for (epoch, (first, last)) in self.spans {
+            let span = Span { epoch, first, last };
+            self.tables.put_span(&mut self.txn, span)?;
+        }
         if let Some(applied) = applied {
             self.tables.put_applied(&mut self.txn, applied)?;
         }

@@ -29,6 +29,16 @@ pub enum Operation {
     Remove(Arc<[EventId]>),
 }
 
+impl Operation {
+    /// About as many bytes as it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Take(_, json) => json.len(),
+            Self::Remove(ids) => size_of_val(&**ids),
+        }
+    }
+}
+
 /// An operation in its place in the log.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -184,7 +194,7 @@ mod tests {
             bytes[at] ^= 0x40;
             let contents = read(&bytes);
             assert_eq!(numbers(&contents), [1, 3], "{at}");
-            assert_eq!(contents.damaged, [ends[0]..ends[1]]);
+            assert_eq!(contents.damaged, vec![ends[0]..ends[1]]);
             assert_eq!(contents.torn, 0);
         }
     }

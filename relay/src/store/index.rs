@@ -13,10 +13,10 @@ use nostr::{EventId, Kind, PublicKey, Timestamp};
 use super::Error;
 use super::batch::Batch;
 use super::frame::{Entry, Operation};
-use super::key::{Digest16, Key, Number};
+use super::key::{self, Digest16, Key, Number};
 use super::pending::{Origin, Version};
 use super::record::Record;
-use super::tables::Tables;
+use super::tables::{Span, Tables};
 
 /// Address space for the index, not disk: the most that it can ever hold.
 const MAP: usize = 1 << 40;
@@ -42,7 +42,7 @@ impl Index {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         fs::create_dir_all(folder)?;
         let mut options = EnvOpenOptions::new();
-        options.map_size(MAP).max_readers(READERS).max_dbs(4);
+        options.map_size(MAP).max_readers(READERS).max_dbs(5);
         // SAFETY: the store holds the folder's lock, so no other process changes the file under the map, and no flag
         // weakens what LMDB promises.
         let env = unsafe { options.open(folder) }?;
@@ -180,14 +180,21 @@ impl View<'_> {
         Ok(self.tables.keys.range(&self.txn, &range)?)
     }
 
+    /// The epochs, in order.
+    pub fn spans(&self) -> Result<Vec<Span>, Error> {
+        self.tables.spans(&self.txn)
+    }
+
     /// Events that have expired at `now`, at most `most` of them.
     fn expired(&self, now: Timestamp, most: usize) -> Result<Vec<Number>, Error> {
-        let (first, last) = Key::expired(now);
-        let mut due = Vec::new();
-        for found in self.keys(&first, &last)?.take(most) {
-            due.extend(Key::expiring(found?.0));
+        let end = key::expiration(now, 0);
+        let range = (Bound::Unbounded, Bound::Excluded(&end[..]));
+        let due = self.tables.expirations.range(&self.txn, &range)?;
+        let mut numbers = Vec::new();
+        for found in due.take(most) {
+            numbers.extend(key::expiring(found?.0));
         }
-        Ok(due)
+        Ok(numbers)
     }
 }
 

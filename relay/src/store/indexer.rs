@@ -14,10 +14,10 @@ use super::key::Number;
 use super::life::Shared;
 
 /// Operations in one transaction.
-const BATCH: usize = 4_096;
+const BATCH: usize = 8_192;
 
 /// How long to gather a batch while nobody waits for it: one transaction costs much, one more event in it little.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(100);
 
 /// How long to wait after a failure.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -1,6 +1,9 @@
 //! The keys of the index: which condition of a filter finds which events, newest first.
 //!
-//! A key is the condition (what all of its events have in common) and then the event's place in time: `created_at`
+//! Keys are gathered by epoch, which is a stretch of the log: what comes in touches only the pages of the latest one,
+//! however large the index has grown, and a walk from the newest event backwards looks at one after the other.
+//!
+//! Within an epoch a key is the condition (what all of its events have in common) and then the event's place in time: `created_at`
 //! turned round, so that the newest comes first, and the id, so that of the same second the lower id comes first
 //! (NIP-01). The kind follows, because most filters name kinds: it is checked without a look at the event. The
 //! event's number comes last and makes the key unique. Values of tags and public keys are cut to eight bytes of a
@@ -27,8 +30,22 @@ const MOMENT: usize = 5;
 /// Bytes of the longest condition.
 const CONDITION: usize = 11;
 
+/// Bytes of an epoch.
+const EPOCH: usize = 2;
+
+/// Numbers of one epoch, as a power of two.
+const EPOCH_BITS: u32 = 17;
+
 /// The longest key of the index.
-const LONGEST: usize = CONDITION + TAIL;
+const LONGEST: usize = EPOCH + CONDITION + TAIL;
+
+/// A stretch of the log.
+pub type Epoch = u16;
+
+/// The epoch of a number. The last one has no end.
+pub fn epoch(number: Number) -> Epoch {
+    Epoch::try_from(number >> EPOCH_BITS).unwrap_or(Epoch::MAX)
+}
 
 /// What a condition is about. A tag's class is its letter.
 mod class {
@@ -36,7 +53,6 @@ mod class {
     pub const KIND: u8 = 1;
     pub const AUTHOR: u8 = 2;
     pub const AUTHOR_AND_KIND: u8 = 3;
-    pub const EXPIRATION: u8 = 4;
 }
 
 /// The first bytes of an id.
@@ -143,17 +159,16 @@ impl Condition {
 
     /// The key of the event whose place is `tail`.
     pub fn key(&self, tail: &Tail) -> Key {
-        Key::of(self.bytes(), &tail.0)
+        Key::of(epoch(tail.number()), self.bytes(), tail)
     }
 
-    /// The first and the last possible key from `until` back to `since`.
-    pub fn range(&self, since: Timestamp, until: Timestamp) -> (Key, Key) {
-        let (mut newest, mut oldest) = ([0; TAIL], [0xff; TAIL]);
-        newest[..MOMENT].copy_from_slice(&moment(until));
-        oldest[..MOMENT].copy_from_slice(&moment(since));
+    /// The first and the last possible key in an epoch from `until` back to `since`.
+    pub fn range(&self, epoch: Epoch, since: Timestamp, until: Timestamp) -> (Key, Key) {
+        let mut oldest = Tail([0xff; TAIL]);
+        oldest.0[..MOMENT].copy_from_slice(&moment(since));
         (
-            Key::of(self.bytes(), &newest),
-            Key::of(self.bytes(), &oldest),
+            Key::of(epoch, self.bytes(), &Tail::newest(until)),
+            Key::of(epoch, self.bytes(), &oldest),
         )
     }
 }
@@ -170,6 +185,13 @@ impl Tail {
         tail[5..13].copy_from_slice(&id[..8]);
         tail[13..15].copy_from_slice(&kind.to_be_bytes());
         tail[15..].copy_from_slice(&number.to_be_bytes()[3..]);
+        Self(tail)
+    }
+
+    /// The first possible place of a second.
+    pub fn newest(at: Timestamp) -> Self {
+        let mut tail = [0; TAIL];
+        tail[..MOMENT].copy_from_slice(&moment(at));
         Self(tail)
     }
 
@@ -209,40 +231,33 @@ pub struct Key {
 }
 
 impl Key {
-    fn of(condition: &[u8], tail: &[u8]) -> Self {
+    fn of(epoch: Epoch, condition: &[u8], tail: &Tail) -> Self {
         let mut bytes = [0; LONGEST];
-        let len = condition.len() + tail.len();
-        bytes[..condition.len()].copy_from_slice(condition);
-        bytes[condition.len()..len].copy_from_slice(tail);
-        let len = len as u8;
+        let end = EPOCH + condition.len();
+        bytes[..EPOCH].copy_from_slice(&epoch.to_be_bytes());
+        bytes[EPOCH..end].copy_from_slice(condition);
+        bytes[end..end + TAIL].copy_from_slice(&tail.0);
+        let len = (end + TAIL) as u8;
         Self { bytes, len }
-    }
-
-    /// The key of an event that expires; the earliest come first.
-    pub fn expiration(at: Timestamp, number: Number) -> Self {
-        let mut condition = [class::EXPIRATION; 9];
-        condition[1..].copy_from_slice(&at.as_secs().to_be_bytes());
-        Self::of(&condition, &number.to_be_bytes())
-    }
-
-    /// The first possible key of an event that expires, and the last of those that have expired at `now`.
-    pub fn expired(now: Timestamp) -> (Self, Self) {
-        let last = Timestamp::from_secs(now.as_secs().saturating_sub(1));
-        (
-            Self::expiration(Timestamp::zero(), 0),
-            Self::expiration(last, Number::MAX),
-        )
-    }
-
-    /// The number in a key of [`Key::expiration`].
-    pub fn expiring(key: &[u8]) -> Option<Number> {
-        Some(Number::from_be_bytes(*key.last_chunk()?))
     }
 
     /// As the index has it.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+}
+
+/// The key of an event that expires; the earliest come first.
+pub fn expiration(at: Timestamp, number: Number) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&at.as_secs().to_be_bytes());
+    key[8..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The number in a key of [`expiration`].
+pub fn expiring(key: &[u8]) -> Option<Number> {
+    Some(Number::from_be_bytes(*key.last_chunk()?))
 }
 
 #[cfg(test)]
@@ -273,7 +288,7 @@ mod tests {
     fn a_range_holds_its_ends() {
         let condition = Condition::kind(1);
         let at = Timestamp::from_secs;
-        let (first, last) = condition.range(at(10), at(20));
+        let (first, last) = condition.range(0, at(10), at(20));
         for (created_at, inside) in [(9, false), (10, true), (20, true), (21, false)] {
             let key = condition.key(&Tail::new(at(created_at), &[0xff; 32], u16::MAX, 1));
             assert_eq!((first..=last).contains(&key), inside, "{created_at}");
@@ -281,12 +296,18 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_now_has_not_expired() {
-        let (first, last) = Key::expired(Timestamp::from_secs(10));
-        for (at, due) in [(0, true), (9, true), (10, false)] {
-            let key = Key::expiration(Timestamp::from_secs(at), 5);
-            assert_eq!((first..=last).contains(&key), due, "{at}");
-            assert_eq!(Key::expiring(key.bytes()), Some(5));
+    fn an_epoch_holds_the_keys_of_its_numbers_only() {
+        let at = Timestamp::from_secs(10);
+        let (first, last) = Condition::all().range(1, at, at);
+        for (number, inside) in [
+            (0, false),
+            (1 << 17, true),
+            ((2 << 17) - 1, true),
+            (2 << 17, false),
+        ] {
+            let key = Condition::all().key(&Tail::new(at, &[1; 32], 1, number));
+            assert_eq!((first..=last).contains(&key), inside, "{number}");
         }
+        assert_eq!(epoch(Number::MAX), Epoch::MAX);
     }
 }

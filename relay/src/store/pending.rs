@@ -39,6 +39,7 @@ pub struct Origin {
 #[derive(Debug, Default)]
 pub struct Pending {
     entries: VecDeque<Entry>,
+    bytes: usize,
     events: HashMap<EventId, Origin>,
     versions: HashMap<Digest16, Version>,
     /// What authors deleted: ids for good, addresses up to a moment.
@@ -51,6 +52,7 @@ pub struct Pending {
 impl Pending {
     /// Takes in what was logged.
     pub fn push(&mut self, entry: Entry) {
+        self.bytes += entry.operation.bytes();
         match &entry.operation {
             Operation::Take(event, _) => self.take(event, entry.number),
             Operation::Remove(ids) => {
@@ -96,6 +98,7 @@ impl Pending {
     /// Forgets what the index has by now.
     pub fn forget(&mut self, applied: Number) {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.number <= applied) {
+            self.bytes -= entry.operation.bytes();
             match entry.operation {
                 Operation::Take(event, _) => self.forget_event(&event, applied),
                 Operation::Remove(ids) => ids.iter().for_each(|id| {
@@ -167,6 +170,11 @@ impl Pending {
         for entry in std::mem::take(later).entries {
             self.push(entry);
         }
+    }
+
+    /// Bytes of the events that it holds, as JSON.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many operations it holds.

@@ -1,7 +1,8 @@
 //! How events are found: by the condition of the filter that fits the fewest, newest first.
 //!
 //! Every key under a condition ends with the event's place in time ([`Tail`]), so several values (of a tag, of
-//! authors) are merged by it, and the walk stops as soon as enough is found.
+//! authors) are merged by it, and the walk stops as soon as enough is found. An epoch is looked at when the walk comes
+//! to the moment of its newest event.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,9 +10,10 @@ use std::collections::BinaryHeap;
 use nostr::{EventId, Filter, Timestamp};
 
 use super::index::{Keys, View};
-use super::key::{Condition, Tail};
+use super::key::{Condition, Epoch, Tail};
 use super::record::Record;
 use super::sieve::Sieve;
+use super::tables::Span;
 use super::{Count, Error, Stored};
 
 /// Combinations of author and kind that are looked up one by one; more are found by author alone.
@@ -174,43 +176,80 @@ fn shortest(view: &View<'_>, sieve: &Sieve) -> Result<Way, Error> {
 /// Whether a way has fewer than `most` keys.
 fn is_shorter(view: &View<'_>, sieve: &Sieve, way: &Way, most: usize) -> Result<bool, Error> {
     let mut left = most;
-    for condition in way {
-        let (first, last) = condition.range(sieve.since, sieve.until);
-        left -= view.keys(&first, &last)?.take(left).count();
-        if left == 0 {
-            return Ok(false);
+    for span in spans(view, sieve)? {
+        for condition in way {
+            let (first, last) = condition.range(span.epoch, sieve.since, sieve.until);
+            left -= view.keys(&first, &last)?.take(left).count();
+            if left == 0 {
+                return Ok(false);
+            }
         }
     }
     Ok(true)
 }
 
+/// The epochs that can have what is asked for, that with the newest event last.
+fn spans(view: &View<'_>, sieve: &Sieve) -> Result<Vec<Span>, Error> {
+    let mut spans = view.spans()?;
+    spans.retain(|span| span.first <= sieve.until && span.last >= sieve.since);
+    spans.sort_by_key(|span| span.last);
+    Ok(spans)
+}
+
 /// The places of all events on a way, newest first, each once.
-struct Merge<'v> {
+struct Merge<'v, 'a> {
+    view: &'v View<'v>,
+    sieve: &'a Sieve,
+    way: &'a Way,
+    /// The epochs that were not looked at yet.
+    spans: Vec<Span>,
     streams: Vec<Keys<'v>>,
     heads: BinaryHeap<Reverse<(Tail, usize)>>,
     last: Option<Tail>,
 }
 
-impl<'v> Merge<'v> {
-    fn new(view: &'v View<'_>, sieve: &Sieve, way: &Way) -> Result<Self, Error> {
-        let mut merge = Self {
+impl<'v, 'a> Merge<'v, 'a> {
+    fn new(view: &'v View<'_>, sieve: &'a Sieve, way: &'a Way) -> Result<Self, Error> {
+        Ok(Self {
+            view,
+            sieve,
+            way,
+            spans: spans(view, sieve)?,
             streams: Vec::with_capacity(way.len()),
             heads: BinaryHeap::with_capacity(way.len()),
             last: None,
-        };
-        for condition in way {
-            let (first, last) = condition.range(sieve.since, sieve.until);
-            let mut keys = view.keys(&first, &last)?;
+        })
+    }
+
+    /// Looks at all epochs that can have the next event.
+    fn open_due(&mut self) -> Result<(), Error> {
+        while let Some(span) = self.spans.last() {
+            let newest = Tail::newest(span.last);
+            let head = self.heads.peek();
+            if head.is_some_and(|Reverse((head, _))| *head < newest) {
+                break;
+            }
+            self.open(span.epoch)?;
+            self.spans.pop();
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, epoch: Epoch) -> Result<(), Error> {
+        for condition in self.way {
+            let (first, last) = condition.range(epoch, self.sieve.since, self.sieve.until);
+            let mut keys = self.view.keys(&first, &last)?;
             if let Some(head) = following(&mut keys)? {
-                merge.heads.push(Reverse((head, merge.streams.len())));
-                merge.streams.push(keys);
+                self.heads.push(Reverse((head, self.streams.len())));
+                self.streams.push(keys);
             }
         }
-        Ok(merge)
+        Ok(())
     }
 
     /// The next place, also if it was there before.
     fn following(&mut self) -> Result<Option<Tail>, Error> {
+        self.open_due()?;
         let Some(mut head) = self.heads.peek_mut() else {
             return Ok(None);
         };
@@ -223,7 +262,7 @@ impl<'v> Merge<'v> {
     }
 }
 
-impl Iterator for Merge<'_> {
+impl Iterator for Merge<'_, '_> {
     type Item = Result<Tail, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -246,5 +285,61 @@ fn following(keys: &mut Keys<'_>) -> Result<Option<Tail>, Error> {
     match keys.next() {
         Some(found) => Ok(Tail::of(found?.0)),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use nostr::{EventBuilder, JsonUtil, Keys as Signer, Kind};
+
+    use super::super::frame::{Entry, Operation};
+    use super::super::index::Index;
+    use super::*;
+
+    /// An index of so many epochs, whose events were made at these moments, and their ids, newest first.
+    fn index(folder: &std::path::Path, moments: &[u64]) -> (Index, Vec<EventId>) {
+        let index = Index::open(folder).unwrap();
+        let signer = Signer::generate();
+        let mut made = Vec::new();
+        for (epoch, at) in (0..).zip(moments) {
+            let event = EventBuilder::new(Kind::from(1), epoch.to_string());
+            let event = event.custom_created_at(Timestamp::from_secs(*at));
+            let event = event.sign_with_keys(&signer).unwrap();
+            let json = event.as_json().into();
+            made.push((Reverse(event.created_at), event.id));
+            let operation = Operation::Take(Arc::new(event), json);
+            let number = (epoch << 17) + 1;
+            index.apply(&[Entry { number, operation }]).unwrap();
+        }
+        made.sort();
+        (index, made.into_iter().map(|(_, id)| id).collect())
+    }
+
+    #[test]
+    fn epochs_are_merged_newest_first() {
+        // Some in order, some of the same second, some that came late.
+        let moments = [5, 7, 7, 3, 9, 9, 1, 20, 7, 2];
+        let folder = tempfile::tempdir().unwrap();
+        let (index, ids) = index(folder.path(), &moments);
+        let view = index.view().unwrap();
+        assert_eq!(view.spans().unwrap().len(), moments.len());
+        let found = |filter: &Filter, limit| -> Vec<EventId> {
+            let found = newest(&view, filter, limit, Timestamp::zero()).unwrap();
+            found.into_iter().map(|stored| stored.id).collect()
+        };
+        for filter in [Filter::new(), Filter::new().kind(Kind::from(1))] {
+            for limit in 0..=moments.len() {
+                assert_eq!(found(&filter, limit), ids[..limit]);
+            }
+        }
+        let at = Timestamp::from_secs;
+        let window = Filter::new().since(at(5)).until(at(9));
+        assert_eq!(found(&window, 100), ids[1..7]);
+        let count = count(&view, &window, Timestamp::zero()).unwrap();
+        assert_eq!((count.events, count.exact), (6, true));
     }
 }

@@ -137,11 +137,8 @@ impl<'a> Record<'a> {
         let tags = self
             .tags()
             .map(|(letter, value)| Condition::tag(letter, value));
-        let expiration = self.expiration().map(|at| Key::expiration(at, number));
         let conditions = always.into_iter().chain(tags);
-        conditions
-            .map(move |condition| condition.key(&tail))
-            .chain(expiration)
+        conditions.map(move |condition| condition.key(&tail))
     }
 
     /// As clients get it, unless the key in it is none.
@@ -182,7 +179,7 @@ mod tests {
             record.tags().collect::<Vec<_>>(),
             [(b't', &key::value("one"))]
         );
-        assert_eq!(record.keys(1).count(), 4 + 1 + 1);
+        assert_eq!(record.keys(1).count(), 4 + 1);
         assert_eq!(record.address(), None);
         let stored = record.stored();
         assert_eq!(Event::from_json(&stored.json).unwrap(), event);

@@ -1,22 +1,34 @@
 //! The index's tables and how their values are written.
 //!
-//! Four of them: `records` has the events by number, `ids` their numbers by id, `keys` what [`super::key`] says (with
-//! empty values), `state` current versions by address, deletions, and how far the log was applied.
+//! Five of them: `records` has the events by number, `ids` their numbers by id, `keys` what [`super::key`] says and
+//! `expirations` when events expire (both with empty values), `state` current versions by address, deletions, from when
+//! to when the events of each epoch were made, and how far the log was applied.
 
 use heed::types::Bytes;
 use heed::{Database, Env, RoTxn, RwTxn};
 use nostr::{EventId, Timestamp};
 
 use super::Error;
-use super::key::{self, Digest16, Number};
+use super::key::{self, Digest16, Epoch, Number};
 use super::pending::Version;
 use super::record::Record;
 
-/// Where `state` says how far the log was applied. All other keys have 17 bytes.
+/// Where `state` says how far the log was applied. Other keys have 17 bytes, or 3 for an epoch.
 const APPLIED: &[u8] = b"applied";
 
 /// Keys and values of any bytes.
 pub type Table = Database<Bytes, Bytes>;
+
+/// From when to when the events of an epoch were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The earliest `created_at`.
+    pub first: Timestamp,
+    /// The latest.
+    pub last: Timestamp,
+}
 
 /// The tables.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +39,8 @@ pub struct Tables {
     pub ids: Table,
     /// [`key::Key`]s.
     pub keys: Table,
+    /// Keys of [`key::expiration`].
+    pub expirations: Table,
     state: Table,
 }
 
@@ -42,6 +56,7 @@ impl Tables {
             records: table("records")?,
             ids: table("ids")?,
             keys: table("keys")?,
+            expirations: table("expirations")?,
             state: table("state")?,
         };
         txn.commit()?;
@@ -113,6 +128,30 @@ impl Tables {
         Ok(self.state.put(txn, &deletions_key(deleted), &until)?)
     }
 
+    /// The epochs, in order.
+    pub fn spans(&self, txn: &RoTxn<'_>) -> Result<Vec<Span>, Error> {
+        let mut spans = Vec::new();
+        for found in self.state.prefix_iter(txn, b"e")? {
+            let (key, value) = found?;
+            spans.extend(read_span(key, value));
+        }
+        Ok(spans)
+    }
+
+    /// Widens an epoch to what it takes in.
+    pub fn put_span(&self, txn: &mut RwTxn<'_>, new: Span) -> Result<(), Error> {
+        let key = span_key(new.epoch);
+        let before = self.state.get(txn, &key)?;
+        let before = before
+            .and_then(|value| read_span(&key, value))
+            .unwrap_or(new);
+        let (first, last) = (new.first.min(before.first), new.last.max(before.last));
+        let mut value = [0; 16];
+        value[..8].copy_from_slice(&first.as_secs().to_be_bytes());
+        value[8..].copy_from_slice(&last.as_secs().to_be_bytes());
+        Ok(self.state.put(txn, &key, &value)?)
+    }
+
     /// The number up to which the log was applied.
     pub fn applied(&self, txn: &RoTxn<'_>) -> Result<Number, Error> {
         let applied = self.state.get(txn, APPLIED)?;
@@ -152,5 +191,20 @@ fn read_version(bytes: &[u8]) -> Option<Version> {
         created_at: Timestamp::from_secs(u64::from_be_bytes(*created_at)),
         id: EventId::from_byte_array(*id),
         number: read_number(number)?,
+    })
+}
+
+/// Where `state` has the span of an epoch.
+fn span_key(epoch: Epoch) -> [u8; 3] {
+    let [high, low] = epoch.to_be_bytes();
+    [b'e', high, low]
+}
+
+fn read_span(key: &[u8], value: &[u8]) -> Option<Span> {
+    let (first, last) = value.split_first_chunk()?;
+    Some(Span {
+        epoch: Epoch::from_be_bytes(*key.last_chunk()?),
+        first: Timestamp::from_secs(u64::from_be_bytes(*first)),
+        last: read_number(last).map(Timestamp::from_secs)?,
     })
 }

@@ -27,8 +27,8 @@ const BATCH: usize = 256;
 /// Bytes in one batch.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Operations that the log may be ahead of the index.
-pub const MOST_PENDING: usize = 8_192;
+/// Operations that the log may be ahead of the index, and their bytes.
+const MOST_PENDING: (usize, usize) = (16_384, 64 << 20);
 
 /// How often to look again whether the index has moved, in case it cannot say so.
 const LOOK: Duration = Duration::from_millis(50);
@@ -95,7 +95,7 @@ impl Writer {
 
     /// Waits until the index has caught up enough, and drops what of the log it has.
     fn room(&mut self) -> Result<(), Error> {
-        while self.shared.pending().len() >= MOST_PENDING {
+        while self.is_full() {
             if let Some(error) = self.shared.progress.stuck() {
                 return Err(error);
             }
@@ -105,6 +105,11 @@ impl Writer {
             tracing::warn!(%error, "a part of the log that is not needed any more cannot be removed");
         }
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let pending = self.shared.pending();
+        pending.len() >= MOST_PENDING.0 || pending.bytes() >= MOST_PENDING.1
     }
 
     /// Writes the first order and those that wait behind it, and tells everybody.
