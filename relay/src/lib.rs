@@ -9,8 +9,11 @@
 //! `blobs` is a Blossom server on the same port, for payloads that no event carries. `sync` makes this relay and another
 //! equal, [`policy`] lends the admission to a strfry, and over the socket of `owner` the program talks to its owner.
 //!
+//! Whom the operator bans and allows stands in `lists`, changed by `management` (NIP-86) and `decisions`; `metrics`
+//! counts.
+//!
 //! **Invariant:** an event that was answered `OK true` is on the disk (ephemeral kinds excepted), and evidence
-//! (kinds 8602–8606) leaves it never.
+//! (kinds 8602–8606, 8609, 8610) leaves it only when the operator bans it by name.
 
 mod address;
 mod admission;
