@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn the_protocols_text_shows_this_document() {
         let text = include_str!("../../nips/relay.md");
-        let example = text.split("```json").nth(1).unwrap();
+        let section = text.split("\n## The information document").nth(1).unwrap();
+        let example = section.split("```json").nth(1).unwrap();
         let example: Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
         assert_eq!(
             example,
