@@ -180,3 +180,80 @@ pub fn remove(segment: &Path, contents: &Contents) -> io::Result<()> {
     }
     fs::rename(segment, segment.with_extension(DAMAGED))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::EventId;
+
+    use super::*;
+
+    fn removal() -> Operation {
+        Operation::Remove([EventId::all_zeros()].into())
+    }
+
+    /// The numbers in all segments, in order.
+    fn numbers(folder: &Path) -> Vec<Number> {
+        let segments = segments(folder).unwrap();
+        let contents = segments.iter().flat_map(|path| read(path).unwrap().entries);
+        contents.map(|entry| entry.number).collect()
+    }
+
+    #[test]
+    fn what_was_synced_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::new(folder.path().to_owned(), 5);
+        for _ in 0..2 {
+            log.append(removal());
+            log.append(removal());
+            log.sync().unwrap();
+        }
+        log.append(removal());
+        assert_eq!(numbers(folder.path()), [5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_failed_batch_is_forgotten_and_the_next_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::new(folder.path().to_owned(), 1);
+        log.append(removal());
+        log.sync().unwrap();
+        // A segment that cannot be written, and a folder in which none can be made.
+        let path = log.segments[0].1.clone();
+        log.open = Some((File::open(path).unwrap(), 29));
+        for room in [true, false] {
+            if !room {
+                log.folder = folder.path().join("none");
+                log.open = None;
+            }
+            log.append(removal());
+            log.sync().unwrap_err();
+            assert_eq!(log.waiting(), 0);
+        }
+        log.folder = folder.path().to_owned();
+        log.append(removal());
+        log.sync().unwrap();
+        assert_eq!(numbers(folder.path()), [1, 4]);
+    }
+
+    #[test]
+    fn segments_go_once_the_index_has_all_of_theirs() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::new(folder.path().to_owned(), 1);
+        for _ in 0..3 {
+            log.append(removal());
+            log.append(removal());
+            log.sync().unwrap();
+            log.open = None;
+        }
+        for (applied, left) in [
+            (1, vec![1, 2, 3, 4, 5, 6]),
+            (3, vec![3, 4, 5, 6]),
+            (6, vec![5, 6]),
+        ] {
+            log.retire(applied).unwrap();
+            assert_eq!(numbers(folder.path()), left);
+        }
+    }
+}
