@@ -49,6 +49,11 @@ impl std::fmt::Debug for Fetched {
 }
 
 impl Fetched {
+    /// Whether nothing was fetched.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What is missing of these.
     pub fn missing<'a>(&self, of: impl IntoIterator<Item = &'a Sealed>) -> Vec<Blob> {
         let blobs = of.into_iter().filter_map(|sealed| sealed.blob.as_ref());

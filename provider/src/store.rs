@@ -3,6 +3,7 @@
 //! the intent is written before the act. Money itself is in the ledger
 //! (`payments`), a file of its own.
 
+mod memory;
 mod payouts;
 mod scribe;
 mod tickets;
@@ -12,8 +13,9 @@ use std::path::Path;
 use infernet_protocol::event::{Award, Signed};
 use nostr::{Event, EventId, JsonUtil, PublicKey, Timestamp};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use sqlx::{Row, SqliteConnection, SqlitePool};
 
+use memory::Memory;
 pub use payouts::Stated;
 use scribe::{Entry, Scribe};
 pub use tickets::{Kept, Outcome, Ticket};
@@ -93,6 +95,7 @@ pub struct Store {
     /// For what is looked up when an award comes, beside what is being written.
     reads: SqlitePool,
     scribe: Scribe,
+    memory: Memory,
 }
 
 impl Store {
@@ -111,11 +114,13 @@ impl Store {
         let pool = single().connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
         let reads = single().connect_with(options.read_only(true)).await?;
+        let memory = Memory::load(&pool).await?;
         let scribe = Scribe::start(pool.clone());
         Ok(Self {
             pool,
             reads,
             scribe,
+            memory,
         })
     }
 
@@ -126,6 +131,7 @@ impl Store {
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn accept(&self, answered: Answered, ticket: Option<Ticket>) -> Result<bool, Error> {
+        self.memory.remember(answered.award);
         let entry = Entry::Accept(answered, ticket.map(Box::new));
         self.scribe.write(entry).await
     }
@@ -138,6 +144,7 @@ impl Store {
     pub async fn refuse(&self, refused: &[Answered]) -> Result<(), Error> {
         let mut transaction = self.pool.begin().await?;
         for answered in refused {
+            self.memory.remember(answered.award);
             decline(&mut transaction, answered).await?;
         }
         Ok(transaction.commit().await?)
@@ -148,6 +155,9 @@ impl Store {
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn knows(&self, award: &EventId) -> Result<bool, Error> {
+        if !self.memory.may_know(award) {
+            return Ok(false);
+        }
         let row = sqlx::query(
             "SELECT 1 FROM attempts WHERE award = ?1
              UNION ALL SELECT 1 FROM tickets WHERE award = ?1 AND due_msat IS NOT NULL",
@@ -310,10 +320,7 @@ impl Store {
 }
 
 /// Remembers an award that is not served.
-async fn decline(
-    transaction: &mut Transaction<'static, Sqlite>,
-    answered: &Answered,
-) -> Result<(), Error> {
+async fn decline(connection: &mut SqliteConnection, answered: &Answered) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO attempts (award, job, buyer, number, state, arrived_s, forget_s)
          VALUES (?, ?, ?, ?, 'declined', ?, ?) ON CONFLICT DO NOTHING",
@@ -324,28 +331,28 @@ async fn decline(
     .bind(i64::from(answered.number))
     .bind(seconds(answered.arrived))
     .bind(seconds(answered.forget))
-    .execute(&mut **transaction)
+    .execute(&mut *connection)
     .await?;
     Ok(())
 }
 
 /// Ends an attempt; false if it had ended before.
 async fn end(
-    transaction: &mut Transaction<'static, Sqlite>,
+    connection: &mut SqliteConnection,
     award: &EventId,
     state: &'static str,
 ) -> Result<bool, Error> {
     let ended = sqlx::query("UPDATE attempts SET state = ? WHERE award = ? AND state = 'accepted'")
         .bind(state)
         .bind(award.as_bytes().as_slice())
-        .execute(&mut **transaction)
+        .execute(&mut *connection)
         .await?;
     Ok(ended.rows_affected() == 1)
 }
 
 /// Puts an event into the outbox.
 async fn post(
-    transaction: &mut Transaction<'static, Sqlite>,
+    connection: &mut SqliteConnection,
     award: &EventId,
     event: &Event,
 ) -> Result<(), Error> {
@@ -354,7 +361,7 @@ async fn post(
         .bind(award.as_bytes().as_slice())
         .bind(event.as_json())
         .bind(seconds(event.created_at))
-        .execute(&mut **transaction)
+        .execute(&mut *connection)
         .await?;
     Ok(())
 }

@@ -29,6 +29,10 @@ const MAX_REFUSED: usize = 256;
 /// ten times as long to check as the usual ones.
 const BYTES_OF_ONE: usize = 4_096;
 
+/// Bytes of an award that is checked in a tenth of a millisecond: handing it to another
+/// thread would take as long.
+const SHORT: usize = 16_384;
+
 /// Where an attempt hears its orders.
 type Orders = mpsc::UnboundedReceiver<Order>;
 
@@ -68,10 +72,15 @@ impl Floor {
     /// Looks at an award beside the loop.
     fn examine(&mut self, event: Event, fetched: Fetched) {
         let (shop, award) = (self.shop.clone(), event.id);
-        self.admissions.spawn_blocking(move || {
+        let is_short = event.content.len() <= SHORT && fetched.is_empty();
+        let examine = move || {
             let verdict = admission::examine(&shop, event, fetched, wall());
             (award, verdict)
-        });
+        };
+        match is_short {
+            true => self.admissions.spawn(async move { examine() }),
+            false => self.admissions.spawn_blocking(examine),
+        };
     }
 
     /// Has fetched what an award needs, unless it could not be served anyway.
@@ -161,12 +170,15 @@ impl Floor {
         if self.attempts.contains_key(&id) {
             return tracing::debug!(award = %id, "ignores an award that it has");
         }
-        match self.shop.store.newest_attempt(&buyer, &job).await {
-            Ok(newest) if newest >= award.attempt => {
-                return tracing::info!(%job, award = %id, newest, "ignores a superseded award");
+        // One that is free is taken on at once, and the store looks when it writes it down.
+        if award.terms != PaymentKind::Free {
+            match self.shop.store.newest_attempt(&buyer, &job).await {
+                Ok(newest) if newest >= award.attempt => {
+                    return tracing::info!(%job, award = %id, newest, "ignores a superseded award");
+                }
+                Ok(_) => {}
+                Err(error) => return self.cannot_write(admitted, &error).await,
             }
-            Ok(_) => {}
-            Err(error) => return self.cannot_write(admitted, &error).await,
         }
         if self.is_closing {
             let detail = "the provider is about to stop".to_owned();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nostr::{Event, EventId, Timestamp};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -37,16 +37,19 @@ impl Entry {
         !matches!(self, Self::Acknowledge(..))
     }
 
+    /// Whether one statement does it, which is a transaction by itself.
+    const fn is_single(&self) -> bool {
+        matches!(self, Self::Accept(_, None) | Self::Acknowledge(..))
+    }
+
     /// Writes it; false if it comes too late to mean anything.
-    async fn write(&self, transaction: &mut Transaction<'static, Sqlite>) -> Result<bool, Error> {
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<bool, Error> {
         match self {
-            Self::Accept(answered, ticket) => {
-                accept(transaction, answered, ticket.as_deref()).await
-            }
+            Self::Accept(answered, ticket) => accept(connection, answered, ticket.as_deref()).await,
             Self::Deliver(award, result, outcome) => {
-                deliver(transaction, award, result, outcome).await
+                deliver(connection, award, result, outcome).await
             }
-            Self::Acknowledge(event, now) => acknowledge(transaction, event, *now).await,
+            Self::Acknowledge(event, now) => acknowledge(connection, event, *now).await,
         }
     }
 }
@@ -122,6 +125,12 @@ async fn write_down(pool: &SqlitePool, together: Vec<Asked>) {
 }
 
 async fn write_all(pool: &SqlitePool, together: &[Asked]) -> Result<Vec<bool>, Error> {
+    if let [alone] = together
+        && alone.entry.is_single()
+    {
+        let mut connection = pool.acquire().await?;
+        return Ok(vec![alone.entry.write(&mut connection).await?]);
+    }
     let mut transaction = pool.begin().await?;
     let mut answers = Vec::with_capacity(together.len());
     for asked in together {
@@ -134,7 +143,7 @@ async fn write_all(pool: &SqlitePool, together: &[Asked]) -> Result<Vec<bool>, E
 /// Takes an award on, unless it was answered before or a later attempt of its job
 /// was taken on.
 async fn accept(
-    transaction: &mut Transaction<'static, Sqlite>,
+    connection: &mut SqliteConnection,
     answered: &Answered,
     ticket: Option<&Ticket>,
 ) -> Result<bool, Error> {
@@ -151,38 +160,38 @@ async fn accept(
     .bind(i64::from(answered.number))
     .bind(seconds(answered.arrived))
     .bind(seconds(answered.forget))
-    .execute(&mut **transaction)
+    .execute(&mut *connection)
     .await?;
     let is_new = done.rows_affected() == 1;
     if let Some(ticket) = ticket.filter(|_| is_new) {
-        tickets::open(transaction, ticket).await?;
+        tickets::open(connection, ticket).await?;
     }
     Ok(is_new)
 }
 
 async fn deliver(
-    transaction: &mut Transaction<'static, Sqlite>,
+    connection: &mut SqliteConnection,
     award: &EventId,
     result: &Event,
     outcome: &Outcome,
 ) -> Result<bool, Error> {
-    let is_first = super::end(transaction, award, "ended").await?;
+    let is_first = super::end(connection, award, "ended").await?;
     if is_first {
-        post(transaction, award, result).await?;
-        tickets::decide(transaction, award, outcome).await?;
+        post(connection, award, result).await?;
+        tickets::decide(connection, award, outcome).await?;
     }
     Ok(is_first)
 }
 
 async fn acknowledge(
-    transaction: &mut Transaction<'static, Sqlite>,
+    connection: &mut SqliteConnection,
     event: &EventId,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let done = sqlx::query("UPDATE outbox SET acknowledged_s = ? WHERE event = ?")
         .bind(seconds(now))
         .bind(event.as_bytes().as_slice())
-        .execute(&mut **transaction)
+        .execute(&mut *connection)
         .await?;
     Ok(done.rows_affected() == 1)
 }

@@ -4,7 +4,7 @@ use infernet_protocol::money::Msat;
 use infernet_protocol::seal::Salt;
 use nostr::{Event, EventId, PublicKey, Timestamp};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, SqliteConnection};
 
 use super::{Error, Store, post, seconds};
 
@@ -93,15 +93,15 @@ impl Store {
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn take_on_guests(&self, forget: Timestamp) -> Result<(), Error> {
-        sqlx::query(
+        let taken = sqlx::query(
             "INSERT INTO attempts (award, job, buyer, number, state, arrived_s, forget_s)
              SELECT award, job, buyer, number, 'accepted', opened_s, ? FROM tickets
-             WHERE is_settled = 0 ON CONFLICT DO NOTHING",
+             WHERE is_settled = 0 ON CONFLICT DO NOTHING RETURNING award",
         )
         .bind(seconds(forget))
-        .execute(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        Ok(())
+        self.memory.remember_rows(&taken)
     }
 
     /// Decides what came of an attempt, unless that was decided before.
@@ -109,6 +109,7 @@ impl Store {
     /// # Errors
     /// [`Error::Sqlite`].
     pub async fn conclude(&self, award: &EventId, outcome: &Outcome) -> Result<(), Error> {
+        self.memory.remember(*award);
         let mut transaction = self.pool.begin().await?;
         decide(&mut transaction, award, outcome).await?;
         Ok(transaction.commit().await?)
@@ -169,10 +170,7 @@ impl Store {
     }
 }
 
-pub(super) async fn open(
-    transaction: &mut Transaction<'static, Sqlite>,
-    ticket: &Ticket,
-) -> Result<(), Error> {
+pub(super) async fn open(connection: &mut SqliteConnection, ticket: &Ticket) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO tickets (award, job, buyer, number, model, salt, input_tokens, prefix_tokens,
                               is_escrow, opened_s)
@@ -188,13 +186,13 @@ pub(super) async fn open(
     .bind(number(ticket.prefix_tokens))
     .bind(ticket.is_escrow)
     .bind(seconds(ticket.opened_at))
-    .execute(&mut **transaction)
+    .execute(&mut *connection)
     .await?;
     Ok(())
 }
 
 pub(super) async fn decide(
-    transaction: &mut Transaction<'static, Sqlite>,
+    connection: &mut SqliteConnection,
     award: &EventId,
     outcome: &Outcome,
 ) -> Result<(), Error> {
@@ -207,7 +205,7 @@ pub(super) async fn decide(
     .bind(number(outcome.due.0))
     .bind(result)
     .bind(award.as_bytes().as_slice())
-    .execute(&mut **transaction)
+    .execute(&mut *connection)
     .await?;
     Ok(())
 }
@@ -251,7 +249,7 @@ fn outcome(row: &SqliteRow) -> Result<Option<Outcome>, Error> {
     }))
 }
 
-fn id(row: &SqliteRow, name: &str) -> Result<EventId, Error> {
+pub(super) fn id(row: &SqliteRow, name: &str) -> Result<EventId, Error> {
     let bytes: Vec<u8> = row.try_get(name)?;
     EventId::from_slice(&bytes).map_err(|_| Error::Damaged("an event's id"))
 }
