@@ -127,7 +127,9 @@ impl<'a> Copy<'a> {
         self.step.push(entry);
         if self.step.len() >= STEP {
             self.apply()?;
-            tracing::info!(events = self.copied, "taking over");
+            if self.copied.is_multiple_of(25 * STEP) {
+                tracing::info!(events = self.copied, "taking over");
+            }
         }
         Ok(())
     }

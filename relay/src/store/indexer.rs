@@ -163,6 +163,9 @@ impl Gathered {
         let progress = &shared.progress;
         match shared.index.apply(&self.entries) {
             Ok(()) => {
+                if progress.stuck().is_some() {
+                    tracing::info!("the store's index is written again");
+                }
                 self.entries.clear();
                 shared.pending_mut().forget(last);
                 progress.moved(last, None);

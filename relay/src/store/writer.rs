@@ -82,14 +82,19 @@ impl Writer {
     /// Writes until nobody can order anything any more.
     pub fn run(mut self, orders: &Receiver<Order>) {
         self.shared.progress.wake(thread::current());
+        let mut failing = false;
         while let Ok(first) = orders.recv() {
             let outcome = match self.room() {
                 Ok(()) => self.batch(first, orders),
                 Err(error) => refuse(first, &self.shared.queued, error),
             };
-            if let Err(error) = outcome {
-                tracing::error!(%error, "the store takes no events at the moment");
+            // Once, not with every event: a full disk would be the fuller for it.
+            match &outcome {
+                Err(error) if !failing => tracing::error!(%error, "the store takes no events"),
+                Ok(()) if failing => tracing::info!("the store takes events again"),
+                _ => {}
             }
+            failing = outcome.is_err();
         }
     }
 
