@@ -1,27 +1,23 @@
 //! The relay's life: it opens its store, listens, serves, and ends in two stages.
 
+mod door;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use infernet_node::clock;
 use infernet_node::shutdown::Shutdown;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::blobs::{self, Blobs, Shelf};
-use crate::http::{self, Connection, Site};
+use crate::http::{self, Site};
 use crate::lists::{self, Lists};
 use crate::management::Management;
 use crate::metrics::Metrics;
@@ -32,6 +28,7 @@ use crate::session::{Sessions, Shared};
 use crate::store::{self, Store};
 use crate::subscriptions::Hub;
 use crate::sync::{self, Ours};
+use door::Door;
 
 /// How often expired events are purged. They are not answered in the meantime.
 const PURGE_EVERY: Duration = Duration::from_secs(1);
@@ -39,23 +36,11 @@ const PURGE_EVERY: Duration = Duration::from_secs(1);
 /// How long sessions may take to finish their current message when the relay stops.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a client may take to send the headers of its request.
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a connection that is no websocket may last: the largest blob over a slow line.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
-
 /// How often blobs whose days are over are dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The folder of blobs, in that of the store.
 const BLOBS: &str = "blobs";
-
-/// How long a connection may be silent before the system asks whether the peer is still there.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
-
-/// How long to wait when the system gives no connection (mostly because the process has too many files open).
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why the relay cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -235,8 +220,49 @@ struct Kept {
     shelf: Option<Arc<Shelf>>,
 }
 
+impl Kept {
+    /// What its sessions share.
+    fn shared(&self, options: &Options) -> Shared {
+        Shared {
+            store: self.store.clone(),
+            admission: self.admission.clone(),
+            hub: Hub::new(self.metrics.clone()),
+            reconciliation: Reconciliation::new(
+                self.store.clone(),
+                options.reconciliation.clone(),
+                self.admission.private_kinds().to_vec(),
+            ),
+            lists: self.lists.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// The relay as its owner has it.
+fn house(shared: &Shared, options: &Options, address: SocketAddr) -> House {
+    House {
+        ours: Ours::new(
+            shared.store.clone(),
+            shared.admission.clone(),
+            Some(shared.hub.clone()),
+            shared.metrics.clone(),
+            options.general,
+        ),
+        folder: options.data.clone(),
+        peers: options.sync.clone(),
+        address,
+        started_at: clock::now(),
+        shared: shared.clone(),
+    }
+}
+
 /// The whole life of a relay, from its first connection to its last.
 async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
+    let shared = kept.shared(&options);
+    let house = house(&shared, &options, ports.address);
+    let tasks = TaskTracker::new();
+    let abort = shutdown.hard_token().child_token();
+    let places = Arc::new(Semaphore::new(options.limits.connections));
     let Kept {
         store,
         admission,
@@ -244,61 +270,30 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
         metrics,
         shelf,
     } = kept;
-    let shared = Shared {
-        hub: Hub::new(metrics.clone()),
-        reconciliation: Reconciliation::new(
-            store.clone(),
-            options.reconciliation.clone(),
-            admission.private_kinds().to_vec(),
-        ),
-        store: store.clone(),
-        admission: admission.clone(),
-        lists: lists.clone(),
-        metrics: metrics.clone(),
-    };
-    let hub = Some(shared.hub.clone());
-    let house = House {
-        ours: Ours::new(
-            store.clone(),
-            admission.clone(),
-            hub,
-            metrics.clone(),
-            options.general,
-        ),
-        folder: options.data.clone(),
-        peers: options.sync.clone(),
-        address: ports.address,
-        started_at: clock::now(),
-        shared: shared.clone(),
-    };
-    let tasks = TaskTracker::new();
-    let abort = shutdown.hard_token().child_token();
-    let limit = Arc::new(Semaphore::new(options.limits.connections));
+    let blobs = shelf.clone();
     let site = Site {
         sessions: Sessions::new(shared, &options, shutdown.soft_token()),
         store: store.clone(),
         management: Management::new(&options, ports.address, lists.clone(), store.clone()),
-        blobs: shelf
-            .clone()
-            .map(|shelf| Blobs::new(shelf, lists.clone(), &options)),
+        blobs: blobs.map(|shelf| Blobs::new(shelf, lists.clone(), &options)),
         lists,
         metrics: metrics.clone(),
         tasks: tasks.clone(),
         abort: abort.clone(),
         options,
     };
-    let server = Server {
+    let door = Door {
         router: http::router(Arc::new(site)),
-        limit,
+        places,
         tasks: tasks.clone(),
         abort: abort.clone(),
     };
-    let scraped = Server {
+    let scraped = Door {
         router: http::metrics_router(metrics),
-        ..server.clone()
+        ..door.clone()
     };
     tokio::select! {
-        () = server.accept(ports.listener) => {}
+        () = door.accept(ports.listener) => {}
         () = scraped.accept_if(ports.scraped) => {}
         () = keep_purged(&store) => {}
         () = recall_trust(&admission, &store) => {}
@@ -355,70 +350,4 @@ async fn keep_swept(shelf: Option<Arc<Shelf>>) {
             tracing::debug!(blobs, "swept");
         }
     }
-}
-
-/// Takes connections in.
-#[derive(Clone)]
-struct Server {
-    router: Router,
-    limit: Arc<Semaphore>,
-    tasks: TaskTracker,
-    abort: CancellationToken,
-}
-
-impl Server {
-    /// Accepts connections, for ever.
-    async fn accept(&self, listener: TcpListener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => self.serve(stream, peer),
-                Err(error) => {
-                    tracing::warn!(%error, "no connection can be taken; trying again");
-                    sleep(ACCEPT_AGAIN).await;
-                }
-            }
-        }
-    }
-
-    /// The same where there is a port for it.
-    async fn accept_if(&self, listener: Option<TcpListener>) {
-        match listener {
-            Some(listener) => self.accept(listener).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Serves one connection in a task of its own. A websocket goes on in another one.
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        if let Err(error) = tune(&stream) {
-            tracing::debug!(%peer, %error, "connection cannot be tuned");
-        }
-        let connection = Connection {
-            peer,
-            place: self.limit.clone().try_acquire_owned().ok().map(Arc::new),
-        };
-        let router = self.router.clone().layer(Extension(connection));
-        let abort = self.abort.clone();
-        self.tasks.spawn(async move {
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADERS_WITHIN)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-                .with_upgrades();
-            tokio::select! {
-                served = served => if let Err(error) = served {
-                    tracing::debug!(%peer, %error, "connection failed");
-                },
-                () = sleep(ANSWERED_WITHIN) => tracing::debug!(%peer, "connection took too long"),
-                () = abort.cancelled() => {}
-            }
-        });
-    }
-}
-
-/// Pieces of an answer are small and go out at once; a peer that vanished without a word gives its place back.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
