@@ -145,7 +145,7 @@ impl Admission {
     }
 
     /// Learns from an event that was admitted: whom it bans, whom it vouches for.
-    pub fn admitted(&self, event: &Event, _origin: &Origin<'_>) {
+    pub fn admitted(&self, event: &Event) {
         self.bans.take(event);
         self.trust.take(event);
     }

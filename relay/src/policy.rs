@@ -150,7 +150,7 @@ fn check(admission: &Admission, event: &Event, origin: &Origin<'_>) -> Result<()
         return Err(said.to_owned());
     }
     admission.examine(event, origin).map_err(said)?;
-    admission.admitted(event, origin);
+    admission.admitted(event);
     Ok(())
 }
 
@@ -230,11 +230,6 @@ pub enum Error {
 /// Learns whom the events in a file ban and trust. `strfry scan` prints the newest first; of two
 /// lists by one author the newer counts.
 fn learn_from(admission: &Admission, path: &Path) -> io::Result<()> {
-    let origin = Origin {
-        address: None,
-        authenticated: &[],
-        source: Source::Import,
-    };
     let mut in_order = Vec::new();
     for (line, number) in BufReader::new(File::open(path)?).lines().zip(1..) {
         let event: Event = serde_json::from_str(&line?)?;
@@ -244,12 +239,12 @@ fn learn_from(admission: &Admission, path: &Path) -> io::Result<()> {
         }
         match event.kind {
             Kind::MuteList | Kind::EventDeletion => in_order.push(event),
-            _ => admission.admitted(&event, &origin),
+            _ => admission.admitted(&event),
         }
     }
     in_order.sort_by_key(|event| event.created_at);
     for event in &in_order {
-        admission.admitted(event, &origin);
+        admission.admitted(event);
     }
     Ok(())
 }

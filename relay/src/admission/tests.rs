@@ -48,7 +48,7 @@ impl Relay {
     fn judge(&self, event: &Event, origin: &Origin<'_>) -> Result<(), Refusal> {
         self.admission.glance(event, origin)?;
         self.admission.examine(event, origin)?;
-        self.admission.admitted(event, origin);
+        self.admission.admitted(event);
         Ok(())
     }
 
@@ -444,13 +444,13 @@ fn listed_keys_and_partners_of_trusted_aggregators_need_no_work() {
     let partner = *receipt.tags.public_keys().next().unwrap();
     let rank = |relay: &Relay, key: &PublicKey| relay.admission.rank(key);
     let distrustful = relay(|_| {});
-    distrustful.admission.admitted(&receipt, &client(&[]));
+    distrustful.admission.admitted(&receipt);
     assert_eq!(rank(&distrustful, &partner), Rank::Unknown);
 
     let trusting = relay(|options| options.trust = vec![aggregator]);
     assert_eq!(rank(&trusting, &aggregator), Rank::Listed);
     assert_eq!(rank(&trusting, &partner), Rank::Unknown);
-    trusting.admission.admitted(&receipt, &client(&[]));
+    trusting.admission.admitted(&receipt);
     assert_eq!(rank(&trusting, &partner), Rank::Trusted);
     let other = Keys::generate();
     assert_eq!(rank(&trusting, &other.public_key()), Rank::Unknown);
@@ -462,13 +462,13 @@ fn listed_keys_and_partners_of_trusted_aggregators_need_no_work() {
     let trusting = relay(|options| options.trust = vec![settlement.pubkey]);
     trusting
         .admission
-        .admitted(&example("settlement-closing.json"), &client(&[]));
+        .admitted(&example("settlement-closing.json"));
     assert_eq!(
         rank(&trusting, &buyer),
         Rank::Unknown,
         "it says of no payment"
     );
-    trusting.admission.admitted(&settlement, &client(&[]));
+    trusting.admission.admitted(&settlement);
     assert_eq!(rank(&trusting, &buyer), Rank::Trusted);
 }
 

@@ -55,7 +55,7 @@ impl Viewer {
 
     /// [`Admission::admitted`].
     pub fn admitted(&self, event: &Event) {
-        self.with_origin(|admission, origin| admission.admitted(event, origin));
+        self.admission.admitted(event);
     }
 
     /// [`Admission::may_ask`].

@@ -154,7 +154,7 @@ impl Ours {
         let _expected = self.hub.as_ref().map(|hub| hub.expect(event.id));
         match self.store.save(event.clone(), json.clone()).await? {
             Saved::New => {
-                self.admission.admitted(&event, &ORIGIN);
+                self.admission.admitted(&event);
                 self.metrics.admitted("sync");
                 self.metrics.stored(1);
                 let is_news = event.created_at + NEWS_SECS > clock::now();
