@@ -53,6 +53,8 @@ const BEHIND: &[(&str, &str)] = &[
     ("heed", "infernet-relay"),
     ("lightning-invoice", "infernet-payments"),
 ];
+/// What only tests and benchmarks use, as peers of ours.
+const PEERS: &[&str] = &["nostr-relay-builder", "nostr-lmdb"];
 /// What would bring a clock, randomness or I/O into the protocol.
 const IMPURE: &[&str] = &[
     "tokio", "sqlx", "reqwest", "rand", "chrono", "time", "tracing", "futures",
@@ -86,6 +88,18 @@ fn libraries_stay_behind_their_package() {
             assert!(
                 package == *owner || !dependencies.contains(*library),
                 "only {owner} may use {library}, and {package} does"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_program_uses_what_it_is_compared_with() {
+    for (package, dependencies) in dependencies() {
+        for library in PEERS {
+            assert!(
+                !dependencies.contains(*library),
+                "{package} must not use {library}, tests aside"
             );
         }
     }
