@@ -3,9 +3,9 @@
 //! Keys are gathered by epoch, which is a stretch of the log: what comes in touches only the pages of the latest one,
 //! however large the index has grown, and a walk from the newest event backwards looks at one after the other.
 //!
-//! Within an epoch a key is the condition (what all of its events have in common) and then the event's place in time: `created_at`
-//! turned round, so that the newest comes first, and the id, so that of the same second the lower id comes first
-//! (NIP-01). The kind follows, because most filters name kinds: it is checked without a look at the event. The
+//! Within an epoch a key is the condition (what all of its events have in common) and then the event's place in time:
+//! `created_at` turned round, so that the newest comes first, and the id, so that of the same second the lower id comes
+//! first (NIP-01). The kind follows, because most filters name kinds: it is checked without a look at the event. The
 //! event's number comes last and makes the key unique. Values of tags and public keys are cut to eight bytes of a
 //! hash or of themselves: what is found is compared with the whole.
 
