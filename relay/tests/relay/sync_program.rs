@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use nostr::{Filter, JsonUtil as _, Keys};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
 use crate::Relay;
@@ -23,12 +23,17 @@ fn sync(folder: &Path, url: &str, more: &[&str]) -> (Child, Lines<BufReader<Chil
     (child, lines)
 }
 
-/// The first line that says that something was received.
-async fn something_came(lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
+/// The first line that says that something was received, or that nothing was left to be.
+async fn something_came(child: &mut Child, lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
     loop {
-        let line = soon(lines.next_line()).await.unwrap().unwrap();
+        let Some(line) = soon(lines.next_line()).await.unwrap() else {
+            let mut complaint = String::new();
+            let mut stderr = child.stderr.take().unwrap();
+            stderr.read_to_string(&mut complaint).await.unwrap();
+            panic!("nothing came: {complaint}");
+        };
         let said: Value = serde_json::from_str(&line).unwrap();
-        if said["received"] != 0 {
+        if said["received"] != 0 || is_complete(&said) {
             return said;
         }
     }
@@ -47,7 +52,7 @@ async fn to_its_end(folder: &Path, url: &str, more: &[&str]) -> Value {
 
 #[tokio::test]
 async fn whoever_is_killed_half_way_the_next_time_goes_on() {
-    let notes = notes(&Keys::generate(), 6_000);
+    let notes = notes(&Keys::generate(), 4_000);
     let there = Relay::start_with(open).await;
     keep_all(&there, &notes).await;
     let url = there.handle.url();
@@ -55,14 +60,14 @@ async fn whoever_is_killed_half_way_the_next_time_goes_on() {
 
     // The command itself, without a relay.
     let (mut child, mut lines) = sync(folder.path(), &url, &["--down"]);
-    something_came(&mut lines).await;
+    something_came(&mut child, &mut lines).await;
     signal(&child, "KILL").await;
     soon(child.wait()).await.unwrap();
 
     // The relay for which it asks.
     let (mut here, _) = start(folder.path(), &["--general"]).await;
     let (mut child, mut lines) = sync(folder.path(), &url, &["--down"]);
-    if !is_complete(&something_came(&mut lines).await) {
+    if !is_complete(&something_came(&mut child, &mut lines).await) {
         signal(&here, "KILL").await;
     }
     soon(child.wait()).await.unwrap();
@@ -81,13 +86,13 @@ fn is_complete(said: &Value) -> bool {
 
 #[tokio::test]
 async fn ctrl_c_stops_it_here_and_in_the_relay_that_does_it() {
-    let notes = notes(&Keys::generate(), 6_000);
+    let notes = notes(&Keys::generate(), 4_000);
     let there = Relay::start_with(open).await;
     keep_all(&there, &notes).await;
     let url = there.handle.url();
     let here = Relay::start_with(open).await;
-    let (child, mut lines) = sync(here.folder.path(), &url, &["--down"]);
-    let so_far = something_came(&mut lines).await;
+    let (mut child, mut lines) = sync(here.folder.path(), &url, &["--down"]);
+    let so_far = something_came(&mut child, &mut lines).await;
     signal(&child, "INT").await;
     let ended = soon(child.wait_with_output()).await.unwrap();
     if !ended.status.success() {
