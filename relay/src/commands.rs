@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 use infernet_node::shutdown::Shutdown;
-use infernet_relay::decisions::{Change, Whom, decide_for};
+use infernet_relay::decisions::{By, Change, Whom, decide_for};
 use infernet_relay::policy;
 use infernet_relay::sync::{Progress, Task, once};
-use infernet_relay::{Direction, EXAMPLE, Options};
+use infernet_relay::{Direction, EXAMPLE, Options, filter_of, url_of};
 use nostr::{Filter, PublicKey, RelayUrl};
 use tokio::time::Instant;
 
@@ -29,8 +29,8 @@ pub enum Command {
     Sync(Box<SyncArguments>),
     /// Judge events for strfry, as its write policy plugin
     ///
-    /// Lines of JSON come in on standard input and are answered on standard output. The rules, lists and limits are
-    /// this relay's, by the same configuration and folder. In strfry.conf:
+    /// Lines of JSON come in on standard input and are answered on standard output. The rules,
+    /// lists and limits are this relay's, by the same configuration and folder. In strfry.conf:
     /// writePolicy { plugin = "infernet-relay policy --config /etc/infernet/relay.toml" }
     #[command(verbatim_doc_comment)]
     Policy {
@@ -87,7 +87,7 @@ pub struct About {
 #[derive(Debug, Args)]
 pub struct SyncArguments {
     /// The other relay, as wss://HOST
-    #[arg(value_name = "RELAY", value_parser = RelayUrl::parse)]
+    #[arg(value_name = "RELAY", value_parser = url_of)]
     url: RelayUrl,
 
     /// Only events that match this filter, as JSON [default: all that this relay takes]
@@ -109,7 +109,7 @@ pub struct SyncArguments {
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
-    serde_json::from_str(text).map_err(|error| format!("{error}; for example {{\"kinds\":[8603]}}"))
+    filter_of(text).map_err(|error| format!("{error}; for example {{\"kinds\":[8603]}}"))
 }
 
 /// Makes two relays equal.
@@ -212,7 +212,13 @@ pub async fn run(options: &Options, command: Command) -> anyhow::Result<()> {
         Command::Allow { key, reason } => Change::AllowKey(key, reason),
         Command::Unallow { key } => Change::UnallowKey(key),
     };
-    Ok(decide_for(options, change).await?)
+    // Who forgot to name the right folder sees it here.
+    let folder = options.data.display();
+    said(&match decide_for(options, change).await? {
+        By::TheRelay => format!("the relay in {folder} holds to it\n"),
+        By::Us => format!("put down in {folder}, where no relay runs now\n"),
+    });
+    Ok(())
 }
 
 /// Prints to standard output. Who closes it early (as `head` does) has seen enough.

@@ -58,17 +58,26 @@ pub async fn decide(lists: &Arc<Lists>, store: &Store, change: Change) -> Result
     Ok(())
 }
 
+/// By whom a change was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The relay that runs in the folder.
+    TheRelay,
+    /// This process, since none runs there.
+    Us,
+}
+
 /// The same for the relay of `options.data`: it does it if it runs; otherwise it is done here.
 ///
 /// # Errors
 /// With what is in the way.
-pub async fn decide_for(options: &Options, change: Change) -> Result<(), Error> {
+pub async fn decide_for(options: &Options, change: Change) -> Result<By, Error> {
     match owner::visit(&options.data).await {
         Ok(mut visitor) => {
             let Done {} = visitor.ask(&Question::Decide(change)).await?;
-            Ok(())
+            Ok(By::TheRelay)
         }
-        Err(owner::Error::NotRunning { .. }) => alone(options, change).await,
+        Err(owner::Error::NotRunning { .. }) => alone(options, change).await.map(|()| By::Us),
         Err(error) => Err(error.into()),
     }
 }

@@ -40,7 +40,7 @@ pub mod sync;
 pub use admission::MAX_AHEAD_SECS;
 pub use options::{
     Access, AddressLimits, Auth, BlobLimits, Direction, EXAMPLE, Limits, MAX_MESSAGE_BYTES,
-    Options, Peer, Rate, ReconciliationLimits, Share, Work,
+    Options, Peer, Rate, ReconciliationLimits, Senseless, Share, Work, filter_of, url_of,
 };
 pub use owner::{Error as OwnerError, status};
 pub use server::{Error, Handle, run};

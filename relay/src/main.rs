@@ -169,5 +169,6 @@ fn options(arguments: Arguments) -> anyhow::Result<Options> {
     options.general |= arguments.general;
     options.blobs &= !arguments.no_blobs;
     options.follow_bans.extend(arguments.follow_bans);
+    options.check()?;
     Ok(options)
 }

@@ -4,6 +4,7 @@ mod demands;
 mod example;
 mod limits;
 mod peers;
+mod sense;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,7 +16,8 @@ use serde::{Deserialize, Deserializer};
 pub use demands::{Access, AddressLimits, Auth, Rate, Share, Work};
 pub use example::EXAMPLE;
 pub use limits::{BlobLimits, Limits, ReconciliationLimits};
-pub use peers::{Direction, Peer};
+pub use peers::{Direction, Peer, filter_of, url_of};
+pub use sense::Senseless;
 
 /// Bytes of one websocket message. Twice an event's bound, so that an event somewhat over it is answered with a
 /// refusal that names its id; only far larger ones end the connection.
@@ -44,6 +46,7 @@ pub struct Options {
     #[serde(deserialize_with = "keys")]
     pub admins: Vec<PublicKey>,
     /// Reverse proxies, whose word is taken for the address of a client (`X-Forwarded-For`).
+    #[serde(deserialize_with = "addresses")]
     pub proxies: Vec<IpAddr>,
     /// Whether everybody may read `/metrics`; without it, this machine may.
     pub public_metrics: bool,
@@ -98,6 +101,13 @@ fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PublicKey>, D:
 
 fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PublicKey>, D::Error> {
     parsed(&String::deserialize(deserializer)?).map(Some)
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let wrong = |text: &String| serde::de::Error::custom(format!("{text:?} is no IP address"));
+    let read = |text: &String| text.parse().map_err(|_| wrong(text));
+    texts.iter().map(read).collect()
 }
 
 fn parsed<E: serde::de::Error>(text: &str) -> Result<PublicKey, E> {
@@ -158,6 +168,27 @@ mod tests {
         assert_eq!(
             options.limits.subscriptions,
             Limits::default().subscriptions
+        );
+    }
+
+    #[test]
+    fn a_share_may_be_changed_in_part() {
+        let text = "[limits.key]\nevents = { per_second = 1, burst = 2 }\n[work.free]\nbytes = { per_second = 3, burst = 4 }\n";
+        let options: Options = toml::from_str(text).unwrap();
+        let usual = Options::default();
+        assert_eq!(options.limits.key.events, Rate::new(1, 2));
+        assert_eq!(options.limits.key.bytes, usual.limits.key.bytes);
+        assert_eq!(options.work.free.bytes, Rate::new(3, 4));
+        assert_eq!(options.work.free.events, usual.work.free.events);
+    }
+
+    #[test]
+    fn a_proxy_is_an_address() {
+        let refused = toml::from_str::<Options>("proxies = [\"10.0.0.0/8\"]").unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("\"10.0.0.0/8\" is no IP address")
         );
     }
 

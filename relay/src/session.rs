@@ -51,7 +51,7 @@ use crate::subscriptions::{Hub, Sight};
 use asking::Open;
 use farewell::End;
 use identity::Identity;
-pub use message::MAX_SUBSCRIPTION_ID;
+pub use message::{MAX_SUBSCRIPTION_ID, filter};
 use message::{Message, Unreadable};
 use negotiation::Reconciliation;
 use outbox::{Bounds, Outbox};

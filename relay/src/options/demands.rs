@@ -21,13 +21,32 @@ impl Rate {
 }
 
 /// How many events may be written, and of how many bytes in all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// Events.
     pub events: Rate,
     /// Bytes of these events as JSON.
     pub bytes: Rate,
+}
+
+impl Share {
+    /// Reads what a file says of a share. What it leaves out is as `usual`.
+    pub(super) fn read<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        usual: Self,
+    ) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Said {
+            events: Option<Rate>,
+            bytes: Option<Rate>,
+        }
+        let said = Said::deserialize(deserializer)?;
+        Ok(Self {
+            events: said.events.unwrap_or(usual.events),
+            bytes: said.bytes.unwrap_or(usual.bytes),
+        })
+    }
 }
 
 /// What one address may do; of version 6, one network of 64 bits. A network of 48 bits may do four times as much, one
@@ -70,6 +89,7 @@ pub struct Work {
     /// Bits that are never exceeded. 0 asks for none, ever, and every key is as good as one with standing.
     pub max_bits: u8,
     /// What all keys without standing may write together without work.
+    #[serde(deserialize_with = "free")]
     pub free: Share,
     /// Keys that may earn standing in a second before more bits are asked.
     pub standings_per_second: u64,
@@ -100,6 +120,10 @@ impl Default for Work {
             standing_bytes: 64 << 20,
         }
     }
+}
+
+fn free<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+    Share::read(deserializer, Work::default().free)
 }
 
 /// Who may write and read.

@@ -1,7 +1,7 @@
 //! How much the relay gives to whom.
 
 use infernet_protocol::bounds::MAX_BLOB_BYTES;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::demands::{AddressLimits, Rate, Share};
 
@@ -30,12 +30,15 @@ pub struct Limits {
     /// which is better named in `proxies`.
     pub count_loopback: bool,
     /// What a key with standing may write.
+    #[serde(deserialize_with = "key")]
     pub key: Share,
     /// What a key without standing may write.
+    #[serde(deserialize_with = "stranger")]
     pub stranger: Share,
     /// What an address may do.
     pub address: AddressLimits,
     /// What all may write together. A quarter of each burst is kept for trusted and allowed keys.
+    #[serde(deserialize_with = "all")]
     pub all: Share,
 }
 
@@ -66,6 +69,18 @@ impl Default for Limits {
             },
         }
     }
+}
+
+fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+    Share::read(deserializer, Limits::default().key)
+}
+
+fn stranger<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+    Share::read(deserializer, Limits::default().stranger)
+}
+
+fn all<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+    Share::read(deserializer, Limits::default().all)
 }
 
 /// How much is kept of blobs, and how long.

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use nostr::{Filter, RelayUrl};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use crate::session;
 
 /// A relay to be kept equal with.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
     /// Its address, `wss://…`.
+    #[serde(deserialize_with = "url")]
     pub url: RelayUrl,
     /// Of which events; without it, of all that this relay takes.
     #[serde(default, deserialize_with = "filter")]
@@ -38,8 +42,33 @@ pub enum Direction {
 /// A filter as a table. A filter reads numbers as JSON has them, not as TOML does.
 fn filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Filter>, D::Error> {
     let table = serde_json::Value::deserialize(deserializer)?;
-    let filter = serde_json::from_value(table).map_err(serde::de::Error::custom)?;
+    let filter = filter_of(&table.to_string()).map_err(serde::de::Error::custom)?;
     Ok(Some(filter))
+}
+
+/// Reads a filter from JSON as strictly as a client's: with a field that is unknown here it would be one for events
+/// that nobody asked for.
+///
+/// # Errors
+/// When it is none, or has such a field.
+pub fn filter_of(json: &str) -> Result<Filter, String> {
+    let json: &RawValue = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    session::filter(json).map_err(|unreadable| unreadable.to_string())
+}
+
+/// The address of a relay.
+fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RelayUrl, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    url_of(&text).map_err(serde::de::Error::custom)
+}
+
+/// Reads the address of a relay.
+///
+/// # Errors
+/// When it is none.
+pub fn url_of(text: &str) -> Result<RelayUrl, String> {
+    RelayUrl::parse(text)
+        .map_err(|_| format!("{text:?} is no relay's address such as wss://relay.example.org"))
 }
 
 fn five_minutes() -> Duration {
@@ -93,5 +122,8 @@ mod tests {
             assert!(refused.contains("30s"), "{wrong}: {refused}");
         }
         assert!(parse("[[sync]]\nurl = \"https://a.example\"").is_err());
+        let misspelt = "[[sync]]\nurl = \"wss://a.example\"\nfilter = { kind = [8603] }";
+        let refused = parse(misspelt).unwrap_err().to_string();
+        assert!(refused.contains("no field \"kind\""), "{refused}");
     }
 }

@@ -203,14 +203,16 @@ async fn the_owner_bans_whether_the_relay_runs_or_not() {
     let data = folder.path();
     let (early, late) = (Keys::generate(), Keys::generate());
     let npubs = [&early, &late].map(|keys| keys.public_key().to_bech32().unwrap());
-    done(data, &["ban", &npubs[0], "before"]).await;
+    let said = done(data, &["ban", &npubs[0], "before"]).await;
+    assert!(said.contains("no relay runs"), "{said}");
     let (_relay, url) = start(data, &[]).await;
     let mut client = Client::connect(&url).await;
     client.refused(&profile(&early, "me", 0), "banned").await;
     let event = profile(&late, "me", 10);
     client.keep(&event).await;
 
-    done(data, &["ban", &npubs[1], "while it runs"]).await;
+    let said = done(data, &["ban", &npubs[1], "while it runs"]).await;
+    assert!(said.starts_with("the relay in "), "{said}");
     client.refused(&profile(&late, "me", 0), "banned").await;
     done(data, &["ban", &event.id.to_bech32().unwrap()]).await;
     assert!(client.stored(&Filter::new().id(event.id)).await.is_empty());
