@@ -15,8 +15,8 @@ use super::events::Ready;
 use super::said::Said;
 use super::sendings::Sendings;
 
-/// How long the last answers are waited for.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long an answer is waited for.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// What came of it.
 #[derive(Debug, Default)]
