@@ -28,7 +28,8 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
     client
 }
 
-fn is_one_of(proxies: &[IpAddr], address: IpAddr) -> bool {
+/// Whether an address is one of these proxies.
+pub fn is_one_of(proxies: &[IpAddr], address: IpAddr) -> bool {
     proxies.iter().any(|proxy| proxy.to_canonical() == address)
 }
 

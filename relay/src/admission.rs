@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use infernet_node::clock;
 use nostr::nips::nip13;
-use nostr::{Event, Filter, JsonUtil as _, Kind, PublicKey, Timestamp};
+use nostr::{Event, Filter, Kind, PublicKey, Timestamp};
 use tokio::time::Instant;
 
 use crate::lists::Lists;
@@ -78,6 +78,7 @@ pub struct Admission {
     lists: Arc<Lists>,
     accounts: Accounts,
     connections: Connections,
+    coming: Connections,
     bans: Bans,
     trust: Trust,
     start: Instant,
@@ -96,10 +97,23 @@ impl Admission {
             lists,
             accounts: Accounts::new(&options.limits, &options.work),
             connections: Connections::default(),
+            coming: Connections::default(),
             bans: Bans::new(&options.follow_bans),
             trust: Trust::new(&options.trust),
             start: Instant::now(),
         }
+    }
+
+    /// An event came, whatever it is: right, wrong, or known already. To be called first, and once for each.
+    ///
+    /// # Errors
+    /// When its sender's address is blocked or sends too many.
+    pub fn arrived(&self, origin: &Origin<'_>) -> Result<(), Refusal> {
+        if origin.source != Source::Client {
+            return Ok(());
+        }
+        self.check_blocked(origin)?;
+        self.accounts.arrived(origin.address, self.now())
     }
 
     /// Judges an event before its signature is checked. Its id must be right.
@@ -107,9 +121,6 @@ impl Admission {
     /// # Errors
     /// With the reason to refuse it.
     pub fn glance(&self, event: &Event, origin: &Origin<'_>) -> Result<(), Refusal> {
-        if origin.source == Source::Client {
-            self.check_address(origin)?;
-        }
         self.check_lists(event, origin)?;
         let wanted = self.lists.kind(event.kind);
         rules::glance(event, self.general, wanted, clock::now())?;
@@ -159,7 +170,17 @@ impl Admission {
         }
     }
 
-    /// A place for a connection from `address`, which it keeps while the answer lives.
+    /// A place for a connection from `address` that is no websocket yet, which it keeps while the answer lives. `None`
+    /// is not counted.
+    ///
+    /// # Errors
+    /// [`Refusal::Connections`].
+    pub fn may_come(&self, address: Option<IpAddr>) -> Result<Place, Refusal> {
+        let address = address.filter(|address| self.is_counted(*address));
+        self.coming.place(address, self.connections_each)
+    }
+
+    /// A place for a websocket from `address`, which it keeps while the answer lives.
     ///
     /// # Errors
     /// [`Refusal::BlockedAddress`] or [`Refusal::Connections`].
@@ -167,8 +188,7 @@ impl Admission {
         if self.lists.blocked_address(address) {
             return Err(Refusal::BlockedAddress);
         }
-        let is_counted = self.count_loopback || !address.to_canonical().is_loopback();
-        let counted = is_counted.then_some(address);
+        let counted = self.is_counted(address).then_some(address);
         self.connections.place(counted, self.connections_each)
     }
 
@@ -189,15 +209,14 @@ impl Admission {
         found.find(Result::is_err).unwrap_or(Ok(()))
     }
 
+    /// Answering requests from `address` took the store so long: that is charged like further requests.
+    pub fn took(&self, address: IpAddr, time: Duration) {
+        self.accounts.took(Some(address), time, self.now());
+    }
+
     /// Whether an event may go to who has identified itself as `origin` says. Cheap for all but private kinds.
     pub fn may_see(&self, event: &Event, origin: &Origin<'_>) -> bool {
         !self.is_private(event.kind) || reading::concerns(event, origin.authenticated)
-    }
-
-    /// As [`Admission::may_see`], for a stored event of which only the JSON is at hand. It is read only if it must be.
-    pub fn may_see_json(&self, kind: Kind, json: &[u8], origin: &Origin<'_>) -> bool {
-        let concerns = |event: Event| reading::concerns(&event, origin.authenticated);
-        !self.is_private(kind) || Event::from_json(json).is_ok_and(concerns)
     }
 
     /// Whether events of a kind are answered only to those whom they concern.
@@ -215,9 +234,8 @@ impl Admission {
         self.accounts.work_asked(self.now())
     }
 
-    fn check_address(&self, origin: &Origin<'_>) -> Result<(), Refusal> {
-        self.check_blocked(origin)?;
-        self.accounts.arrived(origin.address, self.now())
+    fn is_counted(&self, address: IpAddr) -> bool {
+        self.count_loopback || !address.to_canonical().is_loopback()
     }
 
     fn check_blocked(&self, origin: &Origin<'_>) -> Result<(), Refusal> {

@@ -14,7 +14,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
 use hyper_util::rt::TokioIo;
 use nostr::EventId;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +53,9 @@ pub struct Site {
     pub management: Management,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Who serves websockets.
+    /// Places for websockets.
+    pub places: Arc<Semaphore>,
+    /// Who serves them.
     pub sessions: Sessions,
     /// What answers about blobs, if these are served.
     pub blobs: Option<Arc<Blobs>>,
@@ -68,8 +70,6 @@ pub struct Site {
 pub struct Connection {
     /// Who is at the other end; for the routes, behind the operator's proxies.
     pub peer: SocketAddr,
-    /// Its place among the connections, held as long as it lasts; there is none left for it where this is empty.
-    pub place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// The routes. Each connection lays its [`Connection`] over them.
@@ -118,9 +118,7 @@ async fn from_the_client(
         return (StatusCode::FORBIDDEN, "your address is blocked here\n").into_response();
     }
     let peer = SocketAddr::new(client, peer.port());
-    request
-        .extensions_mut()
-        .insert(Connection { peer, ..connection });
+    request.extensions_mut().insert(Connection { peer });
     next.run(request).await
 }
 
@@ -218,14 +216,11 @@ fn upgrade(site: Arc<Site>, connection: Connection, mut request: Request) -> Res
         return (StatusCode::BAD_REQUEST, "no Sec-WebSocket-Key\n").into_response();
     };
     let accept = derive_accept_key(key.as_bytes());
-    let Connection {
-        peer,
-        place: Some(place),
-    } = connection
-    else {
+    let Ok(place) = site.places.clone().try_acquire_owned() else {
         site.metrics.connection_refused("full");
         return full();
     };
+    let peer = connection.peer;
     let admitted = match site.sessions.admit(peer.ip()) {
         Ok(admitted) => admitted,
         Err(refusal) => {

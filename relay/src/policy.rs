@@ -144,6 +144,7 @@ fn judge(admission: &Admission, line: &[u8]) -> Result<Answer, Fault> {
 
 fn check(admission: &Admission, event: &Event, origin: &Origin<'_>) -> Result<(), String> {
     let said = |refusal: Refusal| refusal.to_string();
+    admission.arrived(origin).map_err(said)?;
     admission.glance(event, origin).map_err(said)?;
     if event.kind == Kind::EventDeletion && event.tags.event_ids().next().is_some() {
         let said = "blocked: this relay keeps evidence, and deletes by address (a) only";

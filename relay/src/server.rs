@@ -227,11 +227,7 @@ impl Kept {
             store: self.store.clone(),
             admission: self.admission.clone(),
             hub: Hub::new(self.metrics.clone()),
-            reconciliation: Reconciliation::new(
-                self.store.clone(),
-                options.reconciliation.clone(),
-                self.admission.private_kinds().to_vec(),
-            ),
+            reconciliation: Reconciliation::new(self.store.clone(), options.reconciliation.clone()),
             lists: self.lists.clone(),
             metrics: self.metrics.clone(),
         }
@@ -271,7 +267,9 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
         shelf,
     } = kept;
     let blobs = shelf.clone();
+    let proxies = options.proxies.clone();
     let site = Site {
+        places,
         sessions: Sessions::new(shared, &options, shutdown.soft_token()),
         store: store.clone(),
         management: Management::new(&options, ports.address, lists.clone(), store.clone()),
@@ -284,7 +282,8 @@ async fn live(ports: Ports, kept: Kept, options: Options, shutdown: Shutdown) {
     };
     let door = Door {
         router: http::router(Arc::new(site)),
-        places,
+        admission: admission.clone(),
+        proxies,
         tasks: tasks.clone(),
         abort: abort.clone(),
     };

@@ -70,9 +70,6 @@ const TURN: u32 = 8;
 /// Messages that could not be read, and events with a wrong id or signature, after which a session ends.
 const MAX_NONSENSE: u32 = 50;
 
-/// Questions of one connection that wait for their answer.
-const MAX_ASKS: usize = 64;
-
 /// What is read, and written, at a time. Each connection has both.
 const READ_BYTES: usize = 8 << 10;
 const WRITE_BYTES: usize = 16 << 10;
@@ -227,13 +224,13 @@ impl Session {
                 yield_now().await;
             }
             turn += 1;
-            let is_free = self.pipeline.has_room() && self.asks.len() < MAX_ASKS;
+            let is_free = self.pipeline.has_room() && self.asks.has_room();
             tokio::select! {
                 biased;
                 () = &mut stopping => return End::Stopping,
                 () = &mut overflowed => return End::TooSlow,
                 outcome = self.pipeline.next(), if !self.pipeline.is_empty() => self.conclude(outcome),
-                () = self.asks.advance(), if self.asks.len() > 0 => self.drop_closed(),
+                () = self.asks.advance(), if !self.asks.is_empty() => self.drop_closed(),
                 Ok(()) = changes.changed() => {
                     if self.shared.lists.blocked_address(self.peer.ip()) {
                         return End::Blocked;
@@ -301,11 +298,10 @@ impl Session {
                 filter,
                 message,
             } => self.hear_negotiation(&id, filter, &message),
-            Message::NegMsg { id, message } => self.asks.push(Ask::NegMessage {
-                id: id.into_owned(),
-                message: message.into_owned(),
-            }),
-            Message::NegClose(id) => self.asks.push(Ask::NegClose(id.into_owned())),
+            Message::NegMsg { id, message } => {
+                self.hear_negotiation_message(id.into_owned(), message.into_owned());
+            }
+            Message::NegClose(id) => self.asks.push(Ask::NegClose(id.into_owned()), 0),
         }
         Ok(())
     }

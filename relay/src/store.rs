@@ -20,8 +20,10 @@ mod life;
 mod log;
 mod pending;
 mod query;
+mod reader;
 mod record;
 mod sieve;
+mod steps;
 mod tables;
 mod verdict;
 mod writer;
@@ -33,17 +35,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use ::bytes::Bytes;
-use infernet_node::clock;
 use nostr::{Event, EventId, Filter, JsonUtil, Kind, PublicKey, Timestamp};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::error::Error;
-use self::index::{Index, View};
+use self::frame::{Operation, weight};
+use self::index::Index;
 use self::indexer::{Progress, Task};
-use self::key::Number;
 use self::life::{Life, Shared};
 use self::log::Log;
 use self::pending::Pending;
+pub use self::reader::{Reader, Seen};
+use self::steps::Steps;
 use self::verdict::Known;
 use self::writer::{Order, Queued};
 use crate::admission::Refusal;
@@ -54,9 +57,6 @@ const INDEX: &str = "index";
 
 /// The folder of the log, in that of the store.
 const LOG: &str = "log";
-
-/// Operations of one transaction while a log is read at start.
-const STEP: usize = 4_096;
 
 /// Reads at a time. Each takes a thread for as long as it lasts.
 const READS: usize = 8;
@@ -131,8 +131,15 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let lock = lock::take(folder).map_err(|error| Error::Folder(Arc::new(error)))?;
         let index = Index::open(&folder.join(INDEX))?;
+        let log = folder.join(LOG);
+        fs::create_dir_all(&log)?;
+        for folder in [&folder.join(INDEX), folder] {
+            log::sync_folder(folder)?;
+        }
+        // First, because what is taken over gets the next numbers: those of the log are taken.
+        replay(&log, &index)?;
         import::take_over(folder, &index)?;
-        let applied = replay(&folder.join(LOG), &index)?;
+        let applied = index.view()?.applied()?;
         let shared = Shared {
             index,
             pending: RwLock::default(),
@@ -143,7 +150,7 @@ impl Store {
         };
         let shared = Arc::new(shared);
         Ok(Self {
-            life: Life::begin(&shared, Log::new(folder.join(LOG), applied + 1))?,
+            life: Life::begin(&shared, Log::new(log, applied + 1))?,
             reads: Arc::new(Semaphore::new(READS)),
             shared,
         })
@@ -198,7 +205,7 @@ impl Store {
         json: Bytes,
     ) -> impl Future<Output = Result<Saved, Error>> + Send + use<> {
         let (told, outcome) = oneshot::channel();
-        let refused = match self.shared.queued.take(json.len()) {
+        let refused = match self.shared.queued.take(weight(&event, &json)) {
             true => self.life.order(Order::Save(event, json, told)).err(),
             false => Some(Error::Busy),
         };
@@ -214,10 +221,9 @@ impl Store {
     /// sees everything that was acknowledged before, and nothing that has expired.
     ///
     /// # Errors
-    /// When the index cannot be read, or a search is asked for.
+    /// When the index cannot be read or lacks what was acknowledged (the disk is full), or a search is asked for.
     pub async fn query(&self, filter: Filter, limit: usize) -> Result<Vec<Stored>, Error> {
-        self.read(move |view| query::newest(view, &filter, limit, clock::now()))
-            .await
+        self.seen_by(Reader::default()).query(filter, limit).await
     }
 
     /// How many events `filter` asks for. It gives up counting at some ten thousand.
@@ -225,8 +231,7 @@ impl Store {
     /// # Errors
     /// As for [`Store::query`].
     pub async fn count(&self, filter: Filter) -> Result<Count, Error> {
-        self.read(move |view| query::count(view, &filter, clock::now()))
-            .await
+        self.seen_by(Reader::default()).count(filter).await
     }
 
     /// Times and ids of all events that `filter` asks for, newest first (NIP-77).
@@ -238,8 +243,7 @@ impl Store {
         filter: Filter,
         most: usize,
     ) -> Result<Vec<(Timestamp, EventId)>, Error> {
-        self.read(move |view| query::items(view, &filter, most, clock::now()))
-            .await
+        self.seen_by(Reader::default()).items(filter, most).await
     }
 
     /// Removes events by the operator's will, evidence among them. That is on the disk when it answers.
@@ -272,25 +276,12 @@ impl Store {
         self.shared.index.disk_bytes()
     }
 
-    /// Reads the index on a thread where it may take its time, once it has all that was acknowledged so far.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&View<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.settled().await?;
-        // It is never closed.
-        let _turn = self.reads.acquire().await.map_err(|_| Error::Closed)?;
-        let shared = self.shared.clone();
-        let answer = tokio::task::spawn_blocking(move || read(&shared.index.view()?));
-        answer.await.map_err(|_| Error::Closed)?
-    }
-
-    /// Waits until the index has what was acknowledged before this was called.
+    /// Waits until the index has what was acknowledged before this was called, and fails if it cannot have it now.
     async fn settled(&self) -> Result<(), Error> {
         let logged = self.shared.logged.load(Ordering::Acquire);
         if self.shared.progress.applied() < logged {
             self.life.task(Task::Hurry)?;
-            self.shared.progress.reached(logged).await;
+            self.shared.progress.reached(logged).await?;
         }
         Ok(())
     }
@@ -308,19 +299,25 @@ pub fn is_too_broad(filter: &Filter) -> bool {
     factors.fold(1, |product: usize, one| product.saturating_mul(one.max(1))) > MAX_COMBINATIONS
 }
 
-/// Brings the index up to the log that the last process left, and answers the last number used.
-fn replay(folder: &Path, index: &Index) -> Result<Number, Error> {
-    fs::create_dir_all(folder)?;
+/// Brings the index up to the log that the last process left.
+fn replay(folder: &Path, index: &Index) -> Result<(), Error> {
     let mut last = index.view()?.applied()?;
     for segment in log::segments(folder)? {
         let contents = log::read(&segment)?;
-        let new = contents.entries.iter().filter(|entry| entry.number > last);
-        let new: Vec<_> = new.cloned().collect();
-        for step in new.chunks(STEP) {
-            index.apply(step)?;
+        let mut steps = Steps::new(index);
+        for entry in contents.entries.iter().filter(|entry| entry.number > last) {
+            // What could not be synced may be there all the same, and then once more.
+            let again = match &entry.operation {
+                Operation::Take(event, _) => steps.known(|known| known.has(&event.id))?,
+                Operation::Remove(_) => false,
+            };
+            if !again {
+                steps.put(entry.clone())?;
+            }
         }
-        last = new.last().map_or(last, |entry| entry.number);
+        steps.apply()?;
+        last = index.view()?.applied()?;
         log::remove(&segment, &contents)?;
     }
-    Ok(last)
+    Ok(())
 }

@@ -171,6 +171,16 @@ impl Accounts {
         })
     }
 
+    /// Answering requests from `address` took so long. Each millisecond counts as one more request.
+    pub fn took(&self, address: Option<IpAddr>, time: Duration, now: Duration) {
+        let requests = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        if requests > 0 {
+            let (flow, address) = (self.limits.address.requests.into(), self.counted(address));
+            self.state()
+                .take(address, requests, flow, now, |of| &mut of.requests);
+        }
+    }
+
     fn count(
         &self,
         address: Option<IpAddr>,

@@ -229,9 +229,6 @@ fn admit<'a>(
     let bytes = number(headers, header::CONTENT_LENGTH).ok_or(Refusal::NoLength)?;
     let authorization = blobs.authorize(headers, Verb::Upload)?;
     let said = said_hash(headers, &authorization)?;
-    if connection.place.is_none() {
-        return Err(Refusal::Busy);
-    }
     let address = connection.peer.ip();
     if blobs.lists.banned_key(&authorization.author) {
         return Err(Refusal::Forbidden("your key is banned here"));

@@ -56,9 +56,9 @@ impl Share {
 pub struct AddressLimits {
     /// Connections at a time. 0 sets no bound.
     pub connections: usize,
-    /// Events that it sends, refused ones among them.
+    /// Events that it sends, refused and known ones among them.
     pub events: Rate,
-    /// Requests: subscriptions, counts, reconciliations.
+    /// Requests: subscriptions, counts, messages of reconciliations; one more for each millisecond that they take.
     pub requests: Rate,
     /// Keys that may earn standing in an hour by work shown from there. 0 sets no bound.
     pub standings_per_hour: u64,

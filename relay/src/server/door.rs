@@ -1,7 +1,7 @@
 //! How connections come in: each is a task of its own, which ends with the relay.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::address::is_one_of;
+use crate::admission::Admission;
 use crate::http::Connection;
 
 /// How long a client may take to send the headers of its request.
@@ -35,8 +36,10 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub struct Door {
     /// Who answers.
     pub router: Router,
-    /// Places for connections.
-    pub places: Arc<Semaphore>,
+    /// Who bounds how many come from where.
+    pub admission: Arc<Admission>,
+    /// Proxies, which come for many.
+    pub proxies: Vec<IpAddr>,
     /// Holds each connection's task.
     pub tasks: TaskTracker,
     /// Ends each connection's task at once.
@@ -65,16 +68,18 @@ impl Door {
         }
     }
 
-    /// Serves one connection in a task of its own. A websocket goes on in another one.
+    /// Serves one connection in a task of its own. A websocket goes on in another one. Of an address that has too many
+    /// which say nothing, the next is closed without a word.
     fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+        let counted = (!is_one_of(&self.proxies, peer.ip())).then_some(peer.ip());
+        let Ok(place) = self.admission.may_come(counted) else {
+            tracing::debug!(%peer, "too many connections from there");
+            return;
+        };
         if let Err(error) = tune(&stream) {
             tracing::debug!(%peer, %error, "connection cannot be tuned");
         }
-        let connection = Connection {
-            peer,
-            place: self.places.clone().try_acquire_owned().ok().map(Arc::new),
-        };
-        let router = self.router.clone().layer(Extension(connection));
+        let router = self.router.clone().layer(Extension(Connection { peer }));
         let abort = self.abort.clone();
         self.tasks.spawn(async move {
             let served = http1::Builder::new()
@@ -89,6 +94,7 @@ impl Door {
                 () = sleep(ANSWERED_WITHIN) => tracing::debug!(%peer, "connection took too long"),
                 () = abort.cancelled() => {}
             }
+            drop(place);
         });
     }
 }

@@ -1,5 +1,7 @@
 //! What a client asks for: subscriptions, counts and reconciliations, as far as to see whether it may.
 
+use std::collections::BTreeSet;
+
 use nostr::{EventId, Filter};
 use serde_json::value::RawValue;
 
@@ -11,13 +13,58 @@ use super::{Session, say};
 use crate::store;
 use crate::subscriptions::Subscription;
 
-/// Bytes that the filters of one connection's subscriptions may have as JSON, which bounds what they take in memory.
-pub const MAX_FILTER_BYTES: usize = 1 << 20;
+/// What the subscriptions of one connection may have in all: filters, each of which is held against events; values in
+/// these, each of which takes some two hundred bytes in memory; and bytes of JSON.
+pub const MAX_OPEN: Weight = Weight {
+    filters: 500,
+    values: 10_000,
+    bytes: 1 << 20,
+};
+
+/// How much filters take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Weight {
+    pub filters: usize,
+    /// Ids, authors, kinds and values of tags.
+    pub values: usize,
+    /// As JSON.
+    pub bytes: usize,
+}
+
+impl Weight {
+    fn of(filters: &[Filter], asked: &Asked<'_>) -> Self {
+        Self {
+            filters: filters.len(),
+            values: filters.iter().map(values).sum(),
+            bytes: asked.bytes(),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            filters: self.filters + other.filters,
+            values: self.values + other.values,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    fn fits(self, most: Self) -> bool {
+        self.filters <= most.filters && self.values <= most.values && self.bytes <= most.bytes
+    }
+}
+
+fn values(filter: &Filter) -> usize {
+    let ids = filter.ids.as_ref().map_or(0, BTreeSet::len);
+    let authors = filter.authors.as_ref().map_or(0, BTreeSet::len);
+    let kinds = filter.kinds.as_ref().map_or(0, BTreeSet::len);
+    let tags = filter.generic_tags.values().map(BTreeSet::len);
+    ids + authors + kinds + tags.sum::<usize>()
+}
 
 /// A subscription of a client.
 pub struct Open {
     subscription: Subscription,
-    filter_bytes: usize,
+    weight: Weight,
 }
 
 impl Session {
@@ -34,10 +81,10 @@ impl Session {
         if self.subscriptions.len() >= self.max_subscriptions {
             return Err(Fault::Subscriptions(self.max_subscriptions));
         }
-        let filter_bytes = asked.filters.iter().map(|json| json.get().len()).sum();
-        let others = self.subscriptions.values().map(|open| open.filter_bytes);
-        if filter_bytes + others.sum::<usize>() > MAX_FILTER_BYTES {
-            return Err(Fault::FilterBytes);
+        let weight = Weight::of(&filters, asked);
+        let others = self.subscriptions.values().map(|open| open.weight);
+        if !others.fold(weight, Weight::and).fits(MAX_OPEN) {
+            return Err(Fault::OpenFilters);
         }
         let subscription = self.shared.hub.subscribe(
             filters.clone(),
@@ -46,14 +93,15 @@ impl Session {
             self.sight.clone(),
         );
         let id = asked.id.clone().into_owned();
-        self.asks.push(Ask::Stored {
+        let ask = Ask::Stored {
             id: id.clone(),
             answering: subscription.answering(),
             filters,
-        });
+        };
+        self.asks.push(ask, weight.bytes);
         let open = Open {
             subscription,
-            filter_bytes,
+            weight,
         };
         self.subscriptions.insert(id, open);
         Ok(())
@@ -61,10 +109,10 @@ impl Session {
 
     pub(super) fn hear_count(&mut self, asked: &Asked<'_>) {
         match self.filters(asked) {
-            Ok(filters) => self.asks.push(Ask::Count {
-                id: asked.id.clone().into_owned(),
-                filters,
-            }),
+            Ok(filters) => {
+                let id = asked.id.clone().into_owned();
+                self.asks.push(Ask::Count { id, filters }, asked.bytes());
+            }
             Err(fault) => self.close(&asked.id, &fault),
         }
     }
@@ -76,16 +124,35 @@ impl Session {
             too_many: false,
         };
         match self.filters(&asked) {
-            Ok(mut filters) => self.asks.push(Ask::NegOpen {
-                id: id.to_owned(),
-                filter: filters.pop().unwrap_or_else(nothing),
-                message: message.to_owned(),
-            }),
-            Err(fault) => {
-                self.shared.metrics.request_refused(fault.prefix());
-                self.outbox.answer(say::neg_err(id, &fault.to_string()));
+            Ok(mut filters) => {
+                let ask = Ask::NegOpen {
+                    id: id.to_owned(),
+                    filter: filters.pop().unwrap_or_else(nothing),
+                    message: message.to_owned(),
+                };
+                self.asks.push(ask, asked.bytes() + message.len());
+            }
+            Err(fault) => self.end_negotiation(id, &fault),
+        }
+    }
+
+    /// A reconciliation goes on, which is one more request: comparing takes its time.
+    pub(super) fn hear_negotiation_message(&mut self, id: String, message: String) {
+        match self.viewer.may_ask(&[]) {
+            Ok(()) => {
+                let bytes = message.len();
+                self.asks.push(Ask::NegMessage { id, message }, bytes);
+            }
+            Err(refusal) => {
+                self.end_negotiation(&id, &refusal.into());
+                self.asks.push(Ask::NegClose(id), 0);
             }
         }
+    }
+
+    fn end_negotiation(&self, id: &str, fault: &Fault) {
+        self.shared.metrics.request_refused(fault.prefix());
+        self.outbox.answer(say::neg_err(id, &fault.to_string()));
     }
 
     /// The filters of a request that may be asked. Those that match nothing are left out.

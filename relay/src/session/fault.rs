@@ -2,7 +2,7 @@
 
 use nostr::EventId;
 
-use super::asking::MAX_FILTER_BYTES;
+use super::asking::MAX_OPEN;
 use super::message::{MAX_FILTERS, MAX_SUBSCRIPTION_ID, Unreadable};
 use super::publishing::MAX_TAGS;
 use super::say;
@@ -52,9 +52,12 @@ pub enum Fault {
     /// The connection has too many subscriptions.
     #[error("rate-limited: {0} subscriptions at a time are the most; close one first")]
     Subscriptions(usize),
-    /// The filters of the connection's subscriptions are too long.
-    #[error("rate-limited: the filters of one connection have {MAX_FILTER_BYTES} bytes at most")]
-    FilterBytes,
+    /// The filters of the connection's subscriptions are too many, or too long.
+    #[error(
+        "rate-limited: the subscriptions of one connection have {} filters, {} values in these, and {} bytes at most",
+        MAX_OPEN.filters, MAX_OPEN.values, MAX_OPEN.bytes
+    )]
+    OpenFilters,
 }
 
 impl Fault {
@@ -73,7 +76,7 @@ impl Fault {
             | Self::Filters
             | Self::TooBroad => "invalid",
             Self::Search => "unsupported",
-            Self::Subscriptions(_) | Self::FilterBytes => "rate-limited",
+            Self::Subscriptions(_) | Self::OpenFilters => "rate-limited",
         }
     }
 

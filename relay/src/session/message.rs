@@ -68,6 +68,13 @@ pub struct Asked<'a> {
 #[error("{0}")]
 pub struct Unreadable(String);
 
+impl Asked<'_> {
+    /// Bytes of the filters as JSON.
+    pub fn bytes(&self) -> usize {
+        self.filters.iter().map(|json| json.get().len()).sum()
+    }
+}
+
 impl Unreadable {
     /// With this reason, or its beginning.
     pub fn new(reason: impl fmt::Display) -> Self {

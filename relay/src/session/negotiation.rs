@@ -6,19 +6,19 @@
 //! those that were left lying when somebody else needs the room. Comparing goes through all of them, some milliseconds
 //! for each message, so it runs off the async threads and a few at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
-use nostr::{EventId, Filter, Kind, Timestamp};
+use nostr::{EventId, Filter, Timestamp};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::options::ReconciliationLimits;
-use crate::store::{self, Store, Stored};
+use crate::store::{self, Reader, Store};
 
 /// Bytes of one answer before they are written in hex: with that, and its frame, it stays below what one message may
 /// have, here and at other relays.
@@ -35,10 +35,6 @@ const MAX_ROUNDS: u32 = 4_096;
 
 /// Reconciliations that begin, which reads the store, and those that compare, at the same time.
 const AT_A_TIME: usize = 1;
-
-/// How many events of private kinds are looked at one by one, the newest, to see whether the peer may know of them.
-/// Of all others it does not hear.
-const MAX_LOOKED_AT: usize = 10_000;
 
 /// Why a reconciliation does not go on. Clients read it in a NEG-ERR.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +60,6 @@ enum Refusal {
 pub struct Reconciliation {
     store: Arc<Store>,
     limits: ReconciliationLimits,
-    private_kinds: Vec<Kind>,
     held: Mutex<Held>,
     beginning: Semaphore,
     comparing: Semaphore,
@@ -130,16 +125,11 @@ impl Held {
 }
 
 impl Reconciliation {
-    /// Reconciliations over `store`. Of events of `private_kinds` a peer hears only if it may see them.
-    pub fn new(
-        store: Arc<Store>,
-        limits: ReconciliationLimits,
-        private_kinds: Vec<Kind>,
-    ) -> Arc<Self> {
+    /// Reconciliations over `store`.
+    pub fn new(store: Arc<Store>, limits: ReconciliationLimits) -> Arc<Self> {
         Arc::new(Self {
             store,
             limits,
-            private_kinds,
             held: Mutex::default(),
             beginning: Semaphore::new(AT_A_TIME),
             comparing: Semaphore::new(AT_A_TIME),
@@ -168,11 +158,11 @@ impl Reconciliation {
         left.min(self.limits.events)
     }
 
-    /// The events that match, those aside that the peer may not see.
+    /// The events that match, as far as the peer may see them.
     async fn items(
         &self,
         filter: Filter,
-        see: &(dyn Fn(&Stored) -> bool + Sync),
+        reader: Reader,
     ) -> Result<Vec<(Timestamp, EventId)>, Refusal> {
         let room = self.room();
         let refused = |error| match error {
@@ -183,39 +173,8 @@ impl Reconciliation {
                 Refusal::Store
             }
         };
-        let mut items = self
-            .store
-            .items(filter.clone(), room)
-            .await
-            .map_err(refused)?;
-        if let Some(private) = self.private_part(filter) {
-            let hidden = self.store.items(private.clone(), room).await;
-            let mut hidden: HashSet<_> =
-                hidden.map_err(refused)?.iter().map(|(_, id)| *id).collect();
-            let looked_at = self.store.query(private, MAX_LOOKED_AT).await;
-            for stored in looked_at
-                .map_err(refused)?
-                .iter()
-                .filter(|stored| see(stored))
-            {
-                hidden.remove(&stored.id);
-            }
-            items.retain(|(_, id)| !hidden.contains(id));
-        }
-        Ok(items)
-    }
-
-    /// The filter, narrowed to private kinds; nothing if it asks for none of these.
-    fn private_part(&self, mut filter: Filter) -> Option<Filter> {
-        let asked = filter.kinds.take();
-        let is_asked = |kind: &&Kind| asked.as_ref().is_none_or(|asked| asked.contains(kind));
-        let kinds: Vec<_> = self
-            .private_kinds
-            .iter()
-            .filter(is_asked)
-            .copied()
-            .collect();
-        (!kinds.is_empty()).then(|| filter.kinds(kinds))
+        let items = self.store.seen_by(reader).items(filter, room).await;
+        items.map_err(refused)
     }
 
     /// Answers a peer's message about these events.
@@ -253,16 +212,16 @@ impl Drop for Negotiations {
 
 impl Negotiations {
     /// Begins a reconciliation, in place of one of the same id, and answers what the relay says: NEG-MSG or NEG-ERR.
-    /// The filter was admitted; `see` says which events of private kinds the peer may know of.
+    /// The filter was admitted; the store is read as `reader`.
     pub async fn open(
         &mut self,
         id: &str,
         filter: Filter,
         message_hex: &str,
-        see: impl Fn(&Stored) -> bool + Sync,
+        reader: Reader,
     ) -> String {
         self.close(id);
-        let begun = self.begin(id, filter, message_hex, &see).await;
+        let begun = self.begin(id, filter, message_hex, reader).await;
         self.answer(id, begun)
     }
 
@@ -284,7 +243,7 @@ impl Negotiations {
         id: &str,
         filter: Filter,
         message_hex: &str,
-        see: &(dyn Fn(&Stored) -> bool + Sync),
+        reader: Reader,
     ) -> Result<Vec<u8>, Refusal> {
         let most = self.all.limits.per_connection;
         if self.open.len() >= most {
@@ -294,7 +253,7 @@ impl Negotiations {
         // The events of those that wait for their turn are not in memory yet.
         let all = self.all.clone();
         let _turn = all.beginning.acquire().await;
-        let items = self.all.items(filter, see).await?;
+        let items = self.all.items(filter, reader).await?;
         let count = items.len();
         let set = Arc::new(
             spawn_blocking(|| sealed(items))

@@ -38,9 +38,10 @@ impl<T> Pipeline<T> {
         self.under_way.len() < MAX_EVENTS && self.bytes < MAX_BYTES
     }
 
-    /// Takes something in that needs nothing more.
-    pub fn push_done(&mut self, done: T) {
-        self.under_way.push_back((Step::Done(done), 0));
+    /// Takes something in that has so many bytes and needs nothing more.
+    pub fn push_done(&mut self, done: T, bytes: usize) {
+        self.bytes += bytes;
+        self.under_way.push_back((Step::Done(done), bytes));
     }
 
     /// Takes something in that has so many bytes and is done when `waiting` is.
@@ -94,7 +95,7 @@ mod tests {
         let (first, waiting_first) = oneshot::channel();
         let (third, waiting_third) = oneshot::channel();
         pipeline.push(async { waiting_first.await.unwrap() }, 10);
-        pipeline.push_done(2);
+        pipeline.push_done(2, 10);
         pipeline.push(async { waiting_third.await.unwrap() }, 10);
         third.send(3).unwrap();
         assert_eq!(
@@ -122,6 +123,9 @@ mod tests {
         assert!(pipeline.has_room());
         pipeline.push(std::future::ready(()), MAX_BYTES);
         assert!(!pipeline.has_room());
+        pipeline.next().now_or_never().unwrap();
+        pipeline.push_done((), MAX_BYTES);
+        assert!(!pipeline.has_room(), "also if it only waits for its turn");
         while pipeline.next().now_or_never().is_some() {}
         assert!(pipeline.has_room() && pipeline.bytes == 0);
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::farewell::End;
 use super::fault::Fault;
+use super::identity;
 use super::message::{self, Unreadable};
 use super::{Session, say};
 use crate::admission::Refusal;
@@ -17,6 +18,9 @@ use crate::subscriptions::Expected;
 
 /// Tags of one event. Each is looked up when the event is told to others, and stands in the store's index.
 pub const MAX_TAGS: usize = 2_000;
+
+/// Bytes that a tag takes in memory besides those that it has as JSON.
+const TAG_BYTES: usize = 128;
 
 /// What became of an event that a client sent.
 pub enum Outcome {
@@ -37,7 +41,7 @@ impl Session {
                     return self.misunderstand(error);
                 };
                 self.refuse(&id, &Fault::Unreadable(Unreadable::new(error)));
-                return Ok(());
+                return self.bear_nonsense();
             }
         };
         let id = event.id;
@@ -53,7 +57,8 @@ impl Session {
 
     /// Judges an event, the cheapest first, and sends it on its way.
     async fn judge_event(&mut self, event: Event) -> Result<(), Fault> {
-        // First of all: what bears the id of another event is not that event.
+        self.viewer.arrived()?;
+        // Before anything is said of the id: what bears that of another event is not that event.
         if !event.verify_id() {
             return Err(Fault::Id);
         }
@@ -79,7 +84,9 @@ impl Session {
         self.viewer.examine(&event)?;
         let json = Bytes::from(event.as_json());
         if is_passing {
-            self.pipeline.push_done(Outcome::Passing(event, json));
+            let bytes = json.len() + TAG_BYTES * event.tags.len();
+            self.pipeline
+                .push_done(Outcome::Passing(event, json), bytes);
             return Ok(());
         }
         self.shared.store.check(&event).await?;
@@ -88,7 +95,7 @@ impl Session {
     }
 
     fn save(&mut self, event: Arc<Event>, json: Bytes) {
-        let bytes = json.len();
+        let bytes = json.len() + TAG_BYTES * event.tags.len();
         let expected = self.shared.hub.expect(event.id);
         let saving = self.shared.store.save(event.clone(), json.clone());
         let (metrics, began) = (self.shared.metrics.clone(), Instant::now());
@@ -135,7 +142,8 @@ impl Session {
         tracing::debug!(peer = %self.peer, event = %id, %fault, "refused");
         let answer = fault.answer(id, &self.shared.metrics);
         // In its turn: clients may count on the order of answers.
-        self.pipeline.push_done(Outcome::Answered(answer));
+        let bytes = answer.len();
+        self.pipeline.push_done(Outcome::Answered(answer), bytes);
     }
 
     pub(super) fn hear_auth(&mut self, json: &RawValue) -> Result<(), End> {
@@ -143,15 +151,25 @@ impl Session {
             Ok(auth) => auth,
             Err(error) => return self.misunderstand(error),
         };
+        if let Err(refusal) = self.viewer.arrived() {
+            self.refuse(&auth.id, &refusal.into());
+            return Ok(());
+        }
         let identified = self.viewer.identify(&auth);
         let why = identified
             .as_ref()
             .map_or_else(ToString::to_string, |()| String::new());
         let answer = say::ok(&auth.id, identified.is_ok(), &why);
-        self.pipeline.push_done(Outcome::Answered(answer));
+        let bytes = answer.len();
+        self.pipeline.push_done(Outcome::Answered(answer), bytes);
         match identified {
             Ok(()) => Ok(()),
-            Err(_) => self.bear_nonsense(),
+            Err(error) => {
+                if error == identity::Error::Signature {
+                    self.viewer.forged();
+                }
+                self.bear_nonsense()
+            }
         }
     }
 

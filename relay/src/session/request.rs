@@ -16,7 +16,7 @@ use super::outbox::{Envelope, Outbox, Parcel};
 use super::say;
 use super::viewer::Viewer;
 use crate::metrics::Metrics;
-use crate::store::{self, Store, Stored};
+use crate::store::{self, Seen, Store, Stored};
 use crate::subscriptions::Answering;
 
 /// Bytes of stored events that are kept in memory for one client. What is over it is looked up again, by its ids, when
@@ -80,11 +80,18 @@ pub struct Clerk {
     pub stored_events: usize,
 }
 
+/// Questions of one client that wait for their answer, and what they may have in bytes: in memory a filter has a
+/// dozen times as many.
+const MAX_ASKS: usize = 64;
+const MAX_BYTES: usize = 256 << 10;
+
 /// What one client asks, in its order.
 pub struct Asks {
     clerk: Arc<Clerk>,
-    waiting: VecDeque<Ask>,
-    current: Option<BoxFuture<'static, ()>>,
+    /// Each with its bytes.
+    waiting: VecDeque<(Ask, usize)>,
+    current: Option<(BoxFuture<'static, ()>, usize)>,
+    bytes: usize,
 }
 
 impl Asks {
@@ -94,29 +101,38 @@ impl Asks {
             clerk,
             waiting: VecDeque::new(),
             current: None,
+            bytes: 0,
         }
     }
 
-    /// How much waits for its answer.
-    pub fn len(&self) -> usize {
-        self.waiting.len() + usize::from(self.current.is_some())
+    /// Whether nothing waits for its answer.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.current.is_none()
     }
 
-    /// Takes something in.
-    pub fn push(&mut self, ask: Ask) {
-        self.waiting.push_back(ask);
+    /// Whether more may come in.
+    pub fn has_room(&self) -> bool {
+        let asks = self.waiting.len() + usize::from(self.current.is_some());
+        asks < MAX_ASKS && self.bytes < MAX_BYTES
+    }
+
+    /// Takes something in that came in so many bytes.
+    pub fn push(&mut self, ask: Ask, bytes: usize) {
+        self.bytes += bytes;
+        self.waiting.push_back((ask, bytes));
     }
 
     /// Answers the next. It may be dropped at any time and goes on where it was.
     pub async fn advance(&mut self) {
         if self.current.is_none() {
-            let Some(ask) = self.waiting.pop_front() else {
+            let Some((ask, bytes)) = self.waiting.pop_front() else {
                 return;
             };
-            self.current = Some(self.clerk.clone().answer(ask).boxed());
+            self.current = Some((self.clerk.clone().answer(ask).boxed(), bytes));
         }
-        if let Some(current) = &mut self.current {
+        if let Some((current, bytes)) = &mut self.current {
             current.await;
+            self.bytes -= *bytes;
             self.current = None;
         }
     }
@@ -132,7 +148,7 @@ impl Clerk {
                 filters,
             } => self.stored(&id, answering, filters).await,
             Ask::Count { id, filters } => {
-                let counted = count::count(&self.store, &self.viewer, filters).await;
+                let counted = count::count(&self.seen(), filters).await;
                 self.outbox.answer(match counted {
                     Ok(count) => say::count(&id, count.events, count.exact),
                     Err(store::Error::TooMany) => say::closed(&id, UNCOUNTABLE),
@@ -148,8 +164,8 @@ impl Clerk {
                 message,
             } => {
                 let mut negotiations = self.negotiations.lock().await;
-                let see = |stored: &Stored| self.may_see(stored);
-                let answer = negotiations.open(&id, filter, &message, see).await;
+                let reader = self.viewer.reader();
+                let answer = negotiations.open(&id, filter, &message, reader).await;
                 self.outbox.answer(answer);
             }
             Ask::NegMessage { id, message } => {
@@ -204,7 +220,7 @@ impl Clerk {
         true
     }
 
-    /// Sends those that were not sent before and may be seen, as there is room, until the subscription is over.
+    /// Sends those that were not sent before, as there is room, until the subscription is over.
     async fn send(
         &self,
         events: Vec<Stored>,
@@ -212,7 +228,7 @@ impl Clerk {
         answered: &mut HashSet<EventId>,
     ) {
         for event in events {
-            if !self.may_see(&event) || !answered.insert(event.id) {
+            if !answered.insert(event.id) {
                 continue;
             }
             self.outbox.room().await;
@@ -227,14 +243,15 @@ impl Clerk {
     }
 
     async fn query(&self, filter: Filter, limit: usize) -> Option<Vec<Stored>> {
-        let events = self.store.query(filter, limit).await;
+        let events = self.seen().query(filter, limit).await;
         let events =
             events.inspect_err(|error| tracing::error!(%error, "the store cannot be read"));
         events.ok()
     }
 
-    fn may_see(&self, event: &Stored) -> bool {
-        self.viewer.may_see_json(event.kind, &event.json)
+    /// The store as the client may see it now.
+    fn seen(&self) -> Seen<'_> {
+        self.store.seen_by(self.viewer.reader())
     }
 }
 

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use infernet_node::clock;
-use nostr::{Event, Filter, Kind, PublicKey};
+use nostr::{Event, Filter};
 
 use crate::admission::{Admission, Origin, Refusal, Source};
+use crate::store::Reader;
 
 use super::identity::{Error, Identity};
 
@@ -36,6 +37,11 @@ impl Viewer {
             source: Source::Client,
         };
         judge(&self.admission, &origin)
+    }
+
+    /// [`Admission::arrived`].
+    pub fn arrived(&self) -> Result<(), Refusal> {
+        self.with_origin(Admission::arrived)
     }
 
     /// [`Admission::glance`].
@@ -70,20 +76,13 @@ impl Viewer {
             || self.with_origin(|admission, origin| admission.may_see(event, origin))
     }
 
-    /// [`Admission::may_see_json`].
-    pub fn may_see_json(&self, kind: Kind, json: &[u8]) -> bool {
-        !self.admission.is_private(kind)
-            || self.with_origin(|admission, origin| admission.may_see_json(kind, json, origin))
-    }
-
-    /// The keys that it has shown to hold.
-    pub fn keys(&self) -> Vec<PublicKey> {
-        self.with_origin(|_, origin| origin.authenticated.to_vec())
-    }
-
-    /// [`Admission::private_kinds`].
-    pub fn private_kinds(&self) -> &[Kind] {
-        self.admission.private_kinds()
+    /// As whom the store is read for it. Its address pays for the time.
+    pub fn reader(&self) -> Reader {
+        let (admission, address) = (self.admission.clone(), self.address);
+        self.with_origin(|admission, origin| {
+            Reader::new(admission.private_kinds(), origin.authenticated)
+        })
+        .metered(move |time| admission.took(address, time))
     }
 
     /// Takes in what a client sends to show who it is.

@@ -11,6 +11,7 @@ use nostr::{EventId, Filter, Timestamp};
 
 use super::index::{Keys, View};
 use super::key::{Condition, Epoch, Tail};
+use super::reader::Reader;
 use super::record::Record;
 use super::sieve::Sieve;
 use super::tables::Span;
@@ -34,6 +35,7 @@ type Way = Vec<Condition>;
 /// When the index cannot be read; this holds for all of these.
 pub fn newest(
     view: &View<'_>,
+    reader: &Reader,
     filter: &Filter,
     limit: usize,
     now: Timestamp,
@@ -41,7 +43,7 @@ pub fn newest(
     let limit = filter.limit.unwrap_or(limit).min(limit);
     let mut found = Vec::new();
     if limit > 0 {
-        each(view, filter, now, |record| {
+        each(view, reader, filter, now, |record| {
             found.push(record.stored());
             found.len() < limit
         })?;
@@ -50,11 +52,16 @@ pub fn newest(
 }
 
 /// How many events a filter asks for.
-pub fn count(view: &View<'_>, filter: &Filter, now: Timestamp) -> Result<Count, Error> {
+pub fn count(
+    view: &View<'_>,
+    reader: &Reader,
+    filter: &Filter,
+    now: Timestamp,
+) -> Result<Count, Error> {
     let most = filter.limit.unwrap_or(usize::MAX).min(MOST_COUNTED);
     let mut events = 0;
     let ended = most == 0
-        || each(view, filter, now, |_| {
+        || each(view, reader, filter, now, |_| {
             events += 1;
             events <= most
         })?;
@@ -66,6 +73,7 @@ pub fn count(view: &View<'_>, filter: &Filter, now: Timestamp) -> Result<Count, 
 /// When and under which ids a filter finds events, newest first; the last one says whether there are more than `most`.
 pub fn items(
     view: &View<'_>,
+    reader: &Reader,
     filter: &Filter,
     most: usize,
     now: Timestamp,
@@ -73,7 +81,7 @@ pub fn items(
     let limit = filter.limit.unwrap_or(usize::MAX);
     let mut items = Vec::new();
     if limit > 0 {
-        each(view, filter, now, |record| {
+        each(view, reader, filter, now, |record| {
             let id = EventId::from_byte_array(*record.id());
             items.push((record.created_at(), id));
             items.len() < limit && items.len() <= most
@@ -85,9 +93,10 @@ pub fn items(
     }
 }
 
-/// Shows what a filter finds, newest first, until `take` has enough. Answers whether that was all.
+/// Shows what a filter finds and `reader` may see, newest first, until `take` has enough. Answers whether that was all.
 fn each<'v>(
     view: &'v View<'_>,
+    reader: &Reader,
     filter: &Filter,
     now: Timestamp,
     mut take: impl FnMut(&Record<'v>) -> bool,
@@ -96,6 +105,7 @@ fn each<'v>(
         return Err(Error::Search);
     }
     let sieve = Sieve::new(filter, now);
+    let mut take = |record: &Record<'v>| !reader.may_see(record) || take(record);
     if let Some(ids) = &sieve.ids {
         return by_id(view, &sieve, ids, take);
     }
@@ -328,7 +338,8 @@ mod tests {
         let view = index.view().unwrap();
         assert_eq!(view.spans().unwrap().len(), moments.len());
         let found = |filter: &Filter, limit| -> Vec<EventId> {
-            let found = newest(&view, filter, limit, Timestamp::zero()).unwrap();
+            let found =
+                newest(&view, &Reader::default(), filter, limit, Timestamp::zero()).unwrap();
             found.into_iter().map(|stored| stored.id).collect()
         };
         for filter in [Filter::new(), Filter::new().kind(Kind::from(1))] {
@@ -339,7 +350,7 @@ mod tests {
         let at = Timestamp::from_secs;
         let window = Filter::new().since(at(5)).until(at(9));
         assert_eq!(found(&window, 100), ids[1..7]);
-        let count = count(&view, &window, Timestamp::zero()).unwrap();
+        let count = count(&view, &Reader::default(), &window, Timestamp::zero()).unwrap();
         assert_eq!((count.events, count.exact), (6, true));
     }
 }

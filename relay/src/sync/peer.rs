@@ -167,7 +167,14 @@ impl Peer {
     pub async fn go_on(&mut self, id: &SubscriptionId, message: &[u8]) -> Result<Answer, Error> {
         let message = json!(["NEG-MSG", id, hex::encode(message)]);
         self.say(message.to_string()).await?;
-        self.negotiated(id).await
+        match self.negotiated(id).await {
+            Err(Error::Refused { said, .. }) if is_later(&said) => {
+                // It has let go of the reconciliation with that.
+                self.satisfy(said.clone()).await?;
+                Ok(Answer::Dropped(said))
+            }
+            answer => answer,
+        }
     }
 
     /// Ends a reconciliation.
@@ -444,6 +451,10 @@ fn is_too_big(said: &str) -> bool {
         && ["too big", "too many query results", "too many records"]
             .iter()
             .any(|words| said.contains(words))
+}
+
+fn is_later(said: &str) -> bool {
+    matches!(Demand::in_words(said), Demand::Patience(Some(_)))
 }
 
 fn is_unsupported(said: &str) -> bool {

@@ -8,6 +8,7 @@ mod blobs;
 mod client;
 mod events;
 mod faults;
+mod hostile;
 mod http;
 mod operator;
 mod policy;

@@ -24,7 +24,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path()).unwrap());
         Self {
-            all: Reconciliation::new(store, limits, Vec::new()),
+            all: Reconciliation::new(store, limits),
             _folder: folder,
         }
     }
@@ -43,7 +43,7 @@ impl Bench {
 
 async fn open(negotiations: &mut Negotiations, id: &str) -> String {
     negotiations
-        .open(id, Filter::new(), ABOUT_NOTHING, |_| true)
+        .open(id, Filter::new(), ABOUT_NOTHING, Reader::default())
         .await
 }
 
