@@ -56,6 +56,12 @@ pub fn take(folder: &Path) -> Result<Lock, Error> {
     Ok(Lock { file })
 }
 
+/// Whether a relay, or a command, has `folder` just now.
+pub fn is_taken(folder: &Path) -> bool {
+    let tried = File::open(folder.join(NAME)).map(|file| file.try_lock_shared());
+    matches!(tried, Ok(Err(TryLockError::WouldBlock)))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -65,9 +71,12 @@ mod tests {
     #[test]
     fn a_folder_has_one_holder_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
+        assert!(!is_taken(folder.path()));
         let held = take(folder.path()).unwrap();
+        assert!(is_taken(folder.path()));
         assert!(matches!(take(folder.path()), Err(Error::Taken)));
         drop(held);
+        assert!(!is_taken(folder.path()));
         take(folder.path()).unwrap();
     }
 }

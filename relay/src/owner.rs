@@ -12,9 +12,10 @@ use nostr::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::interval;
+use tokio::time::{Instant, interval, sleep};
 
 use crate::decisions::{self, Change, Done};
+use crate::lock;
 use crate::options::Peer;
 use crate::session::Shared;
 use crate::status::Status;
@@ -25,6 +26,10 @@ const ROLE: &str = "relay";
 
 /// How often the owner hears how far a reconciliation has come.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a relay may have its folder and not talk, and how often it is tried.
+const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What its owner may ask.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,12 +52,23 @@ pub async fn status(folder: &Path) -> Result<Status, Error> {
     visit(folder).await?.ask(&Question::Status).await
 }
 
-/// Connects to the relay that runs in `folder`.
+/// Connects to the relay that runs in `folder`. One that has its folder and does not talk is starting, or ending, and
+/// is waited for.
 ///
 /// # Errors
 /// [`Error::NotRunning`] if there is none.
 pub async fn visit(folder: &Path) -> Result<Visitor, Error> {
-    Visitor::connect(ROLE, &path(folder)).await
+    let began = Instant::now();
+    loop {
+        match Visitor::connect(ROLE, &path(folder)).await {
+            Err(Error::NotRunning { .. })
+                if lock::is_taken(folder) && began.elapsed() < SETTLED_WITHIN =>
+            {
+                sleep(ASK_AGAIN).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 fn path(folder: &Path) -> PathBuf {

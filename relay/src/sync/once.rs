@@ -9,25 +9,21 @@ use infernet_node::owner::Visitor;
 use infernet_node::{clock, keys};
 use nostr::Keys;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::interval;
 
 use super::{Ours, Progress, Task, Unwanted, equalise};
 use crate::admission::Admission;
 use crate::lists::Lists;
-use crate::lock;
 use crate::options::Options;
 use crate::owner::{self, Question};
 use crate::server;
-use crate::store::{self, Store};
+use crate::store::Store;
 
 /// The key by which other relays know this one, in its folder.
 const KEY: &str = "relay.nsec";
 
 /// How often progress is told of.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
-
-/// How long a relay may have its folder and not talk: it is starting, or ending.
-const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why it did not come to its end. What was exchanged by then stays where it went.
 #[derive(Debug, thiserror::Error)]
@@ -64,30 +60,14 @@ pub async fn once(
     task: &Task,
     report: impl FnMut(&Progress),
 ) -> Result<(), Failure> {
-    let began = Instant::now();
-    loop {
-        match owner::visit(&options.data).await {
-            Ok(visitor) => return by_the_relay(visitor, task, report).await,
-            Err(owner::Error::NotRunning { .. }) => {}
-            Err(error) => return Err(error.into()),
+    match owner::visit(&options.data).await {
+        Ok(visitor) => by_the_relay(visitor, task, report).await,
+        Err(owner::Error::NotRunning { .. }) => {
+            let (ours, keys) = open(options).await?;
+            without_it(&ours, &keys, task, report).await
         }
-        match open(options).await {
-            Ok((ours, keys)) => return without_it(&ours, &keys, task, report).await,
-            // It is just starting, or ending.
-            Err(error) if is_taken(&error) && began.elapsed() < SETTLED_WITHIN => {
-                sleep(REPORT_EVERY).await;
-            }
-            Err(error) => return Err(error),
-        }
+        Err(error) => Err(error.into()),
     }
-}
-
-/// Whether a relay has the folder.
-fn is_taken(error: &Failure) -> bool {
-    let Failure::Folder(server::Error::Store { source, .. }) = error else {
-        return false;
-    };
-    matches!(source, store::Error::Folder(lock) if matches!(**lock, lock::Error::Taken))
 }
 
 async fn by_the_relay(
