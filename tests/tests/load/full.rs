@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use infernet_tests::load::{Connection, Said, pipeline};
+use infernet_tests::load::{Connection, Ready, Said, pipeline};
 use infernet_tests::{Relay, skip};
 use tempfile::TempDir;
 
-use super::{UNLIMITED, events, missing};
+use super::{UNLIMITED, events, look_for, missing};
+
+/// How soon it can be read after there is room again.
+const READABLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A small disk in memory, unmounted at the end.
 struct Disk(TempDir);
@@ -38,6 +41,20 @@ impl Drop for Disk {
     }
 }
 
+/// Whether all of these were found; if not, the relay must have said that it cannot look.
+async fn told_or_found(url: &str, events: &[Ready], accepted: &[u64]) -> bool {
+    match look_for(url, events, accepted).await {
+        Ok(missing) => {
+            assert_eq!(missing, 0);
+            true
+        }
+        Err(told) => {
+            assert!(told.to_string().contains("error: "), "{told}");
+            false
+        }
+    }
+}
+
 fn mount(arguments: &[&str], at: &Path) -> bool {
     let mut command = Command::new("mount");
     let output = command.args(arguments).arg(at).output();
@@ -64,6 +81,9 @@ async fn a_full_disk_is_said_and_loses_nothing() {
     assert_eq!(refused, ["error"], "{:?}", outcome.broken);
     assert!(!outcome.accepted.is_empty());
 
+    // What was acknowledged is found, or who asks is told that the store cannot look.
+    told_or_found(&relay.url, &all, &outcome.accepted).await;
+
     disk.grow("200m");
     let refused = all
         .iter()
@@ -86,7 +106,11 @@ async fn a_full_disk_is_said_and_loses_nothing() {
     }
     let mut accepted = outcome.accepted;
     accepted.push(refused.number);
-    assert_eq!(missing(&relay.url, &all, &accepted).await, 0);
+    let by = Instant::now() + READABLE_WITHIN;
+    while !told_or_found(&relay.url, &all, &accepted).await {
+        assert!(Instant::now() < by, "there is room, and it cannot be read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     relay.kill().unwrap();
     relay.restart().unwrap();
     assert_eq!(missing(&relay.url, &all, &accepted).await, 0);
