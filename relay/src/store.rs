@@ -39,7 +39,8 @@ use nostr::{Event, EventId, Filter, JsonUtil, Kind, PublicKey, Timestamp};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::error::Error;
-use self::frame::{Operation, weight};
+use self::frame::Operation;
+pub use self::frame::weight;
 use self::index::Index;
 use self::indexer::{Progress, Task};
 use self::life::{Life, Shared};

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nostr::{Event, EventId, JsonUtil};
+use nostr::{Event, EventId, JsonUtil, Tag};
 
 use super::key::Number;
 
@@ -16,6 +16,9 @@ const MARK: [u8; 4] = *b"IFN\xf1";
 
 /// Bytes before the payload.
 const HEAD: usize = 4 + 4 + 4 + 8 + 1;
+
+/// About as many bytes as a text of a tag takes beyond its own.
+const TEXT: usize = size_of::<String>() + 16;
 
 const EVENT: u8 = 1;
 const REMOVAL: u8 = 2;
@@ -30,13 +33,21 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// About as many bytes as it takes.
+    /// About as many bytes as it takes in memory.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Take(_, json) => json.len(),
+            Self::Take(event, json) => weight(event, json),
             Self::Remove(ids) => size_of_val(&**ids),
         }
     }
+}
+
+/// About as many bytes as an event takes in memory, read and as JSON. One of many short tags takes a multiple of its
+/// JSON, and as many keys in the index.
+pub fn weight(event: &Event, json: &[u8]) -> usize {
+    let tags = event.tags.iter();
+    let tags = tags.map(|tag| size_of::<Tag>() + TEXT * tag.len());
+    2 * json.len() + tags.sum::<usize>()
 }
 
 /// An operation in its place in the log.
@@ -76,9 +87,9 @@ pub fn write(entry: &Entry, out: &mut Vec<u8>) {
 pub struct Contents {
     /// The whole frames, in order.
     pub entries: Vec<Entry>,
-    /// Bytes between frames that are none: damage.
+    /// Bytes that are no frames: damage.
     pub damaged: Vec<Range<usize>>,
-    /// Bytes behind the last frame that are none: what was being written when the machine stopped, or damage.
+    /// Bytes of a frame at the end that was cut short: it was being written when the machine stopped.
     pub torn: usize,
 }
 
@@ -99,8 +110,28 @@ pub fn read(bytes: &[u8]) -> Contents {
         at += len;
         whole = at;
     }
-    contents.torn = bytes.len() - whole;
+    match is_cut_short(&bytes[whole..]) {
+        true => contents.torn = bytes.len() - whole,
+        false => contents.damaged.push(whole..bytes.len()),
+    }
     contents
+}
+
+/// Whether these bytes are nothing, or the beginning of a frame and no more: it was never whole. Of a whole one whose
+/// length alone is wrong, the checksum is still right.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else {
+        return bytes.iter().zip(MARK).all(|(byte, mark)| *byte == mark);
+    };
+    let (len, sum) = lengths(head);
+    head.starts_with(&MARK) && len > rest.len() && crc32fast::hash(&bytes[12..]) != sum
+}
+
+/// The length of a frame's payload and the checksum, as its head has them.
+fn lengths(head: &[u8; HEAD]) -> (usize, u32) {
+    let number =
+        |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    (number(4) as usize, number(8))
 }
 
 /// How far it is to the next mark, or to the end.
@@ -117,8 +148,7 @@ fn parse(bytes: &[u8]) -> Option<(Entry, usize)> {
     if head[..4] != MARK {
         return None;
     }
-    let len = u32::from_be_bytes(*head[4..].first_chunk()?) as usize;
-    let sum = u32::from_be_bytes(*head[8..].first_chunk()?);
+    let (len, sum) = lengths(head);
     let number = Number::from_be_bytes(*head[12..].first_chunk()?);
     let payload = rest.get(..len)?;
     if crc32fast::hash(&bytes[12..HEAD + len]) != sum {
@@ -205,6 +235,30 @@ mod tests {
         bytes[ends[1] + 4..ends[1] + 8].fill(0xff);
         let contents = read(&bytes);
         assert_eq!(numbers(&contents), [1, 2]);
-        assert_eq!(contents.torn, ends[2] - ends[1]);
+        assert_eq!(contents.damaged, vec![ends[1]..ends[2]]);
+    }
+
+    #[test]
+    fn a_damaged_frame_at_the_end_is_not_taken_for_one_that_was_never_whole() {
+        let (bytes, ends) = three();
+        for at in ends[1]..ends[2] {
+            for bit in 0..8 {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1 << bit;
+                let contents = read(&bytes);
+                assert_eq!(numbers(&contents), [1, 2], "{at}");
+                assert_eq!(contents.damaged, vec![ends[1]..ends[2]], "{at}");
+                assert_eq!(contents.torn, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_many_short_tags_take_in_memory_counts() {
+        let tags = (0..1_000).map(|_| Tag::parse(["t", ""]).unwrap());
+        let event = EventBuilder::text_note("").tags(tags);
+        let event = event.sign_with_keys(&Keys::generate()).unwrap();
+        let json = event.as_json();
+        assert!(weight(&event, json.as_bytes()) > 10 * json.len());
     }
 }

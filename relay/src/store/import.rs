@@ -14,9 +14,9 @@ use nostr_database::FlatBufferDecode;
 
 use super::frame::{Entry, Operation};
 use super::index::Index;
-use super::pending::Pending;
-use super::verdict::Known;
-use super::{Error, STEP, Saved};
+use super::log::sync_folder;
+use super::steps::Steps;
+use super::{Error, Saved};
 
 /// The old store's file.
 const OLD: &str = "data.mdb";
@@ -29,6 +29,9 @@ const OLD_LOCK: &str = "lock.mdb";
 
 /// Address space for the old file.
 const MAP: usize = 1 << 40;
+
+/// How many events are taken over between two lines that say so.
+const OFTEN: usize = 100_000;
 
 /// Tables in the old file.
 const TABLES: u32 = 16;
@@ -44,6 +47,8 @@ pub fn take_over(folder: &Path, index: &Index) -> Result<(), Error> {
     }
     let events = read(folder, index)?;
     fs::rename(&old, folder.join(TAKEN))?;
+    // Else what is removed from now on could come back.
+    sync_folder(folder)?;
     // It is made anew with every opening.
     let _ = fs::remove_file(folder.join(OLD_LOCK));
     tracing::info!(
@@ -71,7 +76,11 @@ fn copy(env: &Env, index: &Index) -> Result<usize, Error> {
     let events: Database<Bytes, Bytes> =
         events.ok_or_else(|| Error::Import("it has no events".to_owned()))?;
     tracing::info!(folder = %env.path().display(), "taking over the store of an older version");
-    let mut copy = Copy::new(index)?;
+    let mut copy = Copy {
+        next: index.view()?.applied()? + 1,
+        steps: Steps::new(index),
+        told: 0,
+    };
     for found in events.iter(&txn).map_err(unreadable)? {
         let (id, event) = found.map_err(unreadable)?;
         // The names of the other tables stand among the ids.
@@ -80,8 +89,8 @@ fn copy(env: &Env, index: &Index) -> Result<usize, Error> {
             copy.put(event)?;
         }
     }
-    copy.apply()?;
-    Ok(copy.copied)
+    copy.steps.apply()?;
+    Ok(copy.steps.applied())
 }
 
 fn unreadable(error: heed::Error) -> Error {
@@ -90,31 +99,17 @@ fn unreadable(error: heed::Error) -> Error {
 
 /// Events on their way into the index.
 struct Copy<'a> {
-    index: &'a Index,
     next: u64,
-    step: Vec<Entry>,
-    staged: Pending,
-    copied: usize,
+    steps: Steps<'a>,
+    /// How many there were when it was last said.
+    told: usize,
 }
 
-impl<'a> Copy<'a> {
-    fn new(index: &'a Index) -> Result<Self, Error> {
-        Ok(Self {
-            index,
-            next: index.view()?.applied()? + 1,
-            step: Vec::new(),
-            staged: Pending::default(),
-            copied: 0,
-        })
-    }
-
+impl Copy<'_> {
     fn put(&mut self, event: Event) -> Result<(), Error> {
-        let known = Known {
-            view: &self.index.view()?,
-            pending: [&Pending::default(), &self.staged],
-        };
+        let verdict = self.steps.known(|known| known.judge(&event))?;
         // Whatever the old store took is kept, also a deletion of others' events, which has no effect here.
-        if !matches!(known.judge(&event)?, Saved::New | Saved::Refused(_)) {
+        if !matches!(verdict, Saved::New | Saved::Refused(_)) {
             return Ok(());
         }
         let json = event.as_json().into();
@@ -123,22 +118,12 @@ impl<'a> Copy<'a> {
             operation: Operation::Take(Arc::new(event), json),
         };
         self.next += 1;
-        self.staged.push(entry.clone());
-        self.step.push(entry);
-        if self.step.len() >= STEP {
-            self.apply()?;
-            if self.copied.is_multiple_of(25 * STEP) {
-                tracing::info!(events = self.copied, "taking over");
-            }
+        self.steps.put(entry)?;
+        let events = self.steps.applied();
+        if events - self.told >= OFTEN {
+            self.told = events;
+            tracing::info!(events, "taking over");
         }
-        Ok(())
-    }
-
-    fn apply(&mut self) -> Result<(), Error> {
-        self.index.apply(&self.step)?;
-        self.copied += self.step.len();
-        self.step.clear();
-        self.staged = Pending::default();
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ const MAP: usize = 1 << 40;
 /// Reads at a time, of all threads.
 const READERS: u32 = 510;
 
-/// Events that one transaction of [`Index::purge`] drops.
+/// Events that [`Index::purge`] drops at a time.
 const PURGED: usize = 1_000;
 
 /// The index of all events.
@@ -82,24 +82,22 @@ impl Index {
         batch.commit(Some(last.number))
     }
 
-    /// Drops what has expired at `now`, and answers how many events that were.
+    /// Drops some of what has expired at `now`, in one transaction, and answers how many events that were: none when
+    /// nothing is left.
     ///
     /// # Errors
     /// When LMDB cannot be written.
     pub fn purge(&self, now: Timestamp) -> Result<usize, Error> {
-        let mut purged = 0;
-        loop {
-            let due = self.view()?.expired(now, PURGED)?;
-            if due.is_empty() {
-                return Ok(purged);
-            }
-            let mut batch = Batch::new(self.env.write_txn()?, self.tables);
-            for number in &due {
-                batch.discard(*number)?;
-            }
-            batch.commit(None)?;
-            purged += due.len();
+        let due = self.view()?.expired(now, PURGED)?;
+        if due.is_empty() {
+            return Ok(0);
         }
+        let mut batch = Batch::new(self.env.write_txn()?, self.tables);
+        for number in &due {
+            batch.discard(*number)?;
+        }
+        batch.commit(None)?;
+        Ok(due.len())
     }
 
     /// Bytes on the disk.

@@ -16,6 +16,9 @@ use super::life::Shared;
 /// Operations in one transaction.
 const BATCH: usize = 8_192;
 
+/// Operations that are forgotten at a time.
+const STEP: usize = 256;
+
 /// How long to gather a batch while nobody waits for it: one transaction costs much, one more event in it little.
 const GATHER: Duration = Duration::from_millis(100);
 
@@ -66,14 +69,20 @@ impl Progress {
             .clone()
     }
 
-    /// Waits until the index has `number`, or is stuck: then it answers with what it has.
-    pub async fn reached(&self, number: Number) {
+    /// Waits until the index has `number`.
+    ///
+    /// # Errors
+    /// When it cannot follow.
+    pub async fn reached(&self, number: Number) -> Result<(), Error> {
         let mut applied = self.applied.subscribe();
-        let stuck = || self.stuck().is_some();
+        let is_there = |applied: &Number| *applied >= number;
+        let reached = applied.wait_for(|applied| is_there(applied) || self.stuck().is_some());
         // The sender is in `self`, so it does not end.
-        let _ = applied
-            .wait_for(|applied| *applied >= number || stuck())
-            .await;
+        let reached = reached.await.is_ok_and(|applied| is_there(&applied));
+        match reached {
+            true => Ok(()),
+            false => Err(self.stuck().unwrap_or(Error::Busy)),
+        }
     }
 
     /// Says that `thread` is to be woken whenever the index moved.
@@ -92,15 +101,25 @@ impl Progress {
 
 /// Keeps the index up with the log until nobody can ask for anything any more, and everything is in it.
 pub fn run(shared: &Shared, tasks: &Receiver<Task>) {
+    let _end = End(&shared.progress);
     let mut gathered = Gathered::default();
     while gathered.gather(tasks) {
         gathered.apply(shared);
-        for (now, told) in gathered.purges.drain(..) {
-            let _ = told.send(shared.index.purge(now));
+        while let Some((now, told)) = gathered.purges.pop() {
+            let _ = told.send(gathered.purge(shared, tasks, now));
         }
     }
     // The log still has what does not go in now.
     gathered.apply(shared);
+}
+
+/// Says when the thread ends, however it does, that the index follows no more: nobody waits for it then.
+struct End<'a>(&'a Progress);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.moved(self.0.applied(), Some(Error::Closed));
+    }
 }
 
 /// What one transaction will take in.
@@ -131,14 +150,37 @@ impl Gathered {
                 Err(_) => more = false,
             }
         }
-        // What is there already costs no waiting.
+        self.take_waiting(tasks);
+        true
+    }
+
+    /// What is there already costs no waiting.
+    fn take_waiting(&mut self, tasks: &Receiver<Task>) {
         while self.entries.len() < BATCH {
             match tasks.try_recv() {
                 Ok(task) => _ = self.put(task),
                 Err(_) => break,
             }
         }
-        true
+    }
+
+    /// Drops what has expired, a transaction at a time. What came in meanwhile goes between them: much may have
+    /// expired at once.
+    fn purge(
+        &mut self,
+        shared: &Shared,
+        tasks: &Receiver<Task>,
+        now: Timestamp,
+    ) -> Result<usize, Error> {
+        let mut purged = 0;
+        loop {
+            match shared.index.purge(now)? {
+                0 => return Ok(purged),
+                dropped => purged += dropped,
+            }
+            self.take_waiting(tasks);
+            self.apply(shared);
+        }
     }
 
     /// Answers whether more may be waited for.
@@ -166,8 +208,9 @@ impl Gathered {
                 if progress.stuck().is_some() {
                     tracing::info!("the store's index is written again");
                 }
+                // In steps, so that nobody waits long who looks at what is pending.
+                while !shared.pending_mut().forget(last, STEP) {}
                 self.entries.clear();
-                shared.pending_mut().forget(last);
                 progress.moved(last, None);
             }
             Err(error) => {

@@ -59,11 +59,6 @@ impl Log {
         entry
     }
 
-    /// Bytes that wait for [`Log::sync`].
-    pub fn waiting(&self) -> usize {
-        self.buffer.len()
-    }
-
     /// Writes what waits, and answers when it is on the disk.
     ///
     /// # Errors
@@ -83,7 +78,7 @@ impl Log {
             .as_ref()
             .is_none_or(|(_, length)| *length >= SEGMENT)
         {
-            self.open = Some((self.begin()?, 0));
+            self.begin()?;
         }
         if let Some((file, length)) = &mut self.open {
             file.write_all_at(&self.buffer, *length)?;
@@ -94,13 +89,13 @@ impl Log {
     }
 
     /// Begins a segment, whose first frame is the first that waits.
-    fn begin(&mut self) -> io::Result<File> {
+    fn begin(&mut self) -> io::Result<()> {
         let first = self.first_waiting();
         let path = self.folder.join(format!("{first:020}.{SUFFIX}"));
         let file = File::options().write(true).create_new(true).open(&path)?;
         self.segments.push_back((first, path));
-        File::open(&self.folder)?.sync_all()?;
-        Ok(file)
+        self.open = Some((file, 0));
+        sync_folder(&self.folder)
     }
 
     /// The number of the first frame that waits.
@@ -115,9 +110,16 @@ impl Log {
     /// Leaves a segment that cannot be written for another. Where its good part ends is no longer known for sure once
     /// a sync failed, so nothing more is written to it.
     fn abandon(&mut self) {
-        if let Some((file, length)) = self.open.take() {
-            // Gives the room back, as far as the disk does as it is told.
-            let _ = file.set_len(length);
+        // Either gives the room back, as far as the disk does as it is told.
+        match self.open.take() {
+            // Else there would be one more with every try on a full disk.
+            Some((_, 0)) => {
+                if let Some((_, path)) = self.segments.pop_back() {
+                    let _ = fs::remove_file(path);
+                }
+            }
+            Some((file, length)) => _ = file.set_len(length),
+            None => {}
         }
     }
 
@@ -130,11 +132,21 @@ impl Log {
             if *next > applied + 1 {
                 break;
             }
-            fs::remove_file(path)?;
-            self.segments.pop_front();
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => _ = self.segments.pop_front(),
+            }
         }
         Ok(())
     }
+}
+
+/// Puts on the disk which files there are in a folder.
+///
+/// # Errors
+/// When the disk fails.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// The segments in `folder`, oldest first.
@@ -229,7 +241,7 @@ mod tests {
             }
             log.append(removal());
             log.sync().unwrap_err();
-            assert_eq!(log.waiting(), 0);
+            assert!(log.buffer.is_empty());
         }
         log.folder = folder.path().to_owned();
         log.append(removal());

@@ -95,9 +95,12 @@ impl Pending {
         }
     }
 
-    /// Forgets what the index has by now.
-    pub fn forget(&mut self, applied: Number) {
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.number <= applied) {
+    /// Forgets what the index has by now, at most `most` of it. Answers whether that was all.
+    pub fn forget(&mut self, applied: Number, most: usize) -> bool {
+        for _ in 0..most {
+            let Some(entry) = self.entries.pop_front_if(|entry| entry.number <= applied) else {
+                return true;
+            };
             self.bytes -= entry.operation.bytes();
             match entry.operation {
                 Operation::Take(event, _) => self.forget_event(&event, applied),
@@ -106,6 +109,7 @@ impl Pending {
                 }),
             }
         }
+        false
     }
 
     fn forget_event(&mut self, event: &Event, applied: Number) {
@@ -172,7 +176,7 @@ impl Pending {
         }
     }
 
-    /// Bytes of the events that it holds, as JSON.
+    /// About as many bytes as its operations take in memory.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use nostr::{Event, EventId};
 use tokio::sync::oneshot;
 
-use super::frame::{Entry, Operation};
+use super::frame::{Entry, Operation, weight};
 use super::index::View;
 use super::indexer::Task;
 use super::life::Shared;
@@ -24,11 +24,12 @@ use super::{Error, Saved};
 /// Orders in one batch. What is pending cannot change while they are judged, a millisecond or so.
 const BATCH: usize = 256;
 
-/// Bytes in one batch.
-const BATCH_BYTES: usize = 8 << 20;
+/// Bytes in one batch, in memory.
+const BATCH_BYTES: usize = 16 << 20;
 
-/// Operations that the log may be ahead of the index, and their bytes.
-const MOST_PENDING: (usize, usize) = (16_384, 64 << 20);
+/// Operations that the log may be ahead of the index, and their bytes in memory. They may become one transaction of
+/// the index, which holds a bounded number of pages.
+const MOST_PENDING: (usize, usize) = (16_384, 192 << 20);
 
 /// How often to look again whether the index has moved, in case it cannot say so.
 const LOOK: Duration = Duration::from_millis(50);
@@ -50,8 +51,8 @@ pub type Told<T> = oneshot::Sender<Result<T, Error>>;
 pub struct Queued(AtomicUsize);
 
 impl Queued {
-    /// Bytes that may wait. More comes in faster than the disk takes it.
-    const MOST: usize = 64 << 20;
+    /// Bytes that may wait, in memory. More comes in faster than the disk takes it.
+    const MOST: usize = 192 << 20;
 
     /// Takes up room for `bytes`, if there is any.
     pub fn take(&self, bytes: usize) -> bool {
@@ -146,7 +147,7 @@ impl Writer {
         let mut next = Some(first);
         while let Some(order) = next.take() {
             batch.put(order, &view, &pending, &mut self.log);
-            if batch.answers.len() < BATCH && self.log.waiting() < BATCH_BYTES {
+            if batch.answers.len() < BATCH && batch.staged.bytes() < BATCH_BYTES {
                 next = orders.try_recv().ok();
             }
         }
@@ -157,10 +158,11 @@ impl Writer {
     fn publish(&self, batch: &mut Batch) {
         let entries = std::mem::take(&mut batch.entries);
         if let Some(last) = entries.last() {
+            let last = last.number;
             self.shared.pending_mut().absorb(&mut batch.staged);
-            self.shared.logged.store(last.number, Ordering::Release);
-            // The indexer ends after this thread.
+            // Before anybody can hurry the indexer for its sake. It ends after this thread.
             let _ = self.tasks.send(Task::Apply(entries));
+            self.shared.logged.store(last, Ordering::Release);
         }
     }
 }
@@ -184,7 +186,7 @@ impl Batch {
     fn put(&mut self, order: Order, view: &View<'_>, pending: &Pending, log: &mut Log) {
         let answer = match order {
             Order::Save(event, json, told) => {
-                let bytes = json.len();
+                let bytes = weight(&event, &json);
                 let known = Known {
                     view,
                     pending: [pending, &self.staged],
@@ -226,8 +228,8 @@ impl Batch {
 /// Tells one who waits that it failed.
 fn refuse(order: Order, queued: &Queued, error: Error) -> Result<(), Error> {
     match order {
-        Order::Save(_, json, told) => {
-            queued.give(json.len());
+        Order::Save(event, json, told) => {
+            queued.give(weight(&event, &json));
             let _ = told.send(Err(error.clone()));
         }
         Order::Remove(_, told) => _ = told.send(Err(error.clone())),

@@ -155,6 +155,45 @@ async fn damage_in_the_middle_of_the_log_hides_nothing_behind_it() {
 }
 
 #[tokio::test]
+async fn a_damaged_end_of_the_log_is_kept_for_the_operator() {
+    let (whole, events) = left_behind(3).await;
+    let frame = whole.len() / 3;
+    // In the length, in the text, in the mark.
+    for at in [5, frame / 2, 0] {
+        let mut log = whole.clone();
+        log[2 * frame + at] ^= 1;
+        let folder = tempfile::tempdir().unwrap();
+        let store = over(folder.path(), &log);
+        for (place, event) in events.iter().enumerate() {
+            assert_eq!(store.has(&event.id).unwrap(), place != 2);
+        }
+        let kept = folder.path().join("log/00000000000000000001.damaged");
+        assert_eq!(fs::read(kept).unwrap(), log, "{at}");
+    }
+}
+
+/// A frame with another number.
+fn renumbered(frame: &[u8], number: u64) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[12..20].copy_from_slice(&number.to_be_bytes());
+    let sum = crc32fast::hash(&frame[12..]);
+    frame[8..12].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+#[tokio::test]
+async fn an_event_that_is_twice_in_the_log_is_found_once() {
+    // It was refused when the disk failed, left its trace, and came again.
+    let (log, events) = left_behind(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = over(folder.path(), &[log.clone(), renumbered(&log, 2)].concat());
+    assert_eq!(ids(&store, Filter::new()).await, [events[0].id]);
+    // The operator's removal lets it come again.
+    store.remove(vec![events[0].id]).await.unwrap();
+    assert_eq!(ids(&store, Filter::new()).await, []);
+}
+
+#[tokio::test]
 async fn a_log_that_was_indexed_already_is_not_applied_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use infernet_relay::store::{Error, Store};
+use infernet_relay::store::{Error, Saved, Store};
 use nostr::{Event, EventBuilder, Filter, Keys, Kind, Tag, Timestamp};
 use nostr_database::NostrDatabase as _;
 use nostr_lmdb::NostrLMDB;
 
-use super::ids;
+use super::{ids, save};
 
 async fn fill(folder: &Path) -> Vec<Event> {
     // The library never lets go of a folder within one process.
@@ -81,6 +81,28 @@ async fn a_take_over_that_was_interrupted_is_finished() {
     assert_eq!(found, sorted(&events));
     let tagged = ids(&store, Filter::new().hashtag("t").limit(3)).await;
     assert_eq!(tagged.len(), 3);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_in_the_log_is_kept_beside_an_older_store() {
+    // Killed, then the older version ran for a while, then this one again.
+    let folder = tempfile::tempdir().unwrap();
+    let note = EventBuilder::text_note("acknowledged");
+    let note = note.sign_with_keys(&Keys::generate()).unwrap();
+    let own = tempfile::tempdir().unwrap();
+    let store = Store::open(own.path()).unwrap();
+    assert_eq!(save(&store, &note).await, Saved::New);
+    fs::create_dir(folder.path().join("log")).unwrap();
+    for segment in fs::read_dir(own.path().join("log")).unwrap() {
+        let segment = segment.unwrap();
+        let copy = folder.path().join("log").join(segment.file_name());
+        fs::copy(segment.path(), copy).unwrap();
+    }
+    let events = fill(folder.path()).await;
+    let store = Store::open(folder.path()).unwrap();
+    assert!(store.has(&note.id).unwrap());
+    let found = store.query(Filter::new(), usize::MAX).await.unwrap();
+    assert_eq!(found.len(), events.len() + 1);
 }
 
 #[tokio::test]

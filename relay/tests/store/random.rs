@@ -141,15 +141,16 @@ pub struct Question {
 pub fn questions() -> impl Strategy<Value = Vec<Question>> {
     let ids = prop_oneof![5 => Just(None), 1 => vec(any::<usize>(), 0..4).prop_map(Some)];
     let kinds = vec(prop_oneof![prop::sample::select(&KINDS[..]), Just(5)], 0..3);
-    let tag = (prop::sample::select(&LETTERS[..]), vec(0..3_u8, 1..3));
+    // Also none of a letter's values, which nothing has.
+    let tag = (prop::sample::select(&LETTERS[..]), vec(0..3_u8, 0..3));
     let limit = prop::option::of(0..6_usize);
     let question = (
         ids,
         vec(0..3_usize, 0..3),
         kinds,
         vec(tag, 0..3),
-        prop::option::of(0..6_u64),
-        prop::option::of(0..6_u64),
+        moment(),
+        moment(),
         limit,
     );
     let question = question.prop_map(
@@ -164,6 +165,11 @@ pub fn questions() -> impl Strategy<Value = Vec<Question>> {
         },
     );
     vec(question, 12)
+}
+
+/// A bound in time, near the events or at the end of all time.
+fn moment() -> impl Strategy<Value = Option<u64>> {
+    prop::option::of(prop_oneof![8 => 0..6_u64, 1 => (1 << 40)..=u64::MAX])
 }
 
 impl Question {
