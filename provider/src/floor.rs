@@ -273,7 +273,9 @@ impl Floor {
             Happening::Checked(checked) => self.checked(checked).await,
             Happening::Written(Ok(written)) => self.written(*written).await,
             // Its place in the queue is lost until the next start.
-            Happening::Written(Err(error)) => tracing::error!(%error, "writing an award down failed"),
+            Happening::Written(Err(error)) => {
+                tracing::error!(%error, "writing an award down failed")
+            }
             Happening::Arrived(arrived) => self.arrived(arrived).await,
             Happening::Report(report) => self.reported(report).await,
             Happening::TimeToAnnounce => self.announce().await,
