@@ -22,6 +22,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, Next, Verdict};
+use crate::options;
 
 /// How long name resolution, TCP, TLS and the websocket's handshake may take together.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -398,7 +399,7 @@ impl Peer {
     /// The next message, if it is one of NIP-01's and its kin.
     async fn hear(&mut self) -> Result<Option<RelayMessage<'static>>, Error> {
         match self.socket.next().await {
-            Some(Ok(Message::Text(text))) => Ok(RelayMessage::from_json(text.as_bytes()).ok()),
+            Some(Ok(Message::Text(text))) => Ok(read(&text)),
             Some(Ok(Message::Close(Some(close)))) => {
                 Err(self.broke_off(format!("{} {}", u16::from(close.code), close.reason)))
             }
@@ -432,6 +433,14 @@ impl Peer {
     }
 }
 
+/// Reads a message, unless it is an event so long that it would not be taken: those of one answer are kept in memory
+/// together.
+fn read(text: &str) -> Option<RelayMessage<'static>> {
+    let message = RelayMessage::from_json(text).ok()?;
+    let is_long = text.len() > options::MAX_MESSAGE_BYTES;
+    (!is_long || !matches!(message, RelayMessage::Event { .. })).then_some(message)
+}
+
 /// What an OK says: of which event, whether it was taken, and the words.
 fn ok(message: RelayMessage<'_>) -> Option<(EventId, bool, String)> {
     match message {
@@ -460,4 +469,27 @@ fn is_later(said: &str) -> bool {
 fn is_unsupported(said: &str) -> bool {
     let said = said.to_lowercase();
     said.starts_with("unsupported:") || said.contains("negentropy disabled")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::EventBuilder;
+
+    use super::*;
+
+    #[test]
+    fn an_event_that_is_far_too_long_is_not_kept_until_it_is_refused() {
+        let says = |bytes: usize| {
+            let note = EventBuilder::text_note("x".repeat(bytes));
+            let note = note.sign_with_keys(&Keys::generate()).unwrap();
+            json!(["EVENT", "s", note]).to_string()
+        };
+        let event = read(&says(60_000)).unwrap();
+        assert!(matches!(event, RelayMessage::Event { .. }));
+        assert!(read(&says(options::MAX_MESSAGE_BYTES)).is_none());
+        let long = "61".repeat(options::MAX_MESSAGE_BYTES);
+        assert!(read(&json!(["NEG-MSG", "s", long]).to_string()).is_some());
+    }
 }

@@ -341,6 +341,20 @@ fn an_address_sends_so_much_and_its_neighbours_go_on() {
 }
 
 #[test]
+fn who_asks_for_what_takes_long_may_ask_less() {
+    let accounts = accounts();
+    let address = |text: &str| Some(text.parse().unwrap());
+    let (slow, quick) = (address("192.0.2.1"), address("192.0.2.2"));
+    accounts.took(slow, Duration::from_secs(4), at(1.0));
+    accounts.took(quick, Duration::from_micros(999), at(1.0));
+    let asks = |of| (0..).find(|_| accounts.asked(of, at(1.0)).is_err());
+    assert_eq!((asks(slow), asks(quick)), (Some(1_000), Some(5_000)));
+    // However long it took, nobody waits longer than for all that may come at once.
+    accounts.took(slow, Duration::from_secs(4_000), at(1.0));
+    assert_eq!(accounts.asked(slow, at(11.1)), Ok(()));
+}
+
+#[test]
 fn forgeries_are_dear_to_their_address() {
     let accounts = accounts();
     let address = Some("192.0.2.1".parse().unwrap());
