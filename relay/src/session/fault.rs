@@ -84,7 +84,7 @@ impl Fault {
     pub fn answer(&self, id: &EventId, metrics: &Metrics) -> String {
         metrics.refused(self.prefix());
         if let Self::Store(error) = self {
-            tracing::error!(%error, "the store failed");
+            tracing::debug!(%error, "the store failed");
         }
         let is_there = matches!(self, Self::Duplicate);
         say::ok(id, is_there, &self.to_string())

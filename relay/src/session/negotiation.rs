@@ -169,7 +169,7 @@ impl Reconciliation {
             store::Error::TooMany if room < self.limits.events => Refusal::Busy,
             store::Error::TooMany => Refusal::TooBig(room),
             error => {
-                tracing::error!(%error, "a reconciliation cannot begin");
+                tracing::debug!(%error, "a reconciliation cannot begin");
                 Refusal::Store
             }
         };

@@ -13,14 +13,11 @@ use super::identity;
 use super::message::{self, Unreadable};
 use super::{Session, say};
 use crate::admission::Refusal;
-use crate::store::Saved;
+use crate::store::{self, Saved};
 use crate::subscriptions::Expected;
 
 /// Tags of one event. Each is looked up when the event is told to others, and stands in the store's index.
 pub const MAX_TAGS: usize = 2_000;
-
-/// Bytes that a tag takes in memory besides those that it has as JSON.
-const TAG_BYTES: usize = 128;
 
 /// What became of an event that a client sent.
 pub enum Outcome {
@@ -84,7 +81,7 @@ impl Session {
         self.viewer.examine(&event)?;
         let json = Bytes::from(event.as_json());
         if is_passing {
-            let bytes = json.len() + TAG_BYTES * event.tags.len();
+            let bytes = store::weight(&event, &json);
             self.pipeline
                 .push_done(Outcome::Passing(event, json), bytes);
             return Ok(());
@@ -95,7 +92,7 @@ impl Session {
     }
 
     fn save(&mut self, event: Arc<Event>, json: Bytes) {
-        let bytes = json.len() + TAG_BYTES * event.tags.len();
+        let bytes = store::weight(&event, &json);
         let expected = self.shared.hub.expect(event.id);
         let saving = self.shared.store.save(event.clone(), json.clone());
         let (metrics, began) = (self.shared.metrics.clone(), Instant::now());

@@ -153,7 +153,7 @@ impl Clerk {
                     Ok(count) => say::count(&id, count.events, count.exact),
                     Err(store::Error::TooMany) => say::closed(&id, UNCOUNTABLE),
                     Err(error) => {
-                        tracing::error!(%error, "the store cannot count");
+                        tracing::debug!(%error, "the store cannot count");
                         say::closed(&id, UNREADABLE)
                     }
                 });
@@ -245,7 +245,7 @@ impl Clerk {
     async fn query(&self, filter: Filter, limit: usize) -> Option<Vec<Stored>> {
         let events = self.seen().query(filter, limit).await;
         let events =
-            events.inspect_err(|error| tracing::error!(%error, "the store cannot be read"));
+            events.inspect_err(|error| tracing::debug!(%error, "the store cannot be read"));
         events.ok()
     }
 
