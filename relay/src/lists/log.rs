@@ -71,19 +71,20 @@ impl Log {
             let full = "this file is full of changes: restart the relay, which sums them up";
             return Err(self.failed(io::Error::other(full)));
         }
-        let written = self
-            .file
-            .write_all(&line)
-            .and_then(|()| self.file.sync_data());
-        if let Err(source) = written {
-            // Half a line would make the next one unreadable.
-            self.file
-                .set_len(self.bytes)
-                .map_err(|source| self.failed(source))?;
+        if let Err(source) = self.write(&line) {
+            // It was none.
+            let _ = self.file.set_len(self.bytes);
             return Err(self.failed(source));
         }
         self.bytes += line.len() as u64;
         Ok(())
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        // Half a line that a failed change left would make this one unreadable, and with it the file.
+        self.file.set_len(self.bytes)?;
+        self.file.write_all(line)?;
+        self.file.sync_data()
     }
 
     fn failed(&self, source: io::Error) -> Error {
@@ -151,4 +152,22 @@ fn rewrite(folder: &Path, path: &Path, changes: &[Change]) -> io::Result<(File, 
     File::open(folder)?.sync_all()?;
     let file = OpenOptions::new().append(true).open(path)?;
     Ok((file, text.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_a_failed_change_left_does_not_spoil_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(folder.path()).unwrap();
+        log.append(&Change::Name("one".to_owned())).unwrap();
+        log.file.write_all(b"{\"name\":\"half").unwrap();
+        log.append(&Change::Name("two".to_owned())).unwrap();
+        let state = read(folder.path()).unwrap();
+        assert_eq!(state.face.name.as_deref(), Some("two"));
+    }
 }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::frame::{self, Contents, Entry, Operation};
@@ -92,7 +92,13 @@ impl Log {
     fn begin(&mut self) -> io::Result<()> {
         let first = self.first_waiting();
         let path = self.folder.join(format!("{first:020}.{SUFFIX}"));
-        let file = File::options().write(true).create_new(true).open(&path)?;
+        // As the index is: not everybody may read everything.
+        let mut options = File::options();
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         self.segments.push_back((first, path));
         self.open = Some((file, 0));
         sync_folder(&self.folder)
