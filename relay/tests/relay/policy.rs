@@ -134,7 +134,7 @@ fn it_has_the_relays_rules() {
 fn limits_hold_for_clients_and_not_for_what_the_operator_brings_in() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("relay.toml");
-    std::fs::write(&config, "[work]\nmin_bits = 30\nmax_bits = 30\n").unwrap();
+    std::fs::write(&config, "[work]\nmin_bits = 28\nmax_bits = 28\n").unwrap();
     let mut policy = Policy::start(folder.path(), &["--config", config.to_str().unwrap()]);
     for (source, is_taken) in [
         ("IP4", false),
@@ -147,7 +147,7 @@ fn limits_hold_for_clients_and_not_for_what_the_operator_brings_in() {
         let event = attestation(&Keys::generate());
         let (action, said) = policy.ask(&event, json!({ "sourceType": source }));
         assert_eq!(action == "accept", is_taken, "{source}: {said}");
-        assert!(is_taken || said.starts_with("pow: 30 "), "{said}");
+        assert!(is_taken || said.starts_with("pow: 28 "), "{said}");
     }
     policy.end();
 }
