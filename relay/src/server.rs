@@ -145,7 +145,9 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
     tracing::info!(%address, data = %options.data.display(), general = options.general, "relay started");
     let is_public = !address.ip().is_loopback() || !options.proxies.is_empty();
     if is_public && options.address.is_none() {
-        tracing::warn!("`address` is not set: another relay can use here what its clients sign for it (NIP-42)");
+        tracing::warn!(
+            "`address` is not set: another relay can use here what its clients sign for it (NIP-42)"
+        );
     }
     let scraped = match &options.metrics {
         Some(address) => Some(listen(address, "--metrics").await?),
