@@ -192,15 +192,23 @@ impl Admission {
         self.connections.place(counted, self.connections_each)
     }
 
-    /// Judges a request: a subscription, a count, a reconciliation.
+    /// A request came: a subscription, a count, a message of a reconciliation. To be called first, and once for each.
+    ///
+    /// # Errors
+    /// When its sender's address is blocked or asks too much.
+    pub fn asked(&self, origin: &Origin<'_>) -> Result<(), Refusal> {
+        if origin.source != Source::Client {
+            return Ok(());
+        }
+        self.check_blocked(origin)?;
+        self.accounts.asked(origin.address, self.now())
+    }
+
+    /// Judges a request by what it asks for.
     ///
     /// # Errors
     /// With the reason to refuse it.
     pub fn may_ask(&self, filters: &[Filter], origin: &Origin<'_>) -> Result<(), Refusal> {
-        if origin.source == Source::Client {
-            self.check_blocked(origin)?;
-            self.accounts.asked(origin.address, self.now())?;
-        }
         self.check_reader(origin)?;
         let private = &self.auth.private_kinds;
         let mut found = filters
@@ -209,7 +217,7 @@ impl Admission {
         found.find(Result::is_err).unwrap_or(Ok(()))
     }
 
-    /// Answering requests from `address` took the store so long: that is charged like further requests.
+    /// Reading requests from `address`, or answering them, took so long: that is charged like further requests.
     pub fn took(&self, address: IpAddr, time: Duration) {
         self.accounts.took(Some(address), time, self.now());
     }

@@ -64,8 +64,10 @@ use transport::Transport;
 use viewer::Viewer;
 use writer::{Socket, Writer};
 
-/// Messages that a session takes before others have their turn: a signature is checked in some 27 µs.
-const TURN: u32 = 8;
+/// Messages that a session takes before others have their turn: a signature is checked in some 27 µs. A long one, of
+/// which so many bytes count as one more message, takes more than that.
+const TURN: usize = 8;
+const TURN_BYTES: usize = 4 << 10;
 
 /// Messages that could not be read, and events with a wrong id or signature, after which a session ends.
 const MAX_NONSENSE: u32 = 50;
@@ -219,7 +221,7 @@ impl Session {
         let mut changes = self.shared.lists.changes();
         let mut turn = 0;
         loop {
-            if turn == TURN {
+            if turn >= TURN {
                 turn = 0;
                 yield_now().await;
             }
@@ -238,6 +240,7 @@ impl Session {
                 }
                 frame = next(&mut self.pace, &outbox, stream), if is_free => {
                     self.pace.spend(1);
+                    turn += frame.iter().flatten().map(Frame::len).sum::<usize>() / TURN_BYTES;
                     if let Err(end) = self.take(frame).await {
                         return end;
                     }

@@ -203,7 +203,7 @@ fn who_and_what_is_banned_stays_out_at_once() {
     relay.refuses(&event(&good, 5, []), said);
     let refused = relay.admission.may_connect("192.0.2.1".parse().unwrap());
     assert_eq!(refused.unwrap_err().to_string(), said);
-    let refused = relay.admission.may_ask(&[Filter::new()], &client(&[]));
+    let refused = relay.admission.asked(&client(&[]));
     assert_eq!(refused.unwrap_err().to_string(), said);
 }
 
@@ -479,7 +479,7 @@ fn addresses_have_their_limits() {
     let said = "rate-limited: too many events from your address; again in ";
     relay.refuses(&profile(&keys), said);
     assert_eq!(relay.judge(&profile(&keys), &peer(Source::Sync)), Ok(()));
-    let mut asked = (0..5).map(|_| relay.admission.may_ask(&[], &client(&[])));
+    let mut asked = (0..5).map(|_| relay.admission.asked(&client(&[])));
     let refused = asked.find_map(Result::err).unwrap().to_string();
     assert!(refused.starts_with("rate-limited: too many requests from your address; again in "));
     let connect = |address: &str| relay.admission.may_connect(address.parse().unwrap());

@@ -1,6 +1,7 @@
 //! What a client asks for: subscriptions, counts and reconciliations, as far as to see whether it may.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use nostr::{EventId, Filter};
 use serde_json::value::RawValue;
@@ -138,7 +139,7 @@ impl Session {
 
     /// A reconciliation goes on, which is one more request: comparing takes its time.
     pub(super) fn hear_negotiation_message(&mut self, id: String, message: String) {
-        match self.viewer.may_ask(&[]) {
+        match self.viewer.asked() {
             Ok(()) => {
                 let bytes = message.len();
                 self.asks.push(Ask::NegMessage { id, message }, bytes);
@@ -155,7 +156,7 @@ impl Session {
         self.outbox.answer(say::neg_err(id, &fault.to_string()));
     }
 
-    /// The filters of a request that may be asked. Those that match nothing are left out.
+    /// The filters of a request that may be asked.
     fn filters(&self, asked: &Asked<'_>) -> Result<Vec<Filter>, Fault> {
         if asked.id.chars().count() > MAX_SUBSCRIPTION_ID {
             return Err(Fault::LongId);
@@ -163,19 +164,12 @@ impl Session {
         if asked.too_many {
             return Err(Fault::Filters);
         }
-        let mut filters = Vec::new();
-        for json in &asked.filters {
-            let filter = message::filter(json)?;
-            if filter.search.is_some() {
-                return Err(Fault::Search);
-            }
-            if store::is_too_broad(&filter) {
-                return Err(Fault::TooBroad);
-            }
-            if !message::matches_nothing(&filter) {
-                filters.push(filter);
-            }
-        }
+        // Reading a long filter takes some milliseconds.
+        self.viewer.asked()?;
+        let began = Instant::now();
+        let filters = read(asked);
+        self.viewer.took(began.elapsed());
+        let filters = filters?;
         self.viewer.may_ask(&filters)?;
         Ok(filters)
     }
@@ -190,6 +184,24 @@ impl Session {
         let is_open = |open: &Open| !open.subscription.is_closed();
         self.subscriptions.retain(|_, open| is_open(open));
     }
+}
+
+/// The filters of a request. Those that match nothing are left out.
+fn read(asked: &Asked<'_>) -> Result<Vec<Filter>, Fault> {
+    let mut filters = Vec::new();
+    for json in &asked.filters {
+        let filter = message::filter(json)?;
+        if filter.search.is_some() {
+            return Err(Fault::Search);
+        }
+        if store::is_too_broad(&filter) {
+            return Err(Fault::TooBroad);
+        }
+        if !message::matches_nothing(&filter) {
+            filters.push(filter);
+        }
+    }
+    Ok(filters)
 }
 
 /// A filter that matches nothing.

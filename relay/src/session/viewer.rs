@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use infernet_node::clock;
 use nostr::{Event, Filter};
@@ -62,6 +63,16 @@ impl Viewer {
     /// [`Admission::admitted`].
     pub fn admitted(&self, event: &Event) {
         self.admission.admitted(event);
+    }
+
+    /// [`Admission::asked`].
+    pub fn asked(&self) -> Result<(), Refusal> {
+        self.with_origin(Admission::asked)
+    }
+
+    /// [`Admission::took`].
+    pub fn took(&self, time: Duration) {
+        self.admission.took(self.address, time);
     }
 
     /// [`Admission::may_ask`].
