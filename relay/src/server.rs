@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use infernet_node::clock;
+use infernet_node::link::MAX_WORK;
 use infernet_node::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -143,12 +144,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Handle, Error> 
     recalled.map_err(|source| Error::Bans { source })?;
     let (listener, address) = listen(&options.listen, "--listen").await?;
     tracing::info!(%address, data = %options.data.display(), general = options.general, "relay started");
-    let is_public = !address.ip().is_loopback() || !options.proxies.is_empty();
-    if is_public && options.address.is_none() {
-        tracing::warn!(
-            "`address` is not set: another relay can use here what its clients sign for it (NIP-42)"
-        );
-    }
+    warn_of(&options, address);
     let scraped = match &options.metrics {
         Some(address) => Some(listen(address, "--metrics").await?),
         None => None,
@@ -196,6 +192,19 @@ fn watch(metrics: &Metrics, store: &Arc<Store>, admission: &Arc<Admission>) {
         "Bits of proof of work asked of unknown keys (NIP-13).",
         move || f64::from(held.work_asked()),
     );
+}
+
+/// Says what an operator may not have meant, though a relay can run with it.
+fn warn_of(options: &Options, address: SocketAddr) {
+    let is_public = !address.ip().is_loopback() || !options.proxies.is_empty();
+    if is_public && options.address.is_none() {
+        tracing::warn!(
+            "`address` is not set: another relay can use here what its clients sign for it (NIP-42)"
+        );
+    }
+    if options.work.max_bits > MAX_WORK {
+        tracing::warn!("`work.max_bits` is over {MAX_WORK}: the market's programs show no more");
+    }
 }
 
 async fn listen(address: &str, flag: &'static str) -> Result<(TcpListener, SocketAddr), Error> {

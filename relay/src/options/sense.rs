@@ -1,9 +1,11 @@
 //! What no setting may say, though it can be read.
 
-use infernet_node::link::MAX_WORK;
 use nostr::Url;
 
 use super::{AddressLimits, Limits, MAX_MESSAGE_BYTES, Options, Rate, Share, Work};
+
+/// Bits of work that no machine shows in a lifetime.
+const MAX_BITS: u8 = 64;
 
 /// A setting with which no relay is of use.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,8 +59,8 @@ fn is_address(text: &str) -> bool {
 }
 
 fn check_work(work: &Work) -> Result<(), Senseless> {
-    let why = format!("it may be {MAX_WORK} at most: programs show no more");
-    unless(work.max_bits <= MAX_WORK, "work.max_bits", why)?;
+    let why = format!("it may be {MAX_BITS} at most: nobody shows more");
+    unless(work.max_bits <= MAX_BITS, "work.max_bits", why)?;
     let is_below = work.max_bits == 0 || work.min_bits <= work.max_bits;
     unless(is_below, "work.min_bits", "it is more than max_bits")?;
     check_share("work.free", work.free)
@@ -141,7 +143,7 @@ mod tests {
             ("address = \"not an address\"", "address: "),
             (&banned, "lists.ban: "),
             (&both, "lists.ban: "),
-            ("[work]\nmax_bits = 29", "work.max_bits: "),
+            ("[work]\nmax_bits = 65", "work.max_bits: "),
             ("[work]\nmax_bits = 16\nmin_bits = 17", "work.min_bits: "),
             (
                 "[work.free]\nbytes = { per_second = 1, burst = 0 }",
